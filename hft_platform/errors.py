@@ -1,0 +1,79 @@
+"""Typed errors: one class, one reason code, what happened, why, and what to do next."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any
+
+from hft_platform import _core
+
+
+def _constant_name(camel: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", camel).upper()
+
+
+ReasonCode = enum.IntEnum(  # type: ignore[misc]  # built from the table in rust_core/src/reason.rs
+    "ReasonCode", {"UNSET": 0} | {_constant_name(row[1]): row[0] for row in _core.reason_codes()}
+)
+
+_ROWS = {row[0]: row for row in _core.reason_codes()}
+
+
+def code_name(code: int) -> str:
+    """Return the constant name of a reason code, or ``CODE_<n>`` when this version lacks it."""
+    return _constant_name(_ROWS[code][1]) if code in _ROWS else f"CODE_{code}"
+
+
+class PlatformError(Exception):
+    """An expected failure that a person or a script must act on.
+
+    Parameters
+    ----------
+    code : int
+        Member of `ReasonCode`.
+    message : str
+        What is wrong, with the file, field, value and what is allowed.
+    next_step : str, optional
+        The next command; by default what the reason table says the operator does.
+    facts : dict, optional
+        The same facts for scripts.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        next_step: str | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = int(code)
+        self.message = message
+        self.next_step = next_step or (_ROWS[self.code][4] if self.code in _ROWS else "")
+        self.facts = facts or {}
+
+    @property
+    def why(self) -> str:
+        """Meaning of the code, from the reason table."""
+        return _ROWS[self.code][2] if self.code in _ROWS else ""
+
+    def render(self) -> str:
+        """Three lines for a terminal: what, why, next."""
+        return (
+            f"error {code_name(self.code)} ({self.code}): {self.message}\n"
+            f"  why:  {self.why}\n"
+            f"  next: {self.next_step}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same facts for ``--json``."""
+        return {
+            "error": code_name(self.code),
+            "code": self.code,
+            "message": self.message,
+            "why": self.why,
+            "next": self.next_step,
+            "facts": self.facts,
+        }

@@ -1,0 +1,1 @@
+"""hft_platform/observability."""

@@ -1,0 +1,50 @@
+"""Numpy view of the binary records: one dtype table, derived from the Rust layouts."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from hft_platform import _core
+
+SCALE: int = _core.SCALE
+
+
+def _dtype(name: str) -> np.dtype:
+    row = _core.record_layouts()[name]
+    return np.dtype(
+        {
+            "names": [field[0] for field in row["fields"]],
+            "formats": [field[1] for field in row["fields"]],
+            "offsets": [field[2] for field in row["fields"]],
+            "itemsize": row["bytes"],
+        }
+    )
+
+
+DTYPES: dict[str, np.dtype] = {name: _dtype(name) for name in _core.record_layouts()}
+TYPE_CODES: dict[str, int] = {n: row["code"] for n, row in _core.record_layouts().items()}
+
+
+def split(tape: bytes) -> dict[str, npt.NDArray[np.void]]:
+    """Records of a tape by type name; each array is a read-only view of shape (n,)."""
+    return {
+        name: np.frombuffer(part, dtype=DTYPES[name])
+        for name, part in _core.split_tape(tape).items()
+    }
+
+
+def empty(name: str, count: int) -> npt.NDArray[np.void]:
+    """`count` zeroed records of type `name` with size, type and version filled in."""
+    rows = np.zeros(count, dtype=DTYPES[name])
+    rows["record_bytes"] = DTYPES[name].itemsize
+    rows["record_type"] = TYPE_CODES[name]
+    rows["schema_version"] = _core.SCHEMA_VERSION
+    return rows
+
+
+def tape_sha256(tape: bytes) -> str:
+    """Content hash of a tape."""
+    return hashlib.sha256(tape).hexdigest()

@@ -1,0 +1,1 @@
+//! Module `alpha`: being built.

@@ -1,0 +1,1 @@
+//! Module `book`: being built.

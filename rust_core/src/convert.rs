@@ -1,0 +1,1 @@
+//! Module `convert`: being built.

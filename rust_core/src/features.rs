@@ -1,0 +1,1 @@
+//! Module `features`: being built.

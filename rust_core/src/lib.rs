@@ -1,0 +1,26 @@
+//! Hot path of the trading platform.
+//!
+//! One record, one engine: everything that can change a decision enters as a record, and
+//! `event in -> decisions out` is a deterministic state machine. See `docs/architecture.md`.
+
+pub mod alpha;
+pub mod book;
+pub mod convert;
+pub mod costs;
+pub mod engine;
+pub mod exchange;
+pub mod features;
+pub mod gateway;
+pub mod generator;
+pub mod latency;
+pub mod package_venue;
+pub mod reason;
+pub mod record;
+pub mod risk;
+pub mod session;
+pub mod simulation;
+pub mod strategy;
+pub mod wal;
+
+#[cfg(feature = "python")]
+mod python;

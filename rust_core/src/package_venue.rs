@@ -1,0 +1,1 @@
+//! Module `package_venue`: being built.

@@ -1,0 +1,19 @@
+//! PyO3 bindings: the only files that know Python. A file for each noun.
+use pyo3::prelude::*;
+
+mod engine;
+mod generator;
+mod record;
+mod simulation;
+mod wal;
+
+/// The extension module `hft_platform._core`.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    record::register(module)?;
+    wal::register(module)?;
+    engine::register(module)?;
+    simulation::register(module)?;
+    generator::register(module)?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Reason codes: one number for everything that can be refused, dropped, halted or damaged.
+//!
+//! Why: a message can change, a number cannot; alerts, logs, records, docs and tests name it.
+//!
+//! Invariants:
+//! 1. 0 is `Unset`; approval is a verdict of its own, so a zeroed record approves nothing.
+//! 2. Families: 1xx market data, 2xx risk, 3xx orders and gateway, 4xx broker, 5xx config and
+//!    promotion, 6xx storage, 7xx research gates, 9xx our own bugs.
+//! 3. Append only; a retired code keeps its number.
+//!
+//! It does not decide anything. Operator's page: `docs/reason-codes.md` (generated from here).
+
+macro_rules! reason_codes {
+    ($( $name:ident = $code:literal, $meaning:literal, $seen:literal, $action:literal; )*) => {
+        /// Why something was refused, dropped, halted or found damaged.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum ReasonCode {
+            /// No reason: never an approval.
+            Unset = 0,
+            $( #[doc = $meaning] $name = $code, )*
+        }
+
+        /// One row of the generated table.
+        #[derive(Debug, Clone, Copy)]
+        pub struct ReasonRow {
+            /// The number.
+            pub code: u16,
+            /// Name in Rust (CamelCase).
+            pub name: &'static str,
+            /// What it means.
+            pub meaning: &'static str,
+            /// When it is seen.
+            pub seen_when: &'static str,
+            /// What the operator does.
+            pub operator_does: &'static str,
+        }
+
+        /// All codes in order.
+        pub const REASON_ROWS: &[ReasonRow] = &[
+            $( ReasonRow { code: $code, name: stringify!($name), meaning: $meaning, seen_when: $seen, operator_does: $action }, )*
+        ];
+
+        impl ReasonCode {
+            /// The code of a number, if this version knows it.
+            #[must_use]
+            pub fn from_code(code: u16) -> Option<Self> {
+                match code { 0 => Some(Self::Unset), $( $code => Some(Self::$name), )* _ => None }
+            }
+        }
+    };
+}
+
+reason_codes! {
+    BookCrossed = 101, "best bid is at or above best ask", "a snapshot in the feed", "nothing if rare; check the feed if it lasts";
+    BookSideEmpty = 102, "one side of the book has no level", "thin markets, session edges", "nothing; no order is placed on such a book";
+    BookStale = 103, "the last book is older than the limit", "feed silent or slow", "check the feed; orders resume by themselves";
+    SimulatedMatch = 104, "pre-open trial match, not a tradable price", "before the session opens", "nothing";
+    PriceNotPositive = 105, "a price was zero or negative", "malformed feed row", "check the source; the row was dropped and counted";
+    QtyNotPositive = 106, "a quantity was zero or negative", "malformed feed row", "check the source; the row was dropped and counted";
+    PriceOffTickGrid = 107, "a price is not a multiple of the tick size", "wrong instrument settings or malformed row", "check config/instruments";
+    LevelsUnordered = 108, "depth levels are not in price order", "malformed feed row", "check the source; the row was dropped and counted";
+    DuplicateRow = 109, "the same source row came twice", "recordings joined twice", "nothing; the copy was dropped and counted";
+    OutOfOrderRow = 110, "time went back in a source", "recordings from several streams", "nothing if rare; the row was re-ordered or dropped as the report says";
+    ValueOutOfRange = 111, "a price or quantity does not fit Decimal(18, 8)", "malformed feed row", "check the source; the row was dropped and counted";
+    UnknownInstrument = 112, "the symbol is in no instruments file", "a new recording or contract", "add it to config/instruments as the message says";
+    SchemaMismatch = 113, "a file lacks a column, or its type is wrong", "a recording of another format", "compare the file with docs/formats.md";
+    FileDamaged = 114, "a recording could not be read to its end", "truncated download", "fetch the file again; nothing of it was used";
+    OutsideSession = 115, "the row lies outside every trading session", "pre-open and post-close rows", "nothing; the row was dropped and counted";
+    SequenceGap = 116, "update numbers of a depth stream are not contiguous", "lost websocket messages", "nothing; the book starts over at the next snapshot";
+
+    KillSwitchOn = 201, "trading is halted", "after halt, a loss limit or a storage failure", "find the cause, then resume in two steps";
+    ReduceOnlyOn = 202, "only orders that reduce the position are allowed", "withdrawal, session end, operator command", "nothing, or lift it with resume";
+    OrderQtyAboveLimit = 203, "order quantity above its limit", "strategy or limits wrong", "check the alpha's limits";
+    PositionAboveLimit = 204, "position with all open and unknown orders filled would exceed the limit", "normal at the limit", "nothing";
+    NotionalAboveLimit = 205, "gross notional above the account's limit", "too much size for the account", "check the limits";
+    PriceOutsideCollar = 206, "price too far from the mid", "thin book or wrong price", "nothing if rare";
+    PriceOutsideDailyLimit = 207, "price beyond limit up or limit down", "limit days", "nothing";
+    OrderPriceOffTick = 208, "order price is not on the tick grid", "a bug in a template", "report it";
+    OrderRateAboveLimit = 209, "order budget of the window is used up; the rest is kept for cancels", "bursts", "nothing; raise the limit only within the broker's";
+    DuplicateIntent = 210, "this intent id was already decided", "a replayed or repeated intent", "nothing";
+    DailyLossReached = 211, "loss of the day reached its limit", "losing day", "review; the alpha stays halted for the session";
+    DrawdownReached = 212, "drawdown from the session's peak reached its limit", "losing streak", "review; the alpha stays halted for the session";
+    SessionNotOpen = 213, "the session phase does not allow this order", "before open, after close, close-only", "nothing";
+    SignalNotFinite = 214, "the alpha's value is NaN or infinite", "warm-up, gaps, division by zero", "nothing in warm-up; else check the expression";
+    ReferenceMissing = 215, "reference data for a check is missing", "no limit prices or no book yet", "provide it; missing data rejects";
+    SelfTrade = 216, "the order would trade against our own resting order", "two alphas on one instrument", "nothing";
+    RepeatedOrder = 217, "too many equal orders in a short window", "a looping strategy", "review the alpha";
+    WeightBelowOneLot = 218, "weight times full size is less than one lot", "a small canary weight", "raise full size or weight";
+    ArithmeticOverflow = 219, "a money computation left its range", "absurd inputs", "report it";
+    RejectRateAboveLimit = 220, "too many refusals in a short window", "broker or limits trouble", "find the cause; the breaker closes by itself";
+
+    OrderUnknown = 301, "a broker event names an order we do not know", "manual orders, a lost log", "reconcile";
+    OrderStateInvalid = 302, "a broker event does not fit the order's state", "late or doubled callbacks", "nothing if rare";
+    OverFill = 303, "more was filled than ordered", "doubled fill", "halt and reconcile";
+    DuplicateFill = 304, "this fill was already counted", "doubled callback", "nothing";
+    OrderOutcomeUnknown = 305, "an order's outcome is not known", "timeouts, lost replies", "it counts as exposure; the broker is asked";
+    IntentExpired = 306, "the intent's time to live passed before dispatch", "slow dispatcher", "nothing if rare";
+    CapacityReached = 307, "a bounded table is full", "too many open orders", "review the strategy";
+
+    BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
+    NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";
+    LiveNotEnabled = 403, "live trading is off", "run --mode live without the explicit flag", "enable it knowingly, or run --mode paper";
+
+    ConfigUnsigned = 501, "the promoted config has no signature", "hand-made file", "promote through the graph";
+    ConfigSignatureInvalid = 502, "the signature does not match the content", "edited or damaged file", "promote again; find out who changed it";
+    ConfigExpired = 503, "the promoted config is past its expiry", "old promotion", "promote again";
+    ConfigKeyUnknown = 504, "signed with a key that is not pinned for this stage", "another workspace's key", "pin the key, or promote here";
+    ConfigReplayed = 505, "sequence number is below one already seen", "an old file put back", "use the newest; find out who put it back";
+    ConfigWrongInstrument = 506, "the config is for another instrument", "wrong file", "choose the right config";
+    ConfigWrongStage = 507, "the config's stage does not permit this mode", "a shadow permit in live mode", "promote to that stage";
+    ConfigMalformed = 508, "the config does not fit its schema", "hand-edited file", "promote again";
+    ConfigEvidenceMismatch = 509, "a hash in the config does not match the alpha, code or evidence here", "code or data changed since", "run the gates again";
+    ConfigNotFound = 510, "no promoted config there", "nothing promoted yet", "run the gates first";
+    ConfigWithdrawn = 511, "the promotion was taken back", "canary or operator", "see the audit for why";
+    ManifestInvalid = 512, "the alpha manifest does not fit its schema", "typo in the manifest", "correct the named field";
+    UnknownFeature = 513, "the expression names a feature that does not exist", "typo in the expression", "use the suggestion or see docs/features.md";
+    ExpressionInvalid = 514, "the expression cannot be parsed", "typo in the expression", "correct it at the position named";
+    SettingsInvalid = 515, "a settings file does not fit its schema", "typo in config/", "correct the named field";
+    KeyMissing = 516, "a key is missing", "fresh workspace or lost file", "make it as the message says";
+    KeyPermissions = 517, "a key file is readable by others", "copied key", "chmod 600 the file";
+    KeyRoleForbidden = 518, "this key may not sign that stage", "automatic key for live", "make a promotion key by hand and pin it";
+    RollNotPermitted = 519, "the position would be carried over a contract roll", "roll day", "flatten before the roll";
+
+    WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
+    WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";
+    WalSegmentMismatch = 603, "a sealed segment does not match its footer or hash", "damage or an edit", "keep the file; restore it from a copy";
+    WalSchemaMismatch = 604, "the segment was written by another record schema", "an older version's file", "read it with the version named in its header";
+    WalWriteFailed = 605, "writing or syncing the log failed", "disk full or broken", "halted; free space or replace the disk, then restart";
+    StoreBusy = 606, "another process holds the embedded store", "two commands at once", "wait for it to end";
+    StoreFailed = 607, "the store refused or did not answer", "server down, bad SQL", "see the message; the log keeps the data";
+    LoadCountMismatch = 608, "the store holds another number of records than the segment", "a partial insert", "the segment is set aside; hft-live wal load --explain";
+    SegmentChanged = 609, "a segment changed after it was loaded or claimed", "edited file", "restore it from a copy";
+    LogSequenceGap = 610, "the merged logs do not hold every input sequence once", "a lost segment", "find the segment; parity ends there";
+
+    GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
+    GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";
+    GateNotComputed = 703, "a gate could not be computed, so it has failed", "missing data or a crash in the alpha's code", "see the verdict's reason";
+    CostExceedsEdge = 704, "costs are larger than the edge's upper bound", "takers on small edges", "do not trade it";
+    UpstreamVerdictMissing = 705, "the verdict a gate builds on is missing", "gates run out of order", "run the earlier gate";
+    UpstreamVerdictFailed = 706, "the verdict a gate builds on did not pass", "gates run after a failure", "read the earlier verdict";
+    VerdictTampered = 707, "a verdict file does not match its hash", "an edited file", "run the gate again; find out who changed it";
+    VerdictStale = 708, "a verdict was made by other code, data or thresholds", "changed since", "run the gate again";
+    LookAheadFound = 709, "the signal changes when the future is removed", "look-ahead", "correct the alpha";
+    PlaceboPassed = 710, "a placebo of the alpha looked as good", "a leak or an artefact", "find the leak";
+    LedgerBehindAudit = 711, "the trial ledger holds less than a verdict says it held", "a deleted ledger", "restore it";
+    AuditBroken = 712, "the audit chain does not verify", "an edited, lost or reordered entry", "restore the chain; promotions are blocked";
+    CanaryMetricMissing = 713, "a canary metric is missing, so it failed", "lost summaries", "find the summary";
+    CanaryLossBudget = 714, "the canary lost more than its budget", "the edge died", "rolled back by itself; review";
+    CanaryEdgeLost = 715, "the canary's sequential test rejected the promised edge", "the edge died", "rolled back by itself; review";
+    CanaryParityBroken = 716, "a canary session did not replay identically", "a bug or a damaged log", "rolled back by itself; report it";
+    CanaryExecutionDegraded = 717, "slippage or reject rate of the canary is out of its band", "market or broker changed", "rolled back by itself; review";
+    CorrelationAboveLimit = 718, "too similar to an alpha already in the pool", "a variant of the same idea", "do not add it";
+    ShadowSessionsTooFew = 719, "too few signed shadow sessions", "a young alpha", "run more shadow sessions";
+    ParityBroken = 720, "a replay decided differently from the session", "a bug, a damaged log or other code", "no evidence from this session; see the parity report";
+
+    InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
+}
+
+impl ReasonCode {
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_ordered_and_without_a_gap_inside_a_family() {
+        for pair in REASON_ROWS.windows(2) {
+            let (a, b) = (pair[0].code, pair[1].code);
+            assert!(b == a + 1 || (b / 100 > a / 100 && b % 100 == 1), "{a} then {b}");
+        }
+        for row in REASON_ROWS {
+            assert_eq!(ReasonCode::from_code(row.code).map(ReasonCode::code), Some(row.code));
+            assert!(!row.meaning.is_empty());
+            assert!(!row.seen_when.is_empty());
+            assert!(!row.operator_does.is_empty());
+        }
+    }
+}

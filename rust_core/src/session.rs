@@ -1,0 +1,1 @@
+//! Module `session`: being built.

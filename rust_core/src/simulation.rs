@@ -1,0 +1,1 @@
+//! Module `simulation`: being built.

@@ -1,0 +1,1 @@
+//! Module `strategy`: being built.
