@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::reason::REASON_ROWS;
-use crate::record::{self, Field, HEADER_FIELDS, LAYOUTS, SCALE, SCHEMA_VERSION, Tape};
+use crate::record::{self, Field, HEADER_FIELDS, LAYOUTS, RecordType, SCALE, SCHEMA_VERSION, Tape};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -71,6 +71,31 @@ fn merge_tapes<'py>(py: Python<'py>, parts: Vec<Vec<u8>>) -> PyResult<Bound<'py,
     Ok(PyBytes::new(py, &merged))
 }
 
+/// `(inputs, decisions)` of a session: both logs' inputs in `input_seq` order, and the decisions
+/// in the order they were made.
+#[pyfunction]
+fn merge_logs<'py>(
+    py: Python<'py>,
+    market: &[u8],
+    orders: &[u8],
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let mut inputs: Vec<(u64, &[u8])> = Vec::new();
+    let mut decisions: Vec<u8> = Vec::new();
+    for tape in [market, orders] {
+        for item in Tape::new(tape) {
+            let (header, bytes) = item.map_err(|error| PyValueError::new_err(error.to_string()))?;
+            if header.record_type == RecordType::Decision as u8 {
+                decisions.extend_from_slice(bytes);
+            } else {
+                inputs.push((header.input_seq, bytes));
+            }
+        }
+    }
+    inputs.sort_by_key(|row| row.0);
+    let merged: Vec<u8> = inputs.iter().flat_map(|row| row.1.iter().copied()).collect();
+    Ok((PyBytes::new(py, &merged), PyBytes::new(py, &decisions)))
+}
+
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SCHEMA_VERSION", SCHEMA_VERSION)?;
     module.add("SCHEMA_HASH", hex(&record::schema_hash()))?;
@@ -82,5 +107,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(reason_codes, module)?)?;
     module.add_function(wrap_pyfunction!(split_tape, module)?)?;
     module.add_function(wrap_pyfunction!(merge_tapes, module)?)?;
+    module.add_function(wrap_pyfunction!(merge_logs, module)?)?;
     Ok(())
 }
