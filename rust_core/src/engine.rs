@@ -1,1 +1,0 @@
-//! Module `engine`: being built.

@@ -1,0 +1,232 @@
+//! Engine config: everything a session's decisions depend on besides its records.
+//!
+//! Why: backtest, paper, live and replay take the same JSON, so they can be compared.
+//!
+//! Invariants:
+//! 1. A field that is missing or unknown is an error; a limit has no default.
+//! 2. `validate` passes before an engine exists, so the engine checks no config again.
+//! 3. The canonical text is JSON with sorted keys and no spaces.
+//!
+//! It resolves no symbol and verifies no signature. Operator's page: `docs/formats.md`.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::costs::CostModel;
+
+/// Version of this layout.
+pub const CONFIG_SCHEMA: u32 = 1;
+
+/// A present key whose value may be null; leaving the key out is an error.
+fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Option::<i64>::deserialize(deserializer)
+}
+
+/// The whole config of one engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// [`CONFIG_SCHEMA`].
+    pub schema: u32,
+    /// Which session, and when it is open.
+    pub session: SessionConfig,
+    /// Every instrument the engine may see.
+    pub instruments: Vec<InstrumentConfig>,
+    /// Every alpha that may trade; `alpha_index` is the place in this list.
+    pub alphas: Vec<AlphaConfig>,
+    /// Limits of the account as a whole.
+    pub account_limits: AccountLimits,
+}
+
+/// One trading session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionConfig {
+    /// For example `2026-04-10/day`.
+    pub session_id: String,
+    /// Exchange trading day as yyyymmdd.
+    pub trading_day: u32,
+    /// Windows in time order; outside all of them the session is closed.
+    pub phases: Vec<PhaseWindow>,
+}
+
+/// One window of a session; `start_ns` is inside, `end_ns` is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhaseWindow {
+    /// First nanosecond.
+    pub start_ns: i64,
+    /// First nanosecond behind it.
+    pub end_ns: i64,
+    /// What is allowed in it.
+    pub phase: Phase,
+}
+
+/// What a session window allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Everything.
+    Open,
+    /// Only orders that reduce a position.
+    CloseOnly,
+    /// Positions are being closed.
+    ForceFlat,
+}
+
+/// One instrument, resolved from the market model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstrumentConfig {
+    /// Stable number used in record headers.
+    pub instrument_id: u32,
+    /// Symbol, for messages.
+    pub symbol: String,
+    /// Tick size, scaled.
+    pub tick_size: i64,
+    /// Smallest tradable quantity, scaled.
+    pub lot_size: i64,
+    /// Money per 1.0 of price and 1.0 of quantity, scaled.
+    pub multiplier: i64,
+    /// Highest allowed price of the day; null on venues without daily limits.
+    #[serde(deserialize_with = "nullable")]
+    pub limit_up: Option<i64>,
+    /// Lowest allowed price of the day; null on venues without daily limits.
+    #[serde(deserialize_with = "nullable")]
+    pub limit_down: Option<i64>,
+    /// What a trade costs.
+    pub costs: CostModel,
+}
+
+/// One alpha: expression, template, limits and its permit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlphaConfig {
+    /// Place in the list, repeated as a check.
+    pub alpha_index: u32,
+    /// Stable name.
+    pub alpha_id: String,
+    /// What it reads and trades.
+    pub instrument_id: u32,
+    /// Expression over features and parameters; its value is ticks of expected move.
+    pub expression: String,
+    /// Values of the named parameters.
+    pub parameters: std::collections::BTreeMap<String, f64>,
+    /// How the signal becomes orders.
+    pub template: Template,
+    /// One clip at full weight, scaled.
+    pub order_qty: i64,
+    /// How long an intent may wait for dispatch, ns.
+    pub ttl_ns: i64,
+    /// Limits at full weight.
+    pub limits: AlphaLimits,
+    /// What the permit allows.
+    pub stage: Stage,
+    /// Size as parts per million of full size.
+    pub weight_ppm: u64,
+    /// End of validity, ns UTC.
+    pub expires_ns: i64,
+    /// Sequence number of the promotion, 0 in research.
+    pub promotion_seq: u64,
+    /// SHA-256 of the promoted config in hex, empty in research.
+    pub config_sha256: String,
+    /// What becomes of a position when the permit ends.
+    pub on_withdrawal: OnWithdrawal,
+}
+
+/// How a signal becomes orders.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Template {
+    /// Crosses the spread on a strong signal and leaves on a weak one or after a time.
+    Taker {
+        /// Enter when the signal's size reaches this.
+        entry_ticks: f64,
+        /// Leave when signal times side falls to this.
+        exit_ticks: f64,
+        /// Leave after this long, ns.
+        hold_ns: i64,
+        /// How far behind the best price the limit may be.
+        slippage_ticks: i64,
+    },
+    /// Quotes both sides around a skewed mid.
+    Maker {
+        /// Distance of each quote from its center.
+        half_spread_ticks: f64,
+        /// Move a quote only when the wanted price is this far away.
+        requote_ticks: f64,
+        /// Ticks of center per tick of signal.
+        signal_skew: f64,
+        /// Ticks of center per clip of position, against the position.
+        inventory_skew_ticks: f64,
+    },
+}
+
+/// Limits of one alpha.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlphaLimits {
+    /// Largest order, scaled.
+    pub order_qty_max: i64,
+    /// Largest position on either side, scaled.
+    pub position_qty_max: i64,
+    /// Largest loss of the session, scaled money.
+    pub daily_loss_max: i64,
+    /// Largest fall from the session's best result, scaled money.
+    pub drawdown_max: i64,
+    /// New orders within 10 s.
+    pub order_rate_max: u32,
+}
+
+/// What a permit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Backtests only.
+    Research,
+    /// The paper exchange.
+    Shadow,
+    /// Small size.
+    Canary,
+    /// Full size.
+    Live,
+}
+
+/// What becomes of a position when a permit ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnWithdrawal {
+    /// The rule.
+    pub action: WithdrawalAction,
+    /// How long the rule may take before the position is closed anyway, ns.
+    pub deadline_ns: i64,
+}
+
+/// The rules of [`OnWithdrawal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithdrawalAction {
+    /// Close at once.
+    Flatten,
+    /// Let the strategy leave by its own rules.
+    ReduceOnly,
+    /// Keep it until the session's force-flat window.
+    HoldToClose,
+}
+
+/// Limits of the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountLimits {
+    /// Gross value of positions and open orders, scaled money.
+    pub gross_notional_max: i64,
+    /// Broker requests within 10 s.
+    pub order_rate_max: u32,
+    /// Part of `order_rate_max` that only cancels and reducing orders may use.
+    pub cancel_reserve: u32,
+    /// Largest distance of an order from the mid.
+    pub price_collar_bps: i64,
+    /// Oldest book an order may be based on, ns.
+    pub quote_age_ns_max: i64,
+    /// Equal orders (instrument, side, price, quantity) within 1 s.
+    pub repeated_order_max: u32,
+}
