@@ -1,0 +1,293 @@
+"""hft-live: run, replay, explain, status, halt, resume, wal.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused with a reason code. Every command that reads has
+``--json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hft_platform.errors import PlatformError, ReasonCode, code_name
+
+REFUSED = 3
+ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except PlatformError as error:
+        if getattr(arguments, "json", False):
+            sys.stdout.write(json.dumps(error.as_dict(), sort_keys=True) + "\n")
+        sys.stderr.write(error.render() + "\n")
+        return REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by the operator; the logs were written up to here\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hft-live",
+        description="The live runtime. It trades nothing but promoted configs that verify.",
+        epilog="example: hft-live run --mode paper --alpha gen_imbalance_taker --session 2026-03-02/day",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--workspace", type=Path, default=Path("build/workspace"),
+            help="folder with keys, promotions, datasets and sessions (default: build/workspace)",
+        )
+        command.add_argument("--json", action="store_true", help="print JSON for scripts")
+        command.set_defaults(run=run)
+        return command
+
+    run = add("run", _run, "Run one session of a promoted config.")
+    run.add_argument("--mode", choices=["sim", "paper", "live"], required=True,
+                     help="sim: virtual time; paper: paper exchange, paced; live: the broker")
+    which = run.add_mutually_exclusive_group(required=True)
+    which.add_argument("--alpha", help="alpha id: its newest promoted config is used")
+    which.add_argument("--config", type=Path, help="a promoted config's YAML")
+    run.add_argument("--session", help="recorded session, e.g. 2026-04-10/day, or its folder")
+    run.add_argument("--speed", default="1", help="paper: times real time, or max (default: 1)")
+
+    replay = add("replay", _replay, "Decide a session again from its logs and compare bit for bit.")
+    replay.add_argument("session", help="run id or session folder")
+
+    explain = add("explain", _explain, "Show what caused an order, from the logs alone.")
+    explain.add_argument("order", nargs="?", type=int, help="order id (leave out to list orders)")
+    explain.add_argument("--session", required=True, help="run id or session folder")
+
+    add("status", _status, "Show sessions, promotions and the halt latch of a workspace.")
+
+    halt = add("halt", _halt, "Latch a halt: running sessions cancel and stop, new ones refuse.")
+    halt.add_argument("--why", required=True, help="reason, kept with the latch")
+
+    resume = add("resume", _resume, "Lift a halt in two steps: read the token, then confirm it.")
+    resume.add_argument("--confirm", metavar="TOKEN", help="the token that the first step printed")
+
+    wal = add("wal", _wal, "Inspect, verify, recover or load write-ahead logs.")
+    wal.add_argument("action", choices=["inspect", "verify", "recover", "load"])
+    wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.mode == "live":
+        return _run_live()
+    from hft_platform.config.promoted import head_config
+    from hft_platform.config.settings import load_settings
+    from hft_platform.feed.recording import find_session
+    from hft_platform.market.instruments import load_instruments
+    from hft_platform.services.session_runner import RunRequest, run_session
+
+    path = arguments.config or head_config(arguments.workspace, arguments.alpha)
+    if arguments.session is None:
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND, "sim and paper need a recorded session",
+            next_step="add --session, e.g. --session 2026-04-10/day; hft-live status lists them",
+        )
+    speed = None if arguments.mode == "sim" or arguments.speed == "max" else _speed(arguments.speed)
+    request = RunRequest(
+        workspace=arguments.workspace,
+        config_path=path,
+        session=find_session(arguments.workspace, arguments.session, config_path=path),
+        mode=arguments.mode,
+        speed=speed,
+    )
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+               TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("session", total=request.session.record_count, note="")
+
+        def show(state: dict[str, Any]) -> None:
+            bar.update(task, completed=state["records"], note=f"{state['decisions']} decisions")
+
+        outcome = run_session(
+            request, instruments=load_instruments(), settings=load_settings(), progress=show
+        )
+    evidence = outcome.summary["evidence"]
+    _print(arguments, evidence, lambda: _run_text(evidence))
+    return 0
+
+
+def _run_text(evidence: dict[str, Any]) -> str:
+    account, parity = evidence["account"], evidence["parity"]
+    lines = [
+        f"session {evidence['run_id']} ended",
+        f"  records {evidence['counts']['records']}, decisions {evidence['counts']['decisions']},"
+        f" orders {evidence['counts']['orders']}, fills {account['fill_count']}",
+        f"  net {account['net'] / 1e8:,.0f} (fees {account['fees'] / 1e8:,.0f}),"
+        f" round trips {account['round_trip_count']}",
+        f"  parity {parity['identical']} of {parity['total']} decisions identical",
+    ]
+    if evidence["halted_by"]:
+        code = evidence["halted_by"]
+        lines.append(f"  halted by {code_name(code)} ({code}); hft-live resume to lift it")
+    return "\n".join(lines)
+
+
+def _run_live() -> int:
+    """Live needs an explicit opt-in and credentials; without them nothing is opened."""
+    if os.environ.get(ENVIRONMENT_LIVE) != "1":
+        raise PlatformError(
+            ReasonCode.LIVE_NOT_ENABLED, f"{ENVIRONMENT_LIVE} is not 1; no session was opened",
+        )
+    missing = [
+        name for name in ("SHIOAJI_API_KEY_FILE", "SHIOAJI_SECRET_KEY_FILE")
+        if not os.environ.get(name)
+    ]
+    if missing:
+        raise PlatformError(
+            ReasonCode.NO_BROKER_CREDENTIALS,
+            f"no broker credentials: {', '.join(missing)} not set; no session was opened",
+        )
+    raise PlatformError(
+        ReasonCode.NO_BROKER_CREDENTIALS,
+        "the live order plane is not part of this version; no session was opened",
+        next_step="hft-live run --mode paper",
+    )
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1.0
+    if not 0.0 < speed <= 1e6:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"--speed was {text!r}; it is a number above 0, or max",
+            next_step="hft-live run --help",
+        )
+    return speed
+
+
+def _session_dir(arguments: argparse.Namespace, name: str) -> Path:
+    for path in (Path(name), arguments.workspace / "sessions" / name):
+        if (path / "engine.json").exists():
+            return path
+    raise PlatformError(
+        ReasonCode.CONFIG_NOT_FOUND,
+        f"no session {name} in {arguments.workspace / 'sessions'}", next_step="hft-live status",
+    )
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.parity import replay_session
+
+    report = replay_session(_session_dir(arguments, arguments.session), write=False)
+
+    def text() -> str:
+        lines = [f"parity {report.identical} of {report.total} decisions identical"
+                 f" ({report.share:.2%})"]
+        lines += [f"  decision {d.decision_index} at input {d.input_seq}: {d.cause}"
+                  for d in report.differences]
+        return "\n".join(lines)
+
+    _print(arguments, report.as_dict(), text)
+    return 0 if report.is_identical else 1
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.explain import explain_order, list_orders
+
+    session_dir = _session_dir(arguments, arguments.session)
+    if arguments.order is None:
+        rows = list_orders(session_dir)
+        _print(arguments, rows, lambda: "\n".join(
+            f"{row['order_id']} {row['intent_reason']} side {row['side']:+d} qty {row['qty']}"
+            f" price {row['price']} signal {row['signal']:.3g}" for row in rows
+        ) or "no order was placed")
+        return 0
+    explanation = explain_order(session_dir, arguments.order)
+    _print(arguments, explanation.as_dict(), explanation.render)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.status import workspace_status
+
+    status = workspace_status(arguments.workspace)
+
+    def text() -> str:
+        table = Table("session", "stage", "orders", "net", "parity", "halted by")
+        for row in status["sessions"]:
+            table.add_row(*(str(row[name]) for name in
+                            ("run_id", "stage", "orders", "net", "parity", "halted_by")))
+        console = Console(record=True, file=open(os.devnull, "w"), width=110)  # noqa: SIM115, PTH123
+        console.print(table)
+        halted = status["halt"]
+        head = f"HALTED by {halted['who']}: {halted['why']}" if halted else "not halted"
+        promoted = [f"  {row['alpha_id']}: {row['stage']} weight {row['weight_ppm'] / 1e4:g} %"
+                    f" seq {row['promotion_seq']}{' WITHDRAWN' if row['withdrawn'] else ''}"
+                    for row in status["promotions"]]
+        return "\n".join([head, "promotions:", *promoted, console.export_text()])
+
+    _print(arguments, status, text)
+    return 0
+
+
+def _halt(arguments: argparse.Namespace) -> int:
+    from hft_platform.services import latch
+
+    latch.halt(arguments.workspace, who=getpass.getuser(), why=arguments.why)
+    _print(arguments, latch.read(arguments.workspace), lambda: (
+        "halted: running sessions cancel and stop within a second, new ones refuse\n"
+        "next: hft-live resume"
+    ))
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from hft_platform.services import latch
+
+    content = latch.read(arguments.workspace)
+    if content is None:
+        _print(arguments, {"halted": False}, lambda: "not halted")
+        return 0
+    if arguments.confirm is None:
+        token = latch.resume_token(arguments.workspace)
+        _print(arguments, content | {"token": token}, lambda: (
+            f"halted by {content['who']}: {content['why']}\n"
+            f"when the cause is gone: hft-live resume --confirm {token}"
+        ))
+        return 0
+    latch.resume(arguments.workspace, token=arguments.confirm)
+    _print(arguments, {"halted": False}, lambda: "resumed: new sessions may start")
+    return 0
+
+
+def _wal(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.wal_tools import wal_command
+
+    report = wal_command(arguments.action, arguments.workspace, arguments.path)
+    _print(arguments, report.as_dict(), report.render)
+    return 0 if report.is_sound else 1
+
+
+def _print(arguments: argparse.Namespace, content: Any, text: Callable[[], str]) -> None:
+    if arguments.json:
+        sys.stdout.write(json.dumps(content, sort_keys=True, default=str) + "\n")
+    else:
+        sys.stdout.write(text() + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
