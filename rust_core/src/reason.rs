@@ -121,6 +121,8 @@ reason_codes! {
     KeyPermissions = 517, "a key file is readable by others", "copied key", "chmod 600 the file";
     KeyRoleForbidden = 518, "this key may not sign that stage", "automatic key for live", "make a promotion key by hand and pin it";
     RollNotPermitted = 519, "the position would be carried over a contract roll", "roll day", "flatten before the roll";
+    ConfigNotYetValid = 520, "the promoted config is not valid yet at this time", "a config run on records it was judged by", "use a config issued before the session, or wait";
+    PromotionNotPermitted = 521, "a promotion asks for more than its evidence carries", "weight, stage or parameters that no verdict backs", "read the verdicts; ask for what they carry";
 
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";
@@ -153,6 +155,7 @@ reason_codes! {
     CorrelationAboveLimit = 718, "too similar to an alpha already in the pool", "a variant of the same idea", "do not add it";
     ShadowSessionsTooFew = 719, "too few signed shadow sessions", "a young alpha", "run more shadow sessions";
     ParityBroken = 720, "a replay decided differently from the session", "a bug, a damaged log or other code", "no evidence from this session; see the parity report";
+    SummaryTampered = 721, "a session summary does not match its hash or signature", "an edited file", "no evidence from this session; find out who changed it";
 
     InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
 }
