@@ -1,8 +1,79 @@
-# Every command a person needs; `make help` lists them.
+# Every command a person needs; `make` or `make help` lists them.
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON ?= python3
+DATA ?=
+WORKSPACE ?= build/workspace
+STAMP := $(VENV)/.installed
+CORE_STAMP := $(VENV)/.core-built
+RUST_SOURCES := $(shell find rust_core/src -name '*.rs') rust_core/Cargo.toml rust_core/build.rs rust_core/Cargo.lock pyproject.toml
+export DAGSTER_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
 .DEFAULT_GOAL := help
-.PHONY: help
+.PHONY: help setup build demo ui test test-rust test-python bench lint format types generate generate-check notebooks pins clean loop-equal
+
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.txt requirements-bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@scripts/require-rust.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
+	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.txt requirements-bootstrap.txt
+	@rm -f $(CORE_STAMP)
+	@touch $@
+
+$(CORE_STAMP): $(STAMP) $(RUST_SOURCES)
+	@echo "building the Rust core (about a minute the first time) ..."
+	@source $(BIN)/activate && maturin develop --release --quiet --locked
+	@touch $@
+
+setup: $(STAMP) ## create .venv with the pinned packages
+build: $(CORE_STAMP) ## build the extension into .venv
+
+demo: build ## run the whole loop once; DATA=<folder> runs it on recordings
+	@$(BIN)/python -m dagster_project.demo $(if $(DATA),--data "$(DATA)",) --workspace "$(WORKSPACE)"
+
+ui: build ## open Dagster's UI on the demo's workspace (loopback only)
+	@source $(BIN)/activate && HFT_WORKSPACE="$(abspath $(WORKSPACE))" DAGSTER_HOME="$(abspath $(WORKSPACE))/dagster_home" \
+		dagster dev -m dagster_project.definitions -h 127.0.0.1 -p 3000
+
+test: lint test-rust test-python ## everything that must be green
+
+test-rust: setup ## the Rust core's own tests
+	@cd rust_core && cargo test --release --locked --quiet
+
+test-python: build ## the Python tests (recordings: HFT_DATA or ../shared/data)
+	@source $(BIN)/activate && python -m pytest tests
+
+lint: build ## ruff, import floors, generated files, clippy
+	@source $(BIN)/activate && ruff check hft_platform research dagster_project tests
+	@source $(BIN)/activate && lint-imports --no-cache
+	@cd rust_core && cargo clippy --release --locked --quiet --all-targets -- -D warnings
+
+types: build ## mypy
+	@source $(BIN)/activate && mypy
+
+format: setup ## put the code into its one shape
+	@source $(BIN)/activate && ruff format hft_platform research dagster_project tests && ruff check --fix-only -q hft_platform research dagster_project tests
+	@cd rust_core && cargo fmt
+
+bench: build ## measure; writes build/bench.json and docs/performance.md
+	@$(BIN)/python -m tests.bench.run --write docs/performance.md
+
+generate: build ## regenerate docs made from code (reason codes, features)
+	@$(BIN)/python -m hft_platform.generate
+
+generate-check: build ## fail when a generated doc is out of date
+	@$(BIN)/python -m hft_platform.generate --check
+
+notebooks: build ## execute the notebooks
+	@source $(BIN)/activate && python -m pytest tests/notebooks
+
+pins: setup ## resolve requirements.in again into hashed requirements.txt
+	@$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 requirements.in -o requirements.txt
+
+clean: ## remove everything that was built
+	rm -rf build $(VENV) rust_core/target

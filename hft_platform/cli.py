@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from hft_platform.errors import PlatformError, ReasonCode, code_name
@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     which = run.add_mutually_exclusive_group(required=True)
     which.add_argument("--alpha", help="alpha id: its newest promoted config is used")
     which.add_argument("--config", type=Path, help="a promoted config's YAML")
-    run.add_argument("--session", help="recorded session, e.g. 2026-04-10/day, or its folder")
+    run.add_argument("--session", nargs="+", default=[],
+                     help="recorded sessions, e.g. 2026-04-10/day, or their folders, run in order")
     run.add_argument("--speed", default="1", help="paper: times real time, or max (default: 1)")
 
     replay = add("replay", _replay, "Decide a session again from its logs and compare bit for bit.")
@@ -98,33 +99,32 @@ def _run(arguments: argparse.Namespace) -> int:
     from hft_platform.services.session_runner import RunRequest, run_session
 
     path = arguments.config or head_config(arguments.workspace, arguments.alpha)
-    if arguments.session is None:
+    if not arguments.session:
         raise PlatformError(
             ReasonCode.CONFIG_NOT_FOUND, "sim and paper need a recorded session",
             next_step="add --session, e.g. --session 2026-04-10/day; hft-live status lists them",
         )
     speed = None if arguments.mode == "sim" or arguments.speed == "max" else _speed(arguments.speed)
-    request = RunRequest(
-        workspace=arguments.workspace,
-        config_path=path,
-        session=find_session(arguments.workspace, arguments.session, config_path=path),
-        mode=arguments.mode,
-        speed=speed,
-    )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("session", total=request.session.record_count, note="")
+    instruments, settings, finished = load_instruments(), load_settings(), []
+    for name in arguments.session:
+        session = find_session(arguments.workspace, name, config_path=path)
+        request = RunRequest(arguments.workspace, path, session, arguments.mode, speed)
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(name, total=session.record_count, note="")
 
-        def show(state: dict[str, Any]) -> None:
-            bar.update(task, completed=state["records"], note=f"{state['decisions']} decisions")
+            def show(state: dict[str, Any], bar: Progress = bar, task: TaskID = task) -> None:
+                bar.update(
+                    task, completed=state["records"], note=f"{state['decisions']} decisions"
+                )
 
-        outcome = run_session(
-            request, instruments=load_instruments(), settings=load_settings(), progress=show
-        )
-    evidence = outcome.summary["evidence"]
-    _print(arguments, evidence, lambda: _run_text(evidence))
+            outcome = run_session(
+                request, instruments=instruments, settings=settings, progress=show
+            )
+        finished.append(outcome.summary["evidence"])
+    _print(arguments, finished, lambda: "\n".join(_run_text(row) for row in finished))
     return 0
 
 
