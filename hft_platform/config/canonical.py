@@ -24,7 +24,7 @@ from typing import Any
 from hft_platform.errors import PlatformError, ReasonCode
 
 
-def canonical_bytes(content: Any) -> bytes:  # Any: every JSON value
+def canonical_json(content: Any) -> bytes:  # Any: every JSON value
     """Encode JSON content so that equal content gives equal bytes.
 
     Parameters
@@ -57,7 +57,7 @@ def sha256_hex(data: bytes) -> str:
 
 def canonical_sha256(content: Any) -> str:  # Any: every JSON value
     """SHA-256 of the canonical bytes of `content`."""
-    return sha256_hex(canonical_bytes(content))
+    return sha256_hex(canonical_json(content))
 
 
 def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
