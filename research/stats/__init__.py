@@ -1,1 +1,45 @@
-"""research/stats."""
+"""Statistics of profit series: small pure functions, each with its source and a published check.
+
+Everywhere SR is the *per-period* Sharpe ratio (never annualized), skewness and kurtosis are sample
+moments, and kurtosis is *raw* (3 for a Normal). A quantity that is not defined for its input is
+None, never a stand-in number.
+"""
+
+from research.stats.inference import (
+    Bootstrap,
+    benjamini_hochberg,
+    block_bootstrap_mean,
+    newey_west_lag,
+    newey_west_t,
+)
+from research.stats.moments import Moments, moments_of
+from research.stats.overfitting import Cscv, cscv
+from research.stats.robustness import without_best, without_best_share
+from research.stats.sharpe import (
+    deflated_sharpe,
+    expected_max_z,
+    haircut_sharpe_bonferroni,
+    min_backtest_length_years,
+    min_track_record_length,
+    probabilistic_sharpe,
+)
+
+__all__ = [
+    "Bootstrap",
+    "Cscv",
+    "Moments",
+    "benjamini_hochberg",
+    "block_bootstrap_mean",
+    "cscv",
+    "deflated_sharpe",
+    "expected_max_z",
+    "haircut_sharpe_bonferroni",
+    "min_backtest_length_years",
+    "min_track_record_length",
+    "moments_of",
+    "newey_west_lag",
+    "newey_west_t",
+    "probabilistic_sharpe",
+    "without_best",
+    "without_best_share",
+]
