@@ -1,1 +1,1 @@
-"""dagster_project/assets."""
+"""Assets by domain: recordings and datasets, gates, promotion, live sessions, log and reports."""
