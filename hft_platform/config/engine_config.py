@@ -1,0 +1,468 @@
+"""Engine config: the one JSON that backtest, paper session, live and replay give the engine.
+
+Why: research and runtime build it by the same pure function, so what was judged is what trades.
+
+Invariants:
+1. Same arguments, same content: no clock, no file, no environment is read here.
+2. Every `$parameter` of a template is a number afterwards; an unknown name is an error.
+3. Quantities and money are integers at 1e-8; sizes are whole lots at full weight.
+
+It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from hft_platform.config.canonical import canonical_json, canonical_sha256
+from hft_platform.config.promoted import (
+    MakerTemplate,
+    OnWithdrawal,
+    PromotedConfig,
+    PromotedContent,
+    PromotedLimits,
+    TakerTemplate,
+)
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.records import SCALE
+
+if TYPE_CHECKING:
+    from hft_platform.market.instruments import Instrument, InstrumentTable
+    from hft_platform.market.sessions import Session
+
+SCHEMA = 1
+FULL_WEIGHT_PPM = 1_000_000
+NEVER_EXPIRES_NS = (1 << 63) - 1
+_DURATIONS_NS = {"_ms": 1_000_000, "_s": 1_000_000_000}
+_INTEGER_KEYS = frozenset({"hold_ns", "slippage_ticks"})
+_TEMPLATES: dict[str, type[TakerTemplate] | type[MakerTemplate]] = {
+    "taker": TakerTemplate,
+    "maker": MakerTemplate,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AlphaSpec:
+    """One alpha as the engine sees it, whether from a manifest or from a promoted config.
+
+    Attributes
+    ----------
+    alpha_id, symbol, expression : str
+        What computes the signal, on which instrument.
+    parameters : mapping of str to float
+        Values of the expression's parameters.
+    template : mapping
+        Resolved template, engine keys.
+    order_qty : int
+        One clip at full weight, scaled.
+    ttl_ns : int
+        How long an intent may wait.
+    limits : mapping of str to int
+        Engine keys, scaled, at full weight.
+    on_withdrawal : mapping
+        ``action`` and ``deadline_ns``.
+    stage : str
+        ``research``, ``shadow``, ``canary`` or ``live``.
+    weight_ppm : int
+        Size as parts per million of full size.
+    expires_ns, promotion_seq, config_sha256
+        Of the promoted config; never, 0 and empty in research.
+    """
+
+    alpha_id: str
+    symbol: str
+    expression: str
+    parameters: Mapping[str, float]
+    template: Mapping[str, Any]
+    order_qty: int
+    ttl_ns: int
+    limits: Mapping[str, int]
+    on_withdrawal: Mapping[str, Any]
+    stage: str = "research"
+    weight_ppm: int = FULL_WEIGHT_PPM
+    expires_ns: int = NEVER_EXPIRES_NS
+    promotion_seq: int = 0
+    config_sha256: str = ""
+
+    @classmethod
+    def from_promoted(cls, config: PromotedConfig, symbol: str | None = None) -> AlphaSpec:
+        """Take the engine's part of a verified config.
+
+        Parameters
+        ----------
+        config : PromotedConfig
+            Verified.
+        symbol : str, optional
+            Which of its instruments; may be left out when there is one.
+
+        Returns
+        -------
+        AlphaSpec
+            With the weight in force.
+        """
+        symbols = [instrument.symbol for instrument in config.instruments]
+        if symbol is None and len(symbols) == 1:
+            symbol = symbols[0]
+        if symbol not in symbols:
+            raise PlatformError(
+                ReasonCode.CONFIG_WRONG_INSTRUMENT,
+                f"promoted config {config.alpha_id} is for {', '.join(symbols)}, not {symbol}",
+            )
+        content = spec_content(config)
+        return cls(
+            symbol=symbol,
+            stage=config.stage,
+            weight_ppm=config.weight_ppm,
+            expires_ns=config.expires_ns,
+            promotion_seq=config.promotion_seq,
+            config_sha256=config.content_sha256,
+            **content,
+        )
+
+    @classmethod
+    def from_manifest(
+        cls,
+        manifest: Mapping[str, Any],
+        parameters: Mapping[str, float],
+        instrument: Instrument,
+        *,
+        stage: str = "research",
+        weight_ppm: int = FULL_WEIGHT_PPM,
+    ) -> AlphaSpec:
+        """Turn a manifest and chosen parameters into engine units.
+
+        Parameters
+        ----------
+        manifest : mapping
+            Content of an alpha's manifest (see docs/formats.md).
+        parameters : mapping of str to float
+            A value for every declared parameter, no others.
+        instrument : Instrument
+            Gives the lot size that quantities in lots are multiplied by.
+        stage : str, optional
+            Stage of the run.
+        weight_ppm : int, optional
+            Weight of the run.
+
+        Returns
+        -------
+        AlphaSpec
+            Ready for `build_engine_config`.
+
+        Raises
+        ------
+        PlatformError
+            MANIFEST_INVALID naming the field, its value and what is allowed.
+        """
+        alpha_id = str(manifest["alpha_id"])
+        declared = set(manifest.get("parameters") or {})
+        if declared != set(parameters):
+            raise _invalid(
+                alpha_id,
+                "parameters",
+                f"values given for {sorted(parameters)}, declared are {sorted(declared)}",
+            )
+        values = {name: _finite(alpha_id, name, parameters[name]) for name in sorted(parameters)}
+        lot = instrument.lot_size
+        limits = manifest["limits"]
+        # Parameters that only the template uses stay in the expression's table as well: the
+        # engine accepts unused names, and the config then says which values were chosen.
+        return cls(
+            alpha_id=alpha_id,
+            symbol=instrument.symbol,
+            expression=str(manifest["expression"]),
+            parameters=values,
+            template=resolve_template(alpha_id, manifest["template"], values),
+            order_qty=_lots(alpha_id, "order_qty_lots", manifest["order_qty_lots"], lot),
+            ttl_ns=_whole(alpha_id, "ttl_ms", manifest["ttl_ms"]) * 1_000_000,
+            limits={
+                "order_qty_max": _lots(
+                    alpha_id, "limits.order_qty_lots_max", limits["order_qty_lots_max"], lot
+                ),
+                "position_qty_max": _lots(
+                    alpha_id, "limits.position_qty_lots_max", limits["position_qty_lots_max"], lot
+                ),
+                "daily_loss_max": _money(
+                    alpha_id, "limits.daily_loss_max", limits["daily_loss_max"]
+                ),
+                "drawdown_max": _money(alpha_id, "limits.drawdown_max", limits["drawdown_max"]),
+                "order_rate_max": _whole(
+                    alpha_id, "limits.order_rate_max", limits["order_rate_max"]
+                ),
+            },
+            on_withdrawal=_in_ns(dict(manifest["on_withdrawal"])),
+            stage=stage,
+            weight_ppm=weight_ppm,
+        )
+
+
+def spec_content(content: PromotedContent) -> dict[str, Any]:
+    """Engine fields of a promoted config that do not depend on its permit.
+
+    Parameters
+    ----------
+    content : PromotedContent
+        Signed content.
+
+    Returns
+    -------
+    dict
+        Keyword arguments of `AlphaSpec`.
+    """
+    return {
+        "alpha_id": content.alpha_id,
+        "expression": content.expression,
+        "parameters": dict(content.parameters),
+        "template": content.template.model_dump(),
+        "order_qty": content.order_qty,
+        "ttl_ns": content.ttl_ns,
+        "limits": content.limits.model_dump(),
+        "on_withdrawal": content.on_withdrawal.model_dump(),
+    }
+
+
+def resolve_template(
+    alpha_id: str, template: Mapping[str, Any], parameters: Mapping[str, float]
+) -> dict[str, Any]:
+    """Replace every ``$parameter`` by its number and durations by nanoseconds.
+
+    Parameters
+    ----------
+    alpha_id : str
+        For messages.
+    template : mapping
+        ``kind`` and its keys; a value is a number or ``$name``; ``hold_ms`` and ``hold_s`` are
+        accepted for ``hold_ns``.
+    parameters : mapping of str to float
+        Chosen values.
+
+    Returns
+    -------
+    dict
+        Engine keys, numbers only.
+
+    Raises
+    ------
+    PlatformError
+        MANIFEST_INVALID for an unknown kind, key or parameter, or a value out of range.
+    """
+    kind = template.get("kind")
+    model = _TEMPLATES.get(str(kind))
+    if model is None:
+        raise _invalid(alpha_id, "template.kind", f"was {kind!r}; allowed: maker, taker")
+    numbers: dict[str, Any] = {
+        key: _number(alpha_id, f"template.{key}", value, parameters)
+        for key, value in template.items()
+        if key != "kind"
+    }
+    numbers = _in_ns(numbers)
+    for key in _INTEGER_KEYS & set(numbers):
+        numbers[key] = _whole(alpha_id, f"template.{key}", numbers[key])
+    for key in set(numbers) - _INTEGER_KEYS:
+        numbers[key] = float(numbers[key])
+    resolved = {"kind": kind, **dict(sorted(numbers.items()))}
+    try:
+        model.model_validate(resolved)
+    except ValueError as error:
+        wanted = sorted(set(model.model_fields) - {"kind"})
+        raise _invalid(
+            alpha_id, "template", f"was {resolved}; a {kind} has the numbers {wanted}"
+        ) from error
+    return resolved
+
+
+def build_engine_config(
+    alphas: Iterable[AlphaSpec],
+    *,
+    instruments: InstrumentTable | Iterable[Instrument],
+    session: Session,
+    account_limits: Mapping[str, int],
+    daily_limits: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """Build the engine config of one session.
+
+    Parameters
+    ----------
+    alphas : iterable of AlphaSpec
+        In the order of their `alpha_index`.
+    instruments : InstrumentTable or iterable of Instrument
+        Where the alphas' symbols are looked up.
+    session : Session
+        Which session, with its phases.
+    account_limits : mapping of str to int
+        Limits of the account, engine keys.
+    daily_limits : mapping of str to (int, int), optional
+        Limit-up and limit-down prices by symbol; a symbol left out has none.
+
+    Returns
+    -------
+    dict
+        Content whose canonical JSON is what the engine takes and what its hash is over.
+
+    Raises
+    ------
+    PlatformError
+        UNKNOWN_INSTRUMENT, or MANIFEST_INVALID when a spec does not fit.
+    """
+    specs = list(alphas)
+    find = _finder(instruments)
+    used = sorted({spec.symbol: find(spec.symbol) for spec in specs}.values(), key=_instrument_id)
+    limits_of = daily_limits or {}
+    return {
+        "schema": SCHEMA,
+        "session": {
+            "session_id": session.session_id,
+            "trading_day": session.trading_day,
+            "phases": [_phase(window) for window in session.phases],
+        },
+        "instruments": [
+            _instrument(instrument, limits_of.get(instrument.symbol)) for instrument in used
+        ],
+        "alphas": [
+            _alpha(index, spec, find(spec.symbol).instrument_id) for index, spec in enumerate(specs)
+        ],
+        "account_limits": dict(account_limits),
+    }
+
+
+def engine_config_json(config: Mapping[str, Any]) -> str:
+    """Canonical JSON text of an engine config."""
+    return canonical_json(dict(config)).decode("utf-8")
+
+
+def engine_config_sha256(config: Mapping[str, Any]) -> str:
+    """Content hash of an engine config."""
+    return canonical_sha256(dict(config))
+
+
+def _alpha(index: int, spec: AlphaSpec, instrument_id: int) -> dict[str, Any]:
+    PromotedLimits.model_validate(dict(spec.limits))
+    OnWithdrawal.model_validate(dict(spec.on_withdrawal))
+    return {
+        "alpha_index": index,
+        "alpha_id": spec.alpha_id,
+        "instrument_id": instrument_id,
+        "expression": spec.expression,
+        "parameters": {name: float(value) for name, value in sorted(spec.parameters.items())},
+        "template": dict(spec.template),
+        "order_qty": spec.order_qty,
+        "ttl_ns": spec.ttl_ns,
+        "limits": dict(spec.limits),
+        "stage": spec.stage,
+        "weight_ppm": spec.weight_ppm,
+        "expires_ns": spec.expires_ns,
+        "promotion_seq": spec.promotion_seq,
+        "config_sha256": spec.config_sha256,
+        "on_withdrawal": dict(spec.on_withdrawal),
+    }
+
+
+def _instrument(instrument: Instrument, daily: tuple[int, int] | None) -> dict[str, Any]:
+    return {
+        "instrument_id": instrument.instrument_id,
+        "symbol": instrument.symbol,
+        "tick_size": instrument.tick_size,
+        "lot_size": instrument.lot_size,
+        "multiplier": instrument.multiplier,
+        "limit_up": daily[0] if daily else None,
+        "limit_down": daily[1] if daily else None,
+        "costs": _plain(instrument.costs),
+    }
+
+
+def _phase(window: Any) -> dict[str, Any]:  # Any: a mapping or a dataclass of the market model
+    plain = _plain(window)
+    return {key: plain[key] for key in ("start_ns", "end_ns", "phase")}
+
+
+def _plain(value: Any) -> dict[str, Any]:  # Any: a mapping or a dataclass of the market model
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "as_dict"):
+        return dict(value.as_dict())
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is neither a mapping nor a dataclass")
+
+
+def _finder(instruments: Any) -> Callable[[str], Instrument]:  # Any: a table or an iterable
+    by_symbol = getattr(instruments, "by_symbol", None)
+    if callable(by_symbol):
+        return by_symbol  # type: ignore[no-any-return]  # InstrumentTable.by_symbol
+    table = {instrument.symbol: instrument for instrument in instruments}
+
+    def find(symbol: str) -> Instrument:
+        if symbol not in table:
+            raise PlatformError(
+                ReasonCode.UNKNOWN_INSTRUMENT,
+                f"{symbol} is not among the session's instruments: {', '.join(sorted(table))}",
+            )
+        return table[symbol]
+
+    return find
+
+
+def _instrument_id(instrument: Instrument) -> int:
+    return instrument.instrument_id
+
+
+def _number(alpha_id: str, place: str, value: Any, parameters: Mapping[str, float]) -> float | int:
+    if isinstance(value, str) and value.startswith("$"):
+        name = value[1:]
+        if name not in parameters:
+            close = difflib.get_close_matches(name, parameters, n=1)
+            hint = f"; did you mean ${close[0]}" if close else ""
+            raise _invalid(alpha_id, place, f"names parameter {value}, which is not declared{hint}")
+        return _finite(alpha_id, place, parameters[name])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _invalid(alpha_id, place, f"was {value!r}; allowed: a number or $parameter")
+    return value if isinstance(value, int) else _finite(alpha_id, place, value)
+
+
+def _in_ns(numbers: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in numbers.items():
+        suffix = next((s for s in _DURATIONS_NS if key.endswith(s)), None)
+        if suffix is None:
+            result[key] = value
+        else:
+            result[key.removesuffix(suffix) + "_ns"] = round(value * _DURATIONS_NS[suffix])
+    return result
+
+
+def _finite(alpha_id: str, place: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _invalid(alpha_id, place, f"was {value!r}; allowed: a finite number")
+    return float(value)
+
+
+def _whole(alpha_id: str, place: str, value: float) -> int:
+    if isinstance(value, bool) or value != int(value) or value < 0:
+        raise _invalid(alpha_id, place, f"was {value!r}; allowed: a whole number from 0")
+    return int(value)
+
+
+def _lots(alpha_id: str, place: str, value: float, lot_size: int) -> int:
+    lots = _whole(alpha_id, place, value)
+    if lots < 1:
+        raise _invalid(alpha_id, place, f"was {value!r}; allowed: 1 lot or more")
+    return lots * lot_size
+
+
+def _money(alpha_id: str, place: str, value: float) -> int:
+    money = _whole(alpha_id, place, value)
+    if money < SCALE:
+        raise _invalid(
+            alpha_id,
+            place,
+            f"was {value!r}, which is below 1.0 of the currency; money is an integer at 1e-8",
+        )
+    return money
+
+
+def _invalid(alpha_id: str, place: str, text: str) -> PlatformError:
+    return PlatformError(ReasonCode.MANIFEST_INVALID, f"alpha {alpha_id}: {place} {text}")

@@ -1,0 +1,236 @@
+"""The promotions folder: names, heads, withdrawals, weight reductions, highest sequence seen.
+
+Why: the signer writes it, the runtime reads it, and both must agree on every name in it.
+
+Invariants:
+1. Taking risk away needs no signature and no readable content: a file named
+   `withdrawn-<seq>.json` withdraws every config up to that sequence.
+2. A weight reduction can only lower what was signed; a damaged one counts as weight 0.
+3. The highest sequence seen by the runtime never goes down; unreadable means refuse.
+
+It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.errors import PlatformError, ReasonCode
+
+ALPHA_ID = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
+_ISSUED = re.compile(r"^(\d{6,})-[0-9a-f]{12}\.yaml$")
+_WITHDRAWN = re.compile(r"^withdrawn-(\d+)\.json$")
+_DAY = re.compile(r"^\d{8}$")
+
+
+def promotions_root(ws: Path) -> Path:
+    """Folder of all promoted configs of a workspace."""
+    return ws / "promotions"
+
+
+def issued_path(root: Path, alpha_id: str, seq: int, content_sha256: str) -> Path:
+    """Immutable file of one issue."""
+    return root / alpha_id / f"{seq:06d}-{content_sha256[:12]}.yaml"
+
+
+def head_path(root: Path, alpha_id: str, trading_day: int) -> Path:
+    """Head of a trading day, replaced atomically by each issue of that day."""
+    return root / f"{trading_day:08d}" / f"{alpha_id}.yaml"
+
+
+def withdrawn_path(root: Path, alpha_id: str, seq: int) -> Path:
+    """File whose existence withdraws every config of an alpha up to `seq`."""
+    return root / alpha_id / f"withdrawn-{seq:06d}.json"
+
+
+def weight_path(root: Path, alpha_id: str, seq: int) -> Path:
+    """Unsigned reduction of the weight of one issue."""
+    return root / alpha_id / f"weight-{seq:06d}.json"
+
+
+def issued_seqs(root: Path, alpha_id: str) -> list[int]:
+    """Sequence numbers of all issues of an alpha, ascending, from their file names."""
+    return sorted(
+        int(match[1])
+        for path in (root / alpha_id).glob("*.yaml")
+        if (match := _ISSUED.match(path.name))
+    )
+
+
+def withdrawn_seq(root: Path, alpha_id: str) -> int:
+    """Highest withdrawn sequence of an alpha, 0 if none; only file names are read."""
+    return max(
+        (
+            int(match[1])
+            for path in (root / alpha_id).glob("withdrawn-*.json")
+            if (match := _WITHDRAWN.match(path.name))
+        ),
+        default=0,
+    )
+
+
+def reduced_weight(root: Path, alpha_id: str, seq: int, *, signed_ppm: int) -> int:
+    """Weight in force: the signed one, or less when it was reduced.
+
+    Parameters
+    ----------
+    root : Path
+        Promotions folder.
+    alpha_id : str
+        Alpha.
+    seq : int
+        Sequence of the config.
+    signed_ppm : int
+        Weight that was signed.
+
+    Returns
+    -------
+    int
+        In parts per million, at most `signed_ppm`; 0 when the reduction cannot be read.
+    """
+    path = weight_path(root, alpha_id, seq)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return signed_ppm
+    try:
+        weight = json.loads(raw)["weight_ppm"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    if type(weight) is not int or weight < 0:
+        return 0
+    return min(weight, signed_ppm)
+
+
+def head_config(ws: Path, alpha_id: str, trading_day: int | None = None) -> Path:
+    """Find the config in force: the highest sequence among an alpha's day heads.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha.
+    trading_day : int, optional
+        Leave out heads of later trading days.
+
+    Returns
+    -------
+    Path
+        A head file; it still has to be verified.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_NOT_FOUND when the alpha was never promoted (up to that day).
+    """
+    root = promotions_root(ws)
+    heads = [
+        path
+        for path in root.glob(f"[0-9]*/{alpha_id}.yaml")
+        if _DAY.match(path.parent.name)
+        and (trading_day is None or int(path.parent.name) <= trading_day)
+    ]
+    if not heads:
+        until = f" up to trading day {trading_day}" if trading_day is not None else ""
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"{alpha_id} has no promoted config in {root}{until}",
+            next_step=f"hft-research gates {alpha_id}, then hft-research promote {alpha_id}",
+        )
+    return max(heads, key=lambda path: (_unverified_seq(path), path.parent.name))
+
+
+def seq_floor(ws: Path, alpha_id: str) -> int:
+    """Highest sequence of an alpha that this runtime has accepted, 0 if none.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha.
+
+    Returns
+    -------
+    int
+        Configs below it are refused.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_REPLAYED when the record exists and cannot be read: not knowing is no permission.
+    """
+    return _read_seqs(_seq_file(ws)).get(alpha_id, 0)
+
+
+def raise_seq_floor(ws: Path, alpha_id: str, seq: int) -> None:
+    """Persist that `seq` was accepted; a lower number changes nothing."""
+    path = _seq_file(ws)
+    with locked(path.parent):
+        seqs = _read_seqs(path)
+        if seq > seqs.get(alpha_id, 0):
+            atomic_write(path, canonical_json(seqs | {alpha_id: seq}) + b"\n")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock for a read-change-write; the lock file is never removed.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when missing.
+
+    Yields
+    ------
+    None
+        While this process alone holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _seq_file(ws: Path) -> Path:
+    return ws / "state" / "promotion_seq.json"
+
+
+def _read_seqs(path: Path) -> dict[str, int]:
+    try:
+        content: Any = json.loads(path.read_bytes())  # Any: hostile until checked below
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(content, dict) or not all(
+        type(seq) is int and seq >= 0 for seq in content.values()
+    ):
+        raise _unreadable(path, "it does not map alpha ids to sequence numbers")
+    return content
+
+
+def _unreadable(path: Path, text: str) -> PlatformError:
+    return PlatformError(
+        ReasonCode.CONFIG_REPLAYED,
+        f"the highest sequence seen is not known: {path} cannot be read: {text}",
+        next_step="restore the file from a copy; without it an old config cannot be told from new",
+    )
+
+
+def _unverified_seq(path: Path) -> int:
+    # Only orders candidates; whatever is chosen is verified in full before use.
+    match = re.search(rb"^promotion_seq: (\d{1,18})$", path.read_bytes(), re.MULTILINE)
+    return int(match[1]) if match else -1

@@ -1,0 +1,202 @@
+"""Platform settings: the operator's few keys, in three layers.
+
+Why: one place says what an installation does; everything else is signed or content-hashed.
+
+Invariants:
+1. Packaged defaults, then config/settings.yaml, then HFT_* variables; the later one wins.
+2. Every key is in the packaged file with its meaning; an unknown key or a wrong type is an error.
+3. A limit has no default in code: it is read from a file or the settings are refused.
+
+It holds no secret: key files are named here, never their content. Operator's page:
+`docs/settings.md`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hft_platform.errors import PlatformError, ReasonCode
+
+PREFIX = "HFT_"
+_SETTINGS_BYTES_MAX = 64 * 1024
+_Limit = Annotated[int, Field(gt=0, lt=1 << 63)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class AccountLimits(_Strict):
+    """Limits of the account, as the engine takes them."""
+
+    gross_notional_max: _Limit
+    order_rate_max: Annotated[int, Field(gt=0, le=1_000_000)]
+    cancel_reserve: Annotated[int, Field(ge=0, le=1_000_000)]
+    price_collar_bps: Annotated[int, Field(gt=0, le=10_000)]
+    quote_age_ns_max: _Limit
+    repeated_order_max: Annotated[int, Field(gt=0, le=1_000_000)]
+
+    @model_validator(mode="after")
+    def _reserve_leaves_room(self) -> AccountLimits:
+        if self.cancel_reserve >= self.order_rate_max:
+            raise ValueError("cancel_reserve is not below order_rate_max: nothing could be placed")
+        return self
+
+
+class Settings(_Strict):
+    """What an operator can set; the packaged settings.yaml explains each key."""
+
+    workspace: Annotated[str, Field(min_length=1)]
+    promotion_key_file: str | None
+    pinned_keys_file: str | None
+    promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
+    account: AccountLimits = Field(alias="account_limits")
+
+    @property
+    def workspace_path(self) -> Path:
+        """Workspace folder."""
+        return Path(self.workspace).expanduser()
+
+    @property
+    def promotion_key_path(self) -> Path | None:
+        """Hand-made promotion key, if one is configured."""
+        return Path(self.promotion_key_file).expanduser() if self.promotion_key_file else None
+
+    @property
+    def pinned_keys_path(self) -> Path | None:
+        """File of pinned keys, if one is configured."""
+        return Path(self.pinned_keys_file).expanduser() if self.pinned_keys_file else None
+
+    def account_limits(self) -> dict[str, int]:
+        """Account limits with the engine's keys."""
+        return self.account.model_dump()
+
+
+def load_settings(
+    config_dir: Path | None = None, *, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Load and check the settings.
+
+    Parameters
+    ----------
+    config_dir : Path, optional
+        Folder with an optional `settings.yaml`; by default `config` in the working folder.
+    environment : mapping of str to str, optional
+        Variables to read; by default those of the process.
+
+    Returns
+    -------
+    Settings
+        Complete and valid.
+
+    Raises
+    ------
+    PlatformError
+        SETTINGS_INVALID naming file or variable, key, value and what is allowed.
+    """
+    packaged = resources.files("hft_platform") / "defaults" / "settings.yaml"
+    layers: dict[str, Any] = _parse("packaged settings.yaml", packaged.read_bytes())
+    path = (config_dir if config_dir is not None else Path("config")) / "settings.yaml"
+    source = "packaged settings.yaml"
+    if path.exists():
+        layers = _overlay(layers, _parse(str(path), path.read_bytes()), str(path))
+        source = str(path)
+    variables = dict(os.environ if environment is None else environment)
+    for name in sorted(variables):
+        keys = _keys_of(name, layers)
+        if keys is not None:
+            layers = _overlay(layers, _nested(keys, _value(name, variables[name])), name)
+            source = f"{source} and {name}"
+    try:
+        return Settings.model_validate(layers)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"{source}: {place}: {problem['msg']}, was {problem.get('input')!r:.80}",
+        ) from error
+
+
+def _parse(name: str, raw: bytes) -> dict[str, Any]:
+    if len(raw) > _SETTINGS_BYTES_MAX:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"{name} is larger than {_SETTINGS_BYTES_MAX} bytes"
+        )
+    try:
+        content = yaml.safe_load(raw)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        text = str(error).replace("\n", " ")
+        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} is not YAML: {text}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} does not hold keys and values")
+    return content
+
+
+def _overlay(base: dict[str, Any], layer: Mapping[str, Any], source: str) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in layer.items():
+        if key not in base:
+            close = difflib.get_close_matches(str(key), base, n=1)
+            hint = f"; did you mean {close[0]}" if close else ""
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID, f"{source}: unknown key {key!r}{hint}"
+            )
+        if isinstance(base[key], dict) and isinstance(value, Mapping):
+            result[key] = _overlay(base[key], value, f"{source}: {key}")
+        else:
+            result[key] = value
+    return result
+
+
+def _keys_of(name: str, known: Mapping[str, Any]) -> list[str] | None:
+    # HFT_ is also the prefix of variables that are no settings (HFT_LIVE, HFT_DATA), so an unknown
+    # one is refused only when it looks like a mistyped setting.
+    if not name.startswith(PREFIX):
+        return None
+    names = _names(known)
+    if name in names:
+        return names[name]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.85)
+    if close:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"environment variable {name} is no setting; did you mean {close[0]}",
+        )
+    return None
+
+
+def _names(known: Mapping[str, Any]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for key, value in known.items():
+        if isinstance(value, Mapping):
+            for inner in value:
+                names[f"{PREFIX}{key}__{inner}".upper()] = [key, inner]
+        else:
+            names[f"{PREFIX}{key}".upper()] = [key]
+    return names
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:  # Any: what YAML gives
+    for key in reversed(keys):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]  # keys is never empty
+
+
+def _value(name: str, text: str) -> Any:  # Any: what YAML gives, checked by the model
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"environment variable {name} is not a value: {text!r}"
+        ) from error
