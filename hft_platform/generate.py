@@ -1,0 +1,67 @@
+"""Documents made from code: the reason-code table and the feature table.
+
+``python -m hft_platform.generate`` writes them, ``--check`` fails when one is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hft_platform import _core
+from hft_platform.errors import code_name
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+FAMILIES = {
+    1: "Market data", 2: "Risk", 3: "Orders and gateway", 4: "Broker", 5: "Config and promotion",
+    6: "Storage", 7: "Research gates", 9: "Our own bugs",
+}
+HEAD = "<!-- Made by `make generate`; do not edit. -->\n\n"
+
+
+def reason_codes_page() -> str:
+    """Markdown of every reason code, by family."""
+    lines = [HEAD + "# Reason codes", "", "Every refusal, drop, halt and damage has one number."]
+    family = 0
+    for code, _name, meaning, seen, does in _core.reason_codes():
+        if code // 100 != family:
+            family = code // 100
+            lines += ["", f"## {FAMILIES[family]}", "",
+                      "| code | name | meaning | seen when | operator does |", "|---|---|---|---|---|"]
+        lines.append(f"| {code} | {code_name(code)} | {meaning} | {seen} | {does} |")
+    return "\n".join(lines) + "\n"
+
+
+def features_page() -> str:
+    """Markdown of the feature registry."""
+    lines = [HEAD + "# Features", "", "Incremental and batch evaluation run the same code.", "",
+             "| id | name | unit | formula | warm-up | reset | source |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "| {id} | `{name}` | {unit} | {formula} | {warm_up} | {reset} | {source} |".format(
+            **{key: str(value).replace("|", "\\|") for key, value in row.items()}
+        )
+        for row in _core.feature_registry()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"reason-codes.md": reason_codes_page, "features.md": features_page}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with ``--check`` name those that differ; returns the exit code."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = DOCS / name, page()
+        if "--check" in arguments:
+            if not path.exists() or path.read_text() != text:
+                stale.append(name)
+        else:
+            path.write_text(text)
+    if stale:
+        sys.stderr.write(f"out of date: {', '.join(stale)}; run make generate\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
