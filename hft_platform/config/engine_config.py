@@ -4,7 +4,7 @@ Why: research and runtime build it by the same pure function, so what was judged
 
 Invariants:
 1. Same arguments, same content: no clock, no file, no environment is read here.
-2. Every `$parameter` of a template is a number afterwards; an unknown name is an error.
+2. Every `$parameter` of a template is a number afterwards, within the engine's range.
 3. Quantities and money are integers at 1e-8; sizes are whole lots at full weight.
 
 It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
@@ -12,11 +12,12 @@ It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pydantic import ValidationError
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256
 from hft_platform.config.promoted import (
@@ -37,12 +38,50 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FULL_WEIGHT_PPM = 1_000_000
 NEVER_EXPIRES_NS = (1 << 63) - 1
-_DURATIONS_NS = {"_ms": 1_000_000, "_s": 1_000_000_000}
-_INTEGER_KEYS = frozenset({"hold_ns", "slippage_ticks"})
 _TEMPLATES: dict[str, type[TakerTemplate] | type[MakerTemplate]] = {
     "taker": TakerTemplate,
     "maker": MakerTemplate,
 }
+
+
+class _Limits(Protocol):
+    order_qty_lots_max: int
+    position_qty_lots_max: int
+    daily_loss_max: int
+    drawdown_max: int
+    order_rate_max: int
+
+
+class _Withdrawal(Protocol):
+    @property
+    def action(self) -> str: ...
+    deadline_ms: int
+
+
+class Manifest(Protocol):
+    """What this module needs of an alpha's manifest (research/registry/manifest.py)."""
+
+    alpha_id: str
+    expression: str
+    order_qty_lots: int
+    ttl_ms: int
+
+    @property
+    def limits(self) -> _Limits:
+        """Limits in lots and whole currency units."""
+
+    @property
+    def on_withdrawal(self) -> _Withdrawal:
+        """What becomes of a position."""
+
+    def defaults(self) -> dict[str, float]:
+        """Every declared parameter."""
+
+    def expression_parameters(self, parameters: dict[str, float], /) -> dict[str, float]:
+        """Those that the expression names."""
+
+    def resolved_template(self, parameters: dict[str, float], /) -> dict[str, Any]:
+        """Template with numbers for every ``$parameter``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +165,7 @@ class AlphaSpec:
     @classmethod
     def from_manifest(
         cls,
-        manifest: Mapping[str, Any],
+        manifest: Manifest,
         parameters: Mapping[str, float],
         instrument: Instrument,
         *,
@@ -137,8 +176,8 @@ class AlphaSpec:
 
         Parameters
         ----------
-        manifest : mapping
-            Content of an alpha's manifest (see docs/formats.md).
+        manifest : Manifest
+            What the researcher declared; quantities in lots, money in whole units.
         parameters : mapping of str to float
             A value for every declared parameter, no others.
         instrument : Instrument
@@ -156,45 +195,40 @@ class AlphaSpec:
         Raises
         ------
         PlatformError
-            MANIFEST_INVALID naming the field, its value and what is allowed.
+            MANIFEST_INVALID when the parameters are not those declared, or are not finite.
         """
-        alpha_id = str(manifest["alpha_id"])
-        declared = set(manifest.get("parameters") or {})
-        if declared != set(parameters):
+        declared = manifest.defaults()
+        if set(declared) != set(parameters):
             raise _invalid(
-                alpha_id,
-                "parameters",
-                f"values given for {sorted(parameters)}, declared are {sorted(declared)}",
+                manifest.alpha_id,
+                f"has parameters {sorted(declared)}; values were given for {sorted(parameters)}",
             )
-        values = {name: _finite(alpha_id, name, parameters[name]) for name in sorted(parameters)}
-        lot = instrument.lot_size
-        limits = manifest["limits"]
-        # Parameters that only the template uses stay in the expression's table as well: the
-        # engine accepts unused names, and the config then says which values were chosen.
+        values = {name: float(parameters[name]) for name in sorted(parameters)}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise _invalid(manifest.alpha_id, f"parameter {name} was {value}; it is finite")
+        lot, limits = instrument.lot_size, manifest.limits
         return cls(
-            alpha_id=alpha_id,
+            alpha_id=manifest.alpha_id,
             symbol=instrument.symbol,
-            expression=str(manifest["expression"]),
-            parameters=values,
-            template=resolve_template(alpha_id, manifest["template"], values),
-            order_qty=_lots(alpha_id, "order_qty_lots", manifest["order_qty_lots"], lot),
-            ttl_ns=_whole(alpha_id, "ttl_ms", manifest["ttl_ms"]) * 1_000_000,
+            expression=manifest.expression,
+            parameters=manifest.expression_parameters(values),
+            template=_checked_template(
+                manifest.alpha_id, manifest.resolved_template(values)
+            ),
+            order_qty=manifest.order_qty_lots * lot,
+            ttl_ns=manifest.ttl_ms * 1_000_000,
             limits={
-                "order_qty_max": _lots(
-                    alpha_id, "limits.order_qty_lots_max", limits["order_qty_lots_max"], lot
-                ),
-                "position_qty_max": _lots(
-                    alpha_id, "limits.position_qty_lots_max", limits["position_qty_lots_max"], lot
-                ),
-                "daily_loss_max": _money(
-                    alpha_id, "limits.daily_loss_max", limits["daily_loss_max"]
-                ),
-                "drawdown_max": _money(alpha_id, "limits.drawdown_max", limits["drawdown_max"]),
-                "order_rate_max": _whole(
-                    alpha_id, "limits.order_rate_max", limits["order_rate_max"]
-                ),
+                "order_qty_max": limits.order_qty_lots_max * lot,
+                "position_qty_max": limits.position_qty_lots_max * lot,
+                "daily_loss_max": limits.daily_loss_max * SCALE,
+                "drawdown_max": limits.drawdown_max * SCALE,
+                "order_rate_max": limits.order_rate_max,
             },
-            on_withdrawal=_in_ns(dict(manifest["on_withdrawal"])),
+            on_withdrawal={
+                "action": manifest.on_withdrawal.action,
+                "deadline_ns": manifest.on_withdrawal.deadline_ms * 1_000_000,
+            },
             stage=stage,
             weight_ppm=weight_ppm,
         )
@@ -223,56 +257,6 @@ def spec_content(content: PromotedContent) -> dict[str, Any]:
         "limits": content.limits.model_dump(),
         "on_withdrawal": content.on_withdrawal.model_dump(),
     }
-
-
-def resolve_template(
-    alpha_id: str, template: Mapping[str, Any], parameters: Mapping[str, float]
-) -> dict[str, Any]:
-    """Replace every ``$parameter`` by its number and durations by nanoseconds.
-
-    Parameters
-    ----------
-    alpha_id : str
-        For messages.
-    template : mapping
-        ``kind`` and its keys; a value is a number or ``$name``; ``hold_ms`` and ``hold_s`` are
-        accepted for ``hold_ns``.
-    parameters : mapping of str to float
-        Chosen values.
-
-    Returns
-    -------
-    dict
-        Engine keys, numbers only.
-
-    Raises
-    ------
-    PlatformError
-        MANIFEST_INVALID for an unknown kind, key or parameter, or a value out of range.
-    """
-    kind = template.get("kind")
-    model = _TEMPLATES.get(str(kind))
-    if model is None:
-        raise _invalid(alpha_id, "template.kind", f"was {kind!r}; allowed: maker, taker")
-    numbers: dict[str, Any] = {
-        key: _number(alpha_id, f"template.{key}", value, parameters)
-        for key, value in template.items()
-        if key != "kind"
-    }
-    numbers = _in_ns(numbers)
-    for key in _INTEGER_KEYS & set(numbers):
-        numbers[key] = _whole(alpha_id, f"template.{key}", numbers[key])
-    for key in set(numbers) - _INTEGER_KEYS:
-        numbers[key] = float(numbers[key])
-    resolved = {"kind": kind, **dict(sorted(numbers.items()))}
-    try:
-        model.model_validate(resolved)
-    except ValueError as error:
-        wanted = sorted(set(model.model_fields) - {"kind"})
-        raise _invalid(
-            alpha_id, "template", f"was {resolved}; a {kind} has the numbers {wanted}"
-        ) from error
-    return resolved
 
 
 def build_engine_config(
@@ -391,8 +375,8 @@ def _plain(value: Any) -> dict[str, Any]:  # Any: a mapping or a dataclass of th
 
 def _finder(instruments: Any) -> Callable[[str], Instrument]:  # Any: a table or an iterable
     by_symbol = getattr(instruments, "by_symbol", None)
-    if callable(by_symbol):
-        return by_symbol  # type: ignore[no-any-return]  # InstrumentTable.by_symbol
+    if by_symbol is not None:
+        return cast("Callable[[str], Instrument]", by_symbol)
     table = {instrument.symbol: instrument for instrument in instruments}
 
     def find(symbol: str) -> Instrument:
@@ -410,59 +394,19 @@ def _instrument_id(instrument: Instrument) -> int:
     return instrument.instrument_id
 
 
-def _number(alpha_id: str, place: str, value: Any, parameters: Mapping[str, float]) -> float | int:
-    if isinstance(value, str) and value.startswith("$"):
-        name = value[1:]
-        if name not in parameters:
-            close = difflib.get_close_matches(name, parameters, n=1)
-            hint = f"; did you mean ${close[0]}" if close else ""
-            raise _invalid(alpha_id, place, f"names parameter {value}, which is not declared{hint}")
-        return _finite(alpha_id, place, parameters[name])
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(alpha_id, place, f"was {value!r}; allowed: a number or $parameter")
-    return value if isinstance(value, int) else _finite(alpha_id, place, value)
-
-
-def _in_ns(numbers: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in numbers.items():
-        suffix = next((s for s in _DURATIONS_NS if key.endswith(s)), None)
-        if suffix is None:
-            result[key] = value
-        else:
-            result[key.removesuffix(suffix) + "_ns"] = round(value * _DURATIONS_NS[suffix])
-    return result
-
-
-def _finite(alpha_id: str, place: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _invalid(alpha_id, place, f"was {value!r}; allowed: a finite number")
-    return float(value)
-
-
-def _whole(alpha_id: str, place: str, value: float) -> int:
-    if isinstance(value, bool) or value != int(value) or value < 0:
-        raise _invalid(alpha_id, place, f"was {value!r}; allowed: a whole number from 0")
-    return int(value)
-
-
-def _lots(alpha_id: str, place: str, value: float, lot_size: int) -> int:
-    lots = _whole(alpha_id, place, value)
-    if lots < 1:
-        raise _invalid(alpha_id, place, f"was {value!r}; allowed: 1 lot or more")
-    return lots * lot_size
-
-
-def _money(alpha_id: str, place: str, value: float) -> int:
-    money = _whole(alpha_id, place, value)
-    if money < SCALE:
+def _checked_template(alpha_id: str, template: dict[str, Any]) -> dict[str, Any]:
+    model = _TEMPLATES[template["kind"]]
+    try:
+        model.model_validate(template)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
         raise _invalid(
             alpha_id,
-            place,
-            f"was {value!r}, which is below 1.0 of the currency; money is an integer at 1e-8",
-        )
-    return money
+            f"template field {'.'.join(map(str, problem['loc']))}: {problem['msg']}, "
+            f"was {problem.get('input')!r:.80}",
+        ) from error
+    return template
 
 
-def _invalid(alpha_id: str, place: str, text: str) -> PlatformError:
-    return PlatformError(ReasonCode.MANIFEST_INVALID, f"alpha {alpha_id}: {place} {text}")
+def _invalid(alpha_id: str, text: str) -> PlatformError:
+    return PlatformError(ReasonCode.MANIFEST_INVALID, f"alpha {alpha_id} {text}")
