@@ -1,0 +1,400 @@
+"""The run report: one self-contained HTML page, and the same facts as `summary.json`.
+
+Everything on the page is read from the workspace's files (verdicts, audit, promotions, signed
+session summaries, parity reports, quality reports); the report computes no statistic of its own.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.records import SCALE
+
+COLORS = {
+    "passed": "#1a7f37", "failed": "#cf222e", "insufficient_evidence": "#9a6700",
+    "not_computed": "#8250df", "not_run": "#6e7781",
+}
+STAGE_COLORS = {"research": "#6e7781", "shadow": "#0969da", "canary": "#bc4c00", "live": "#1a7f37"}
+
+
+@dataclass(frozen=True, slots=True)
+class AlphaFacts:
+    """What the workspace holds about one alpha.
+
+    `verdicts` maps a gate to its verdict file's content; `sessions` are evidence parts of session
+    summaries in the order of their sessions; `changes` are stage and weight changes with reasons.
+    """
+
+    key: str
+    manifest: dict[str, Any]
+    verdicts: dict[str, dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Everything the page shows."""
+
+    source: str
+    alphas: list[AlphaFacts]
+    quality: list[dict[str, Any]]
+    parity: dict[str, Any]
+    rows_by_table: dict[str, int]
+    seconds_by_step: dict[str, float] = field(default_factory=dict)
+    code_sha256: str = ""
+
+
+def summary(facts: RunFacts) -> dict[str, Any]:
+    """The facts for scripts."""
+    return {
+        "source": facts.source,
+        "verdicts": {
+            alpha.key: {
+                gate: {"verdict": verdict["verdict"], "reasons": verdict["reasons"]}
+                for gate, verdict in alpha.verdicts.items()
+            }
+            for alpha in facts.alphas
+        },
+        "stage_changes": {alpha.key: alpha.changes for alpha in facts.alphas},
+        "sessions": {
+            alpha.key: [
+                {name: row[name] for name in ("run_id", "stage", "weight_ppm", "trading_day")}
+                | {"net": row["account"]["net"], "fills": row["account"]["fill_count"]}
+                for row in alpha.sessions
+            ]
+            for alpha in facts.alphas
+        },
+        "parity": facts.parity,
+        "rows_by_table": facts.rows_by_table,
+        "seconds_by_step": facts.seconds_by_step,
+        "quality": facts.quality,
+        "code_sha256": facts.code_sha256,
+    }
+
+
+def write(facts: RunFacts, folder: Path) -> Path:
+    """Write `index.html` and `summary.json`; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "summary.json", canonical_json(summary(facts)) + b"\n")
+    atomic_write(folder / "index.html", render(facts).encode())
+    return folder / "index.html"
+
+
+def render(facts: RunFacts) -> str:
+    """The page as one HTML text without any outside reference."""
+    body = [
+        "<h1>Run report</h1>",
+        f"<p class='dim'>{_text(facts.source)} · code {facts.code_sha256[:12]}</p>",
+        _headline(facts),
+        "<h2>Verdicts</h2>",
+        _verdict_table(facts),
+        *[_alpha_section(alpha) for alpha in facts.alphas],
+        "<h2>Parity</h2>",
+        _parity_section(facts.parity),
+        "<h2>Data quality</h2>",
+        _quality_table(facts.quality),
+        "<h2>Store</h2>",
+        _pairs_table("table", "rows", facts.rows_by_table),
+        "<h2>Time</h2>",
+        _pairs_table("step", "seconds", {k: round(v, 2) for k, v in facts.seconds_by_step.items()}),
+    ]
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'><title>Run report</title>"
+        f"<style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>"
+    )
+
+
+_STYLE = """
+:root{color-scheme:light}body{margin:0;background:#f6f8fa;color:#1f2328;font:15px/1.5 system-ui,sans-serif}
+main{max-width:1080px;margin:0 auto;padding:24px}h1{margin:0 0 4px}h2{margin:32px 0 8px;border-bottom:1px solid #d0d7de}
+section{background:#fff;border:1px solid #d0d7de;border-radius:8px;padding:16px 20px;margin:16px 0}
+table{border-collapse:collapse;width:100%;background:#fff;font-size:14px}th,td{border:1px solid #d8dee4;padding:5px 9px;text-align:left;vertical-align:top}
+th{background:#f6f8fa;font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}.dim{color:#59636e}
+.tag{display:inline-block;padding:1px 8px;border-radius:10px;color:#fff;font-size:12.5px;white-space:nowrap}
+.cards{display:flex;gap:12px;flex-wrap:wrap}.card{background:#fff;border:1px solid #d0d7de;border-radius:8px;padding:10px 16px}
+.card b{display:block;font-size:22px}.charts{display:flex;flex-wrap:wrap;gap:12px}.charts svg{max-width:100%;height:auto}
+code{font:13px ui-monospace,monospace;background:#eff2f5;padding:1px 4px;border-radius:4px}
+"""
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _tag(verdict: str) -> str:
+    color = COLORS.get(verdict, STAGE_COLORS.get(verdict, "#6e7781"))
+    return f"<span class='tag' style='background:{color}'>{_text(verdict.replace('_', ' '))}</span>"
+
+
+def _headline(facts: RunFacts) -> str:
+    stages = [final_stage(alpha) for alpha in facts.alphas]
+    cards = {
+        "alphas judged": len(facts.alphas),
+        "promoted now": sum(stage.startswith("canary") for stage in stages),
+        "rolled back": sum(stage == "rolled back" for stage in stages),
+        "live-runtime sessions": facts.parity.get("sessions", 0),
+        "decisions replayed identically": f"{facts.parity.get('share', 0.0):.0%}",
+        "rows in the store": f"{sum(facts.rows_by_table.values()):,}",
+    }
+    inner = "".join(f"<div class='card'>{_text(k)}<b>{_text(v)}</b></div>" for k, v in cards.items())
+    return f"<div class='cards'>{inner}</div>"
+
+
+def final_stage(alpha: AlphaFacts) -> str:
+    """Where an alpha stands: ``not promoted``, ``shadow``, ``canary 20 %`` or ``rolled back``."""
+    if not alpha.changes:
+        return "not promoted"
+    last = alpha.changes[-1]
+    if last["kind"] == "withdrawn":
+        return "rolled back"
+    return f"{last['stage']} {last['weight_ppm'] / 10_000:g} %"
+
+
+def _verdict_table(facts: RunFacts) -> str:
+    gates = ("gate_a", "gate_b", "gate_c", "gate_d", "gate_e")
+    rows = ["<table><tr><th>alpha</th>"
+            + "".join(f"<th>{gate[-1].upper()}</th>" for gate in gates)
+            + "<th>stands at</th><th>because</th></tr>"]
+    for alpha in facts.alphas:
+        cells = "".join(
+            f"<td>{_tag(alpha.verdicts[g]['verdict'] if g in alpha.verdicts else 'not_run')}</td>"
+            for g in gates
+        )
+        rows.append(
+            f"<tr><td><code>{_text(alpha.key)}</code></td>{cells}"
+            f"<td>{_text(final_stage(alpha))}</td><td>{_text(because(alpha))}</td></tr>"
+        )
+    return "".join(rows) + "</table>"
+
+
+def because(alpha: AlphaFacts) -> str:
+    """The sentence that explains where an alpha stands."""
+    if alpha.changes and alpha.changes[-1]["kind"] != "issued_shadow":
+        return str(alpha.changes[-1]["why"])
+    for gate in ("gate_a", "gate_b", "gate_c", "gate_d", "gate_e"):
+        verdict = alpha.verdicts.get(gate)
+        if verdict is not None and verdict["verdict"] != "passed":
+            text = verdict["reasons"][0]["text"] if verdict["reasons"] else verdict["verdict"]
+            return f"gate {gate[-1].upper()}: {text}"
+    return "every gate passed so far"
+
+
+def _alpha_section(alpha: AlphaFacts) -> str:
+    manifest = alpha.manifest
+    parts = [
+        f"<section id='{_text(alpha.key)}'><h3>{_text(manifest['alpha_id'])}</h3>",
+        f"<p>{_text(manifest['hypothesis'])}<br><code>{_text(manifest['expression'])}</code></p>",
+        "<div class='charts'>", _equity_chart(alpha), _drawdown_chart(alpha), "</div>",
+        _cost_table(alpha), _signal_table(alpha), _execution_table(alpha), _reasons_table(alpha),
+        _changes_table(alpha), "</section>",
+    ]
+    return "".join(parts)
+
+
+def research_sessions(alpha: AlphaFacts) -> list[dict[str, Any]]:
+    """Out-of-sample sessions of gate C as rows with net, gross, fees (scaled money)."""
+    verdict = alpha.verdicts.get("gate_c")
+    return list(verdict["results"].get("out_of_sample", {}).get("sessions", [])) if verdict else []
+
+
+def _curve(alpha: AlphaFacts) -> tuple[np.ndarray, list[str]]:
+    """Net per session at full size's gate weight, research first, then what the runtime traded."""
+    rows = [(row["net"] / SCALE, "research") for row in research_sessions(alpha)]
+    rows += [(row["account"]["net"] / SCALE, row["stage"]) for row in alpha.sessions]
+    return np.array([net for net, _ in rows]), [stage for _, stage in rows]
+
+
+def _equity_chart(alpha: AlphaFacts) -> str:
+    nets, stages = _curve(alpha)
+    if nets.size == 0:
+        return "<p class='dim'>no session was traded</p>"
+    equity = np.concatenate([[0.0], nets.cumsum()])
+    return _plot("Equity by session (money, after costs)", equity, stages)
+
+
+def _drawdown_chart(alpha: AlphaFacts) -> str:
+    nets, stages = _curve(alpha)
+    if nets.size == 0:
+        return ""
+    equity = np.concatenate([[0.0], nets.cumsum()])
+    return _plot("Drawdown (money)", equity - np.maximum.accumulate(equity), stages)
+
+
+def _plot(title: str, values: np.ndarray, stages: list[str]) -> str:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(5.1, 2.6), layout="constrained")
+        for index, stage in enumerate(stages):
+            axes.plot([index, index + 1], values[index : index + 2], lw=2, marker="o", ms=2.5,
+                      color=STAGE_COLORS.get(stage, "#6e7781"))
+        for stage in dict.fromkeys(stages):
+            axes.plot([], [], color=STAGE_COLORS.get(stage, "#6e7781"), lw=2, label=stage)
+        axes.axhline(0, color="#d0d7de", lw=1, zorder=0)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("session")
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _cost_table(alpha: AlphaFacts) -> str:
+    groups: dict[str, list[tuple[int, int, int]]] = {}
+    for row in research_sessions(alpha):
+        groups.setdefault("research, out of sample", []).append(
+            (row["gross"], row["fees"], row["round_trips"])
+        )
+    for row in alpha.sessions:
+        account = row["account"]
+        groups.setdefault(row["stage"], []).append(
+            (account["gross"], account["fees"], account["round_trip_count"])
+        )
+    lines = ["<h4>Costs</h4><table><tr><th>where</th><th>sessions</th><th>round trips</th>"
+             "<th>gross</th><th>fees and tax</th><th>net</th><th>net a round trip</th></tr>"]
+    for name, rows in groups.items():
+        gross, fees, trips = (sum(row[i] for row in rows) for i in range(3))
+        each = (gross - fees) / trips / SCALE if trips else 0.0
+        lines.append(
+            f"<tr><td>{_text(name)}</td><td class='n'>{len(rows)}</td><td class='n'>{trips}</td>"
+            f"<td class='n'>{gross / SCALE:,.0f}</td><td class='n'>{fees / SCALE:,.0f}</td>"
+            f"<td class='n'>{(gross - fees) / SCALE:,.0f}</td><td class='n'>{each:,.1f}</td></tr>"
+        )
+    return "".join(lines) + "</table>"
+
+
+def _signal_table(alpha: AlphaFacts) -> str:
+    verdict = alpha.verdicts.get("gate_c")
+    signal = verdict["results"].get("signal") if verdict else None
+    if not signal:
+        return ""
+    return "<h4>Signal</h4>" + _flat_table(signal)
+
+
+def _execution_table(alpha: AlphaFacts) -> str:
+    if not alpha.sessions:
+        return ""
+    lines = ["<h4>Sessions of the runtime</h4><table><tr><th>session</th><th>stage</th><th>weight</th>"
+             "<th>orders</th><th>fills</th><th>net</th><th>slippage</th><th>markout 10 s</th>"
+             "<th>order latency p50 / p95 ms</th><th>parity</th></tr>"]
+    for row in alpha.sessions:
+        latency, parity = row["order_latency_ms"], row["parity"]
+        lines.append(
+            f"<tr><td>{_text(row['session_id'])}</td><td>{_tag(row['stage'])}</td>"
+            f"<td class='n'>{row['weight_ppm'] / 10_000:g} %</td>"
+            f"<td class='n'>{row['counts']['orders']}</td>"
+            f"<td class='n'>{row['account']['fill_count']}</td>"
+            f"<td class='n'>{row['account']['net'] / SCALE:,.0f}</td>"
+            f"<td class='n'>{_number(row['slippage_ticks'])}</td>"
+            f"<td class='n'>{_number(row['markout_ticks']['10s'])}</td>"
+            f"<td class='n'>{_number(latency['p50'])} / {_number(latency['p95'])}</td>"
+            f"<td class='n'>{parity['identical']}/{parity['total']}</td></tr>"
+        )
+    return "".join(lines) + "</table>"
+
+
+def _reasons_table(alpha: AlphaFacts) -> str:
+    lines = ["<h4>Reasons</h4><table><tr><th>gate</th><th>verdict</th><th>reason</th>"
+             "<th>observed</th><th>limit</th></tr>"]
+    for gate, verdict in alpha.verdicts.items():
+        for reason in verdict["reasons"] or [{"text": "every threshold met", "observed": None, "limit": None}]:
+            lines.append(
+                f"<tr><td>{gate[-1].upper()}</td><td>{_tag(verdict['verdict'])}</td>"
+                f"<td>{_text(reason['text'])}</td><td class='n'>{_number(reason['observed'])}</td>"
+                f"<td class='n'>{_number(reason['limit'])}</td></tr>"
+            )
+    return "".join(lines) + "</table>"
+
+
+def _changes_table(alpha: AlphaFacts) -> str:
+    if not alpha.changes:
+        return "<p class='dim'>Never promoted.</p>"
+    lines = ["<h4>Promotions and roll-backs</h4><table><tr><th>what</th><th>stage</th><th>weight</th>"
+             "<th>why</th></tr>"]
+    lines += [
+        f"<tr><td>{_text(row['kind'].replace('_', ' '))}</td><td>{_tag(row['stage'])}</td>"
+        f"<td class='n'>{row['weight_ppm'] / 10_000:g} %</td><td>{_text(row['why'])}</td></tr>"
+        for row in alpha.changes
+    ]
+    return "".join(lines) + "</table>"
+
+
+def _parity_section(parity: dict[str, Any]) -> str:
+    lines = [
+        f"<p>{parity.get('identical', 0):,} of {parity.get('total', 0):,} decisions of"
+        f" {parity.get('sessions', 0)} sessions came out identical when replayed from the log.</p>"
+    ]
+    agreement = parity.get("agreement", [])
+    if agreement:
+        lines.append("<table><tr><th>session</th><th>decisions equal to the backtest</th>"
+                     "<th>broker reports equal</th><th>differences and their cause</th></tr>")
+        for row in agreement:
+            causes = "; ".join(sorted({str(item["cause"]) for item in row["differences"]})) or "none"
+            lines.append(
+                f"<tr><td>{_text(row['run_id'])}</td>"
+                f"<td class='n'>{row['decision_identical']}/{row['decision_total']}</td>"
+                f"<td class='n'>{row['report_identical']}/{row['report_total']}</td>"
+                f"<td>{_text(causes)}</td></tr>"
+            )
+        lines.append("</table>")
+    return "".join(lines)
+
+
+def _quality_table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "<p class='dim'>no dataset</p>"
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["<table><tr>" + "".join(f"<th>{_text(n.replace('_', ' '))}</th>" for n in names) + "</tr>"]
+    lines += [
+        "<tr>" + "".join(f"<td>{_number(row.get(name))}</td>" for name in names) + "</tr>"
+        for row in rows[:60]
+    ]
+    if len(rows) > 60:
+        lines.append(f"<tr><td colspan='{len(names)}' class='dim'>{len(rows) - 60} more sessions"
+                     " in summary.json</td></tr>")
+    return "".join(lines) + "</table>"
+
+
+def _pairs_table(left: str, right: str, pairs: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{_text(k)}</td><td class='n'>{_number(v)}</td></tr>" for k, v in pairs.items()
+    )
+    return f"<table><tr><th>{left}</th><th>{right}</th></tr>{rows}</table>"
+
+
+def _flat_table(content: dict[str, Any]) -> str:
+    flat = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat.update({f"{name} {key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in flat)
+    cells = "".join(f"<td class='n'>{_number(value)}</td>" for value in flat.values())
+    return f"<table><tr>{head}</tr><tr>{cells}</tr></table>"
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return _text(json.dumps(value) if isinstance(value, dict | list) else value)
