@@ -137,6 +137,8 @@ reason_codes! {
     LoadCountMismatch = 608, "the store holds another number of records than the segment", "a partial insert", "the segment is set aside; hft-live wal load --explain";
     SegmentChanged = 609, "a segment changed after it was loaded or claimed", "edited file", "restore it from a copy";
     LogSequenceGap = 610, "the merged logs do not hold every input sequence once", "a lost segment", "find the segment; parity ends there";
+    WalBusy = 611, "another writer holds the log or took it over", "two sessions on one folder, an old process", "wait for it to end, or find out which process it is";
+    WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";

@@ -1,0 +1,133 @@
+//! What the log needs of a file system, as a trait: the tests put a simulated disk behind it that
+//! loses power or fails a write at a chosen step.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Keeps a log's lock until dropped.
+pub(super) type LockGuard = Box<dyn Any + Send + Sync>;
+
+/// Folders and names.
+pub(super) trait Disk: Debug + Send + Sync {
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the lock file, or `None` if another holder has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
+}
+
+/// One file being written.
+pub(super) trait DiskFile: Debug + Send {
+    /// Reserves space; the new bytes read as zeros.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+    /// Makes the content durable; after an error it is never called again.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The operating system's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OsDisk;
+
+impl Disk for OsDisk {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(dir)?;
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            _ => self.sync_dir(Path::new(".")),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(OsFile(OpenOptions::new().write(true).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    /// The lock file stays for ever: unlinking it would let two holders each lock their own.
+    fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(File);
+
+impl DiskFile for OsFile {
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+        loop {
+            // SAFETY: the descriptor is open as long as `self.0` lives; no memory is passed.
+            if unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // The file system cannot preallocate: the file grows as it is written.
+                Some(libc::EOPNOTSUPP) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,641 @@
+//! The one writer of a log: appends to a buffer, commits it in groups, seals full segments.
+//!
+//! Why: the append path must cost nanoseconds and an acknowledgement must mean durable. So an
+//! append encodes into a buffer under a short lock; a commit swaps the buffer out, writes and syncs
+//! it without that lock, and only then moves the watermark.
+//!
+//! Invariants: 1 (watermark after sync) and 5 (no retry) of the folder. A commit is done by the
+//! group-commit thread or by whoever needs durability first; those who wait find their records
+//! durable when they get the turn, which is the batching of `append_durable`.
+//!
+//! It does not survive its own failure: open the log again, which recovers it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::disk::{Disk, DiskFile, LockGuard, OsDisk};
+use super::error::{RecordFault, WalError};
+use super::frame::{FRAME_PAYLOAD_BYTES_MAX, FrameHead, encode_frame, frame_bytes, frame_crc};
+use super::reader::size;
+use super::recovery::{RecoveryReport, lock_log, recover_on};
+use super::segment::{
+    FOOTER_BYTES, Footer, LogKind, SEGMENT_HEADER_BYTES, SEGMENT_ID_MAX, SegmentHeader,
+    SegmentState, SegmentStats, check_home, check_record, segment_path,
+};
+use crate::record::{RecordHeader, Tape};
+
+/// Smallest segment: a header, one frame of the largest size and a footer fit.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
+/// Largest segment: readers load one whole.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes waiting to be written at which the group-commit thread is woken early.
+const WAKE_BYTES: usize = 1 << 20;
+/// Bytes waiting to be written at which an append commits them itself: the bound of the buffer.
+const BUFFER_BYTES_MAX: usize = 8 << 20;
+
+const _: () = assert!(
+    SEGMENT_HEADER_BYTES + frame_bytes(FRAME_PAYLOAD_BYTES_MAX) + FOOTER_BYTES
+        <= SEGMENT_BYTES_MIN as usize
+);
+const _: () = assert!(WAKE_BYTES < BUFFER_BYTES_MAX);
+// A sync lag fits its field: there are never more unsynced frames than two buffers hold.
+const _: () = assert!(2 * (BUFFER_BYTES_MAX + FRAME_PAYLOAD_BYTES_MAX) < u32::MAX as usize);
+
+/// How a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Identity of the log; a folder holds one log for ever.
+    pub wal_id: u32,
+    /// Which records it takes.
+    pub kind: LogKind,
+    /// Size at which a segment is sealed and the next begun.
+    pub segment_bytes: u64,
+    /// Longest time a record waits for its sync; zero: no thread, the caller syncs.
+    pub group_commit: Duration,
+    /// Fencing number of this writer; never below the log's.
+    pub epoch: u32,
+}
+
+/// The writer of a log. Dropping it syncs what is left but seals nothing; see [`Writer::seal`].
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    recovery: RecoveryReport,
+}
+
+impl Writer {
+    /// Opens the log in `dir`, created if missing, recovering what an earlier writer left.
+    ///
+    /// # Errors
+    /// As `recover_log`; options out of range or contradicting the log (515); an epoch below the
+    /// log's (611); a disk that refuses (605).
+    pub fn open(dir: &Path, options: Options) -> Result<Self, WalError> {
+        Self::open_on(Arc::new(OsDisk), dir, options)
+    }
+
+    /// Appends one record and returns its sequence. It is durable once [`Writer::durable_seq`]
+    /// reaches that.
+    ///
+    /// # Errors
+    /// Bytes that are not one record of this log (901), a sealed writer (901), an earlier failure
+    /// (605).
+    pub fn append(&self, record: &[u8]) -> Result<u64, WalError> {
+        let header = check_record(self.shared.options.kind, record)
+            .map_err(|fault| self.shared.refused(fault))?;
+        self.shared.push(&header, record)
+    }
+
+    /// Appends the records of a tape and returns the sequence of the last; of an empty tape, the
+    /// log's last. A tape with a record that does not belong here is refused as a whole.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn append_tape(&self, tape: &[u8]) -> Result<u64, WalError> {
+        let shared = &self.shared;
+        for item in Tape::new(tape) {
+            let (header, _) = item.map_err(|fault| shared.refused(fault.into()))?;
+            check_home(shared.options.kind, &header).map_err(|fault| shared.refused(fault))?;
+        }
+        let mut last_seq = None;
+        for (header, record) in Tape::new(tape).flatten() {
+            last_seq = Some(shared.push(&header, record)?);
+        }
+        last_seq.map_or_else(|| self.last_seq(), Ok)
+    }
+
+    /// Appends the records of a tape and returns when the last of them is durable.
+    ///
+    /// # Errors
+    /// As [`Writer::append`]. After 605 it is not known whether the records are on disk; they are
+    /// not acknowledged.
+    pub fn append_durable(&self, tape: &[u8]) -> Result<u64, WalError> {
+        let seq = self.append_tape(tape)?;
+        self.shared.commit(Some(seq))?;
+        Ok(seq)
+    }
+
+    /// Highest acknowledged sequence, 0 before the first. Takes no lock.
+    #[must_use]
+    pub fn durable_seq(&self) -> u64 {
+        self.shared.durable_seq.load(Ordering::Acquire)
+    }
+
+    /// Sequence of the last record appended, 0 before the first.
+    ///
+    /// # Errors
+    /// An earlier failure (605).
+    pub fn last_seq(&self) -> Result<u64, WalError> {
+        self.shared.healthy()?;
+        Ok(self.shared.queue().last_seq)
+    }
+
+    /// What opening the log found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.recovery
+    }
+
+    /// Makes everything appended so far durable and returns the watermark.
+    ///
+    /// # Errors
+    /// An earlier failure, or this one (605).
+    pub fn sync(&self) -> Result<u64, WalError> {
+        let seq = self.last_seq()?;
+        self.shared.commit(Some(seq))?;
+        Ok(self.durable_seq())
+    }
+
+    /// Seals the segment now and begins the next, for example at the end of a trading day. Without
+    /// a record in the segment nothing happens.
+    ///
+    /// # Errors
+    /// A sealed writer (901), an earlier failure, or this one (605).
+    pub fn rotate(&self) -> Result<(), WalError> {
+        self.shared.healthy()?;
+        let mut queue = self.shared.queue();
+        if queue.is_closed {
+            return Err(self.shared.closed());
+        }
+        if queue.stats.is_none() {
+            return Ok(());
+        }
+        queue.cut(Some(self.shared.options)).map_err(|what| self.shared.broken(what))?;
+        drop(queue);
+        self.shared.commit(None)
+    }
+
+    /// Makes everything durable, seals the last segment and returns the log's last sequence.
+    ///
+    /// # Errors
+    /// An earlier failure, or this one (605).
+    pub fn seal(self) -> Result<u64, WalError> {
+        self.shared.healthy()?;
+        let mut queue = self.shared.queue();
+        queue.is_closed = true;
+        queue.cut(None).map_err(|what| self.shared.broken(what))?;
+        drop(queue);
+        self.shared.commit(None)?;
+        Ok(self.durable_seq())
+    }
+
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<Self, WalError> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes) {
+            return Err(WalError::Option {
+                path: dir.to_path_buf(),
+                option: "segment_bytes",
+                was: options.segment_bytes.to_string(),
+                expected: format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"),
+            });
+        }
+        disk.create_dir(dir).map_err(|error| WalError::WriteFailed {
+            path: dir.to_path_buf(),
+            offset: 0,
+            operation: "creating the folder",
+            durable_seq: 0,
+            source: Arc::new(error),
+        })?;
+        let lock = lock_log(disk.as_ref(), dir)?;
+        let (recovery, resume) = recover_on(disk.as_ref(), dir)?;
+        let (segment_id, last_seq) = match resume {
+            None => (1, 0),
+            Some(resume) => {
+                check_identity(dir, &options, resume.wal_id, resume.kind, resume.epoch)?;
+                (resume.segment_id + 1, resume.last_seq)
+            }
+        };
+        let queue = Queue::new(options, segment_id, last_seq);
+        let mut io = Io {
+            disk,
+            dir: dir.to_path_buf(),
+            options,
+            open: None,
+            spare: Vec::new(),
+            spare_cuts: Vec::new(),
+            lock: Some(lock),
+        };
+        io.begin(queue.header).map_err(|step| step.into_error(last_seq))?;
+        let shared = Arc::new(Shared {
+            dir: dir.to_path_buf(),
+            options,
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            io: Mutex::new(io),
+            durable_seq: AtomicU64::new(last_seq),
+            failure: OnceLock::new(),
+        });
+        let thread = start_thread(&shared)?;
+        Ok(Self { shared, thread, recovery })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.is_stopping = true;
+        drop(queue);
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has nobody left to be told; the records are not acknowledged.
+            let _outcome = thread.join();
+        }
+        // A failure is kept in the writer that is being dropped; nothing more is acknowledged.
+        let _outcome = self.shared.commit(None);
+    }
+}
+
+fn check_identity(
+    dir: &Path,
+    options: &Options,
+    wal_id: u32,
+    kind: LogKind,
+    epoch: u32,
+) -> Result<(), WalError> {
+    let other = |option, was: String, expected: String| {
+        Err(WalError::Option { path: dir.to_path_buf(), option, was, expected })
+    };
+    if options.wal_id != wal_id {
+        return other("wal_id", options.wal_id.to_string(), format!("{wal_id}, as the log's"));
+    }
+    if options.kind != kind {
+        let expected = format!("{}, as the log's", kind.name());
+        return other("log kind", options.kind.name().to_owned(), expected);
+    }
+    if options.epoch < epoch {
+        return Err(WalError::EpochBehind {
+            path: dir.to_path_buf(),
+            was: options.epoch.into(),
+            expected: epoch.into(),
+        });
+    }
+    Ok(())
+}
+
+fn start_thread(shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>, WalError> {
+    if shared.options.group_commit.is_zero() {
+        return Ok(None);
+    }
+    let worker = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("wal-sync".to_owned())
+        .spawn(move || worker.run())
+        .map(Some)
+        .map_err(|error| WalError::WriteFailed {
+            path: shared.dir.clone(),
+            offset: 0,
+            operation: "starting the group-commit thread",
+            durable_seq: shared.durable_seq.load(Ordering::Acquire),
+            source: Arc::new(error),
+        })
+}
+
+/// What the writer and its thread share. Lock order: `io`, then `queue`.
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    options: Options,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    io: Mutex<Io>,
+    durable_seq: AtomicU64,
+    failure: OnceLock<WalError>,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn healthy(&self) -> Result<(), WalError> {
+        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    fn refused(&self, fault: RecordFault) -> WalError {
+        WalError::RecordRefused { path: self.dir.clone(), fault }
+    }
+
+    fn broken(&self, what: &'static str) -> WalError {
+        WalError::Invariant { path: self.dir.clone(), what }
+    }
+
+    fn closed(&self) -> WalError {
+        WalError::Closed { path: self.dir.clone() }
+    }
+
+    /// Encodes one record into the buffer.
+    fn push(&self, header: &RecordHeader, record: &[u8]) -> Result<u64, WalError> {
+        self.healthy()?;
+        let mut queue = self.queue();
+        if queue.is_closed {
+            return Err(self.closed());
+        }
+        let before = queue.buffer.len();
+        if queue.segment_bytes + size(frame_bytes(record.len()) + FOOTER_BYTES)
+            > self.options.segment_bytes
+        {
+            queue.cut(Some(self.options)).map_err(|what| self.broken(what))?;
+        }
+        queue
+            .encode(header, record, self.durable_seq.load(Ordering::Acquire))
+            .map_err(|what| self.broken(what))?;
+        let (seq, after) = (queue.last_seq, queue.buffer.len());
+        drop(queue);
+        if before == 0 || (before < WAKE_BYTES && after >= WAKE_BYTES) {
+            self.wake.notify_one();
+        }
+        if after >= BUFFER_BYTES_MAX {
+            self.commit(None)?;
+        }
+        Ok(seq)
+    }
+
+    /// Writes and syncs what is buffered. With `wanted`, only if that sequence is not durable yet.
+    fn commit(&self, wanted: Option<u64>) -> Result<(), WalError> {
+        let mut io = self.io.lock().unwrap_or_else(PoisonError::into_inner);
+        self.healthy()?;
+        if wanted.is_some_and(|seq| self.durable_seq.load(Ordering::Acquire) >= seq) {
+            return Ok(());
+        }
+        let mut batch = Batch {
+            buffer: std::mem::take(&mut io.spare),
+            cuts: std::mem::take(&mut io.spare_cuts),
+            last_seq: 0,
+        };
+        let mut queue = self.queue();
+        std::mem::swap(&mut queue.buffer, &mut batch.buffer);
+        std::mem::swap(&mut queue.cuts, &mut batch.cuts);
+        batch.last_seq = queue.last_seq;
+        drop(queue);
+        let outcome = io.write(&batch, &self.durable_seq).map_err(|step| {
+            let error = step.into_error(self.durable_seq.load(Ordering::Acquire));
+            self.failure.get_or_init(|| error).clone()
+        });
+        batch.buffer.clear();
+        batch.cuts.clear();
+        io.spare = batch.buffer;
+        io.spare_cuts = batch.cuts;
+        outcome
+    }
+
+    /// The group-commit thread: sleeps without a record, else commits after `group_commit`.
+    fn run(&self) {
+        loop {
+            let queue = self.queue();
+            let queue = self
+                .wake
+                .wait_while(queue, |queue| queue.buffer.is_empty() && !queue.is_stopping)
+                .unwrap_or_else(PoisonError::into_inner);
+            let (queue, _) = self
+                .wake
+                .wait_timeout_while(queue, self.options.group_commit, |queue| {
+                    queue.buffer.len() < WAKE_BYTES && !queue.is_stopping
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            let is_stopping = queue.is_stopping;
+            drop(queue);
+            // The failure is kept for every later call; there is nothing left to do here.
+            if is_stopping || self.commit(None).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What appends change: the buffer and where it will stand in the log.
+#[derive(Debug)]
+struct Queue {
+    header: SegmentHeader,
+    buffer: Vec<u8>,
+    cuts: Vec<Cut>,
+    chain: u32,
+    segment_bytes: u64,
+    stats: Option<SegmentStats>,
+    last_seq: u64,
+    is_closed: bool,
+    is_stopping: bool,
+}
+
+/// A segment ends behind `offset` of the buffer.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    offset: usize,
+    stats: Option<SegmentStats>,
+    next: Option<SegmentHeader>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    buffer: Vec<u8>,
+    cuts: Vec<Cut>,
+    last_seq: u64,
+}
+
+impl Queue {
+    fn new(options: Options, segment_id: u64, last_seq: u64) -> Self {
+        let header = SegmentHeader {
+            kind: options.kind,
+            wal_id: options.wal_id,
+            segment_id,
+            first_seq: last_seq + 1,
+            epoch: options.epoch,
+        };
+        Self {
+            header,
+            buffer: Vec::new(),
+            cuts: Vec::new(),
+            chain: header.chain_seed(),
+            segment_bytes: size(SEGMENT_HEADER_BYTES),
+            stats: None,
+            last_seq,
+            is_closed: false,
+            is_stopping: false,
+        }
+    }
+
+    fn encode(
+        &mut self,
+        header: &RecordHeader,
+        record: &[u8],
+        durable_seq: u64,
+    ) -> Result<(), &'static str> {
+        let seq = self.last_seq.checked_add(1).ok_or("seq is at its end")?;
+        let sync_lag = u32::try_from(seq.saturating_sub(durable_seq))
+            .map_err(|_| "more unsynced frames than the buffers hold")?;
+        let head = FrameHead {
+            seq,
+            epoch: self.header.epoch,
+            record_type: header.record_type.into(),
+            time_ns: header.sequence_time_ns.cast_unsigned(),
+            prev_crc: self.chain,
+            sync_lag,
+        };
+        self.chain = encode_frame(&mut self.buffer, &head, record, frame_crc)
+            .ok_or("a record is larger than a frame's payload")?;
+        self.segment_bytes += size(frame_bytes(record.len()));
+        self.stats = Some(SegmentStats::with(self.stats, seq, header));
+        self.last_seq = seq;
+        Ok(())
+    }
+
+    /// Ends the segment here; with options, the next one follows.
+    fn cut(&mut self, options: Option<Options>) -> Result<(), &'static str> {
+        let next = options.map(|options| Self::new(options, self.header.segment_id + 1, self.last_seq));
+        if next.as_ref().is_some_and(|next| next.header.segment_id > SEGMENT_ID_MAX) {
+            return Err("segment ids of eight digits are used up");
+        }
+        self.cuts.push(Cut {
+            offset: self.buffer.len(),
+            stats: self.stats,
+            next: next.as_ref().map(|next| next.header),
+        });
+        if let Some(next) = next {
+            self.header = next.header;
+            self.chain = next.chain;
+            self.segment_bytes = next.segment_bytes;
+        }
+        self.stats = None;
+        Ok(())
+    }
+}
+
+/// What commits change: the open segment. Only the holder of the lock writes.
+#[derive(Debug)]
+struct Io {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: Options,
+    open: Option<OpenSegment>,
+    spare: Vec<u8>,
+    spare_cuts: Vec<Cut>,
+    /// Held until the last commit is done, by the thread too.
+    lock: Option<LockGuard>,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    header: SegmentHeader,
+    /// Bytes written, and their running hash.
+    data_bytes: u64,
+    sha256: Sha256,
+}
+
+/// A step that failed.
+#[derive(Debug)]
+struct Failed {
+    path: PathBuf,
+    offset: u64,
+    operation: &'static str,
+    source: std::io::Error,
+}
+
+impl Failed {
+    fn into_error(self, durable_seq: u64) -> WalError {
+        WalError::WriteFailed {
+            path: self.path,
+            offset: self.offset,
+            operation: self.operation,
+            durable_seq,
+            source: Arc::new(self.source),
+        }
+    }
+}
+
+impl Io {
+    /// Writes a batch over as many segments as it spans, syncs it, and moves the watermark.
+    fn write(&mut self, batch: &Batch, durable_seq: &AtomicU64) -> Result<(), Failed> {
+        let mut from = 0;
+        for cut in &batch.cuts {
+            self.write_bytes(batch.buffer.get(from..cut.offset).unwrap_or_default())?;
+            from = cut.offset;
+            self.seal(cut.stats)?;
+            if let Some(stats) = cut.stats {
+                durable_seq.store(stats.last_seq, Ordering::Release);
+            }
+            match cut.next {
+                Some(next) => self.begin(next)?,
+                None => self.lock = None,
+            }
+        }
+        let rest = batch.buffer.get(from..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.write_bytes(rest)?;
+        if let Some(open) = &self.open {
+            open.file.sync().map_err(open.failed("syncing"))?;
+            durable_seq.store(batch.last_seq, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        if let Some(open) = self.open.as_mut().filter(|_| !bytes.is_empty()) {
+            open.file.write_at(open.data_bytes, bytes).map_err(open.failed("writing"))?;
+            open.sha256.update(bytes);
+            open.data_bytes += size(bytes.len());
+        }
+        Ok(())
+    }
+
+    /// Creates a segment; its header is durable before the first frame is written.
+    fn begin(&mut self, header: SegmentHeader) -> Result<(), Failed> {
+        let path = segment_path(&self.dir, header.segment_id, SegmentState::Open);
+        let file = self.disk.create(&path).map_err(failed(&path, 0, "creating"))?;
+        let bytes = header.encode();
+        file.allocate(self.options.segment_bytes).map_err(failed(&path, 0, "reserving space"))?;
+        file.write_at(0, &bytes).map_err(failed(&path, 0, "writing the header"))?;
+        file.sync().map_err(failed(&path, 0, "syncing the header"))?;
+        self.disk.sync_dir(&self.dir).map_err(failed(&self.dir, 0, "syncing the folder"))?;
+        let sha256 = Sha256::new_with_prefix(bytes);
+        let data_bytes = size(bytes.len());
+        self.open = Some(OpenSegment { file, path, header, data_bytes, sha256 });
+        Ok(())
+    }
+
+    /// Makes the open segment immutable, or removes it if it holds no record.
+    fn seal(&mut self, stats: Option<SegmentStats>) -> Result<(), Failed> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        if let Some(stats) = stats {
+            let sha256 = open.sha256.clone().finalize().into();
+            let footer = Footer { stats, data_bytes: open.data_bytes, sha256 };
+            let end = open.data_bytes + size(FOOTER_BYTES);
+            open.file
+                .write_at(open.data_bytes, &footer.encode())
+                .map_err(open.failed("writing the footer"))?;
+            open.file.truncate(end).map_err(open.failed("cutting the reserved tail"))?;
+            open.file.sync().map_err(open.failed("syncing the footer"))?;
+            let sealed = segment_path(&self.dir, open.header.segment_id, SegmentState::Sealed);
+            self.disk.rename(&open.path, &sealed).map_err(open.failed("renaming"))?;
+        } else {
+            self.disk.remove(&open.path).map_err(open.failed("removing the empty segment"))?;
+        }
+        self.disk.sync_dir(&self.dir).map_err(failed(&self.dir, 0, "syncing the folder"))
+    }
+}
+
+impl OpenSegment {
+    fn failed(&self, operation: &'static str) -> impl FnOnce(std::io::Error) -> Failed + use<> {
+        let (path, offset) = (self.path.clone(), self.data_bytes);
+        move |source| Failed { path, offset, operation, source }
+    }
+}
+
+fn failed(
+    path: &Path,
+    offset: u64,
+    operation: &'static str,
+) -> impl FnOnce(std::io::Error) -> Failed + use<> {
+    let path = path.to_path_buf();
+    move |source| Failed { path, offset, operation, source }
+}
