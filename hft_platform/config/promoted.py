@@ -6,7 +6,7 @@ Invariants:
 1. No field is used before the signature over all of them has been verified.
 2. Every byte of the file counts: a file that is not the canonical form of what was signed is
    refused, so nothing can hide in spacing, comments, anchors or doubled keys.
-3. Each refusal has its own reason code; the first in `_CHECKS` order is reported.
+3. Each refusal has its own reason code; the first in the order of `load_verified` is reported.
 4. A sequence below one already accepted is refused, also after a restart.
 
 It makes no config (see research/promotion/sign.py). Operator's page: `docs/formats.md`.
@@ -15,6 +15,7 @@ It makes no config (see research/promotion/sign.py). Operator's page: `docs/form
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -38,10 +39,12 @@ __all__ = [
     "Mode",
     "PromotedConfig",
     "PromotedContent",
+    "SignedIssue",
     "Stage",
     "head_config",
     "load_verified",
     "promotion_heads",
+    "read_signed",
     "render_config",
     "signed_message",
 ]
@@ -284,11 +287,8 @@ def load_verified(
         differ, 518 key may not sign this, 511 withdrawn, 505 older sequence, 507 stage does not
         fit the mode, 506 other instrument, 520 not yet valid, 503 expired, 509 other code.
     """
-    content, key, digest = _verify_signature(path, trusted_keys)
-    try:
-        signed = PromotedContent.model_validate(content)
-    except ValidationError as error:
-        raise _malformed(path, _first_problem(error)) from error
+    issue = read_signed(path, trusted_keys=trusted_keys)
+    signed, key = issue.content, issue.key
     root = root if root is not None else path.parent.parent
     floor = seq_floor if isinstance(seq_floor, int) else seq_floor(signed.alpha_id)
     _require_authority(signed, key, mode)
@@ -300,14 +300,64 @@ def load_verified(
         root, signed.alpha_id, signed.promotion_seq, signed_ppm=signed.weight_ppm
     )
     return PromotedConfig.model_validate(
-        content
+        issue.raw
         | {
             "weight_ppm": weight,
             "signed_weight_ppm": signed.weight_ppm,
-            "content_sha256": digest,
+            "content_sha256": issue.content_sha256,
             "key_id": key.key_id,
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIssue:
+    """An issue whose signature and schema hold; it may be expired, withdrawn or old.
+
+    Attributes
+    ----------
+    content : PromotedContent
+        What was signed.
+    raw : dict
+        The same as parsed.
+    content_sha256 : str
+        Hash of its canonical JSON.
+    key : TrustedKey
+        Key that signed it.
+    """
+
+    content: PromotedContent
+    raw: dict[str, Any]
+    content_sha256: str
+    key: TrustedKey
+
+
+def read_signed(path: Path, *, trusted_keys: Mapping[str, TrustedKey]) -> SignedIssue:
+    """Read a promoted config as a document: who signed what, whether or not it may trade now.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file.
+    trusted_keys : mapping of str to TrustedKey
+        Promotion keys whose signatures count.
+
+    Returns
+    -------
+    SignedIssue
+        Never a permission: only `load_verified` gives one.
+
+    Raises
+    ------
+    PlatformError
+        510, 508, 501, 504 or 502, as `load_verified`.
+    """
+    content, key, digest = _verify_signature(path, trusted_keys)
+    try:
+        signed = PromotedContent.model_validate(content)
+    except ValidationError as error:
+        raise _malformed(path, _first_problem(error)) from error
+    return SignedIssue(signed, content, digest, key)
 
 
 def render_config(content: Mapping[str, Any], *, key_id: str, signature: str) -> bytes:

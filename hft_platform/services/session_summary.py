@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hft_platform.config.canonical import atomic_write, canonical_json, sha256_hex
 from hft_platform.config.keys import SigningKey, TrustedKey
@@ -40,7 +40,9 @@ class Counts(BaseModel):
     decisions: Count
     approved: Count
     refused_by_code: dict[str, Count]
-    fills: Count
+    orders: Count
+    broker_rejects: Count
+    unknown: Count
 
 
 class ParityCount(_Strict):
@@ -50,12 +52,23 @@ class ParityCount(_Strict):
     total: Count
 
 
-class Pnl(_Strict):
-    """Money of the session in integers at 1e-8: net = gross - fees."""
+class Account(BaseModel):
+    """What the fills came to, in integers at 1e-8 (hft_platform/execution/position_store.py)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     gross: int
     fees: int
     net: int
+    fill_count: Count
+    round_trip_count: Count
+    max_drawdown: int
+
+    @model_validator(mode="after")
+    def _net_is_gross_less_fees(self) -> Self:
+        if self.net != self.gross - self.fees:
+            raise ValueError("net is not gross less fees")
+        return self
 
 
 class SessionEvidence(_Strict):
@@ -66,10 +79,12 @@ class SessionEvidence(_Strict):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
+    schema_: Literal[1] = Field(alias="schema")
     run_id: str
     alpha_id: str
     alpha_hash: Sha256
     config_sha256: Sha256
+    promotion_seq: Count
     stage: Literal["research", "shadow", "canary", "live"]
     weight_ppm: Annotated[int, Field(ge=0, le=1_000_000)]
     mode: Literal["sim", "paper", "live"]
@@ -84,13 +99,10 @@ class SessionEvidence(_Strict):
     decisions_sha256: Sha256
     inputs_sha256: Sha256
     parity: ParityCount | None
-    pnl: Pnl | None
-    fills: Count
-    round_trips: Count
+    account: Account | None
     slippage_ticks: FiniteFloat | None
     markout_ticks: dict[str, FiniteFloat | None]
     order_latency_ms: dict[str, FiniteFloat | None]
-    max_drawdown: int | None
     halted_by: Count
 
 
