@@ -1,0 +1,165 @@
+"""Alpha: a validated manifest and the identity that everything about it carries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hft_platform.config.canonical import canonical_sha256, sha256_hex
+from hft_platform.errors import PlatformError, ReasonCode
+from research.registry.manifest import AlphaManifest
+
+MANIFEST_FILE = "manifest.yaml"
+TEST_FILE = "test_alpha.py"
+KERNEL_FILE = "kernel.py"
+MANIFEST_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Alpha:
+    """One registered idea.
+
+    Attributes
+    ----------
+    manifest : AlphaManifest
+        What the researcher declared.
+    folder : Path
+        Where manifest and tests lie; no part of the identity.
+    alpha_hash : str
+        SHA-256 over the canonical manifest and the kernel, if there is one.
+    """
+
+    manifest: AlphaManifest
+    folder: Path
+    alpha_hash: str
+
+    @property
+    def alpha_id(self) -> str:
+        """Name; never reused for another idea."""
+        return self.manifest.alpha_id
+
+    @property
+    def key(self) -> str:
+        """``<alpha_id>@<12 hex of the hash>``: an edited alpha is another one."""
+        return f"{self.alpha_id}@{self.alpha_hash[:12]}"
+
+    @property
+    def program_sha256(self) -> str:
+        """Hash of what is evaluated, without name, owner, texts and parameter values."""
+        content = self.manifest.model_dump(mode="json")
+        kept = ("expression", "template", "order_qty_lots", "ttl_ms", "gate_weight_ppm", "limits")
+        program = {name: content[name] for name in kept}
+        program["parameters"] = sorted(content["parameters"])
+        return canonical_sha256(program)
+
+
+def load_alpha(folder: Path) -> Alpha:
+    """Read an alpha's folder.
+
+    Parameters
+    ----------
+    folder : Path
+        `research/alphas/<alpha_id>`; the manifest's id must be the folder's name.
+
+    Returns
+    -------
+    Alpha
+
+    Raises
+    ------
+    PlatformError
+        MANIFEST_INVALID with field, value and what is allowed.
+    """
+    manifest = parse_manifest(_read(folder / MANIFEST_FILE), name=f"{folder.name}/{MANIFEST_FILE}")
+    if manifest.alpha_id != folder.name:
+        raise PlatformError(
+            ReasonCode.MANIFEST_INVALID,
+            f"{folder.name}/{MANIFEST_FILE}: alpha_id is {manifest.alpha_id}, "
+            f"the folder is {folder.name}; they must be equal",
+        )
+    return Alpha(manifest, folder, hash_of(manifest, folder))
+
+
+def hash_of(manifest: AlphaManifest, folder: Path | None = None) -> str:
+    """Identity of a manifest and, if the folder holds one, its kernel."""
+    content: dict[str, Any] = {"manifest": manifest.model_dump(mode="json")}
+    if folder is not None and (folder / KERNEL_FILE).exists():
+        content["kernel"] = sha256_hex((folder / KERNEL_FILE).read_bytes())
+    return canonical_sha256(content)
+
+
+def parse_manifest(raw: bytes, *, name: str) -> AlphaManifest:
+    """Validate the text of a manifest.
+
+    Parameters
+    ----------
+    raw : bytes
+        YAML.
+    name : str
+        What to call it in messages.
+
+    Returns
+    -------
+    AlphaManifest
+    """
+    if len(raw) > MANIFEST_BYTES_MAX:
+        raise PlatformError(
+            ReasonCode.MANIFEST_INVALID,
+            f"{name} has {len(raw)} bytes; at most {MANIFEST_BYTES_MAX} are read",
+        )
+    try:
+        content = yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  # a SafeLoader, see below
+        return AlphaManifest.model_validate_json(json.dumps(content))
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise PlatformError(ReasonCode.MANIFEST_INVALID, f"{name} is no YAML: {text}") from error
+    except ValidationError as error:
+        raise PlatformError(
+            ReasonCode.MANIFEST_INVALID,
+            f"{name}: " + "; ".join(_problem(item) for item in error.errors()[:5]),
+            facts={"fields": [".".join(map(str, item["loc"])) for item in error.errors()]},
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise PlatformError(ReasonCode.MANIFEST_INVALID, f"{name}: {error}") from error
+
+
+def _problem(item: Any) -> str:  # Any: pydantic's ErrorDetails
+    field = ".".join(str(part) for part in item["loc"]) or "manifest"
+    shown = repr(item["input"])
+    value = "" if isinstance(item["input"], dict) else f" (was {shown[:80]})"
+    return f"field {field}: {item['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PlatformError(
+            ReasonCode.MANIFEST_INVALID,
+            f"{path.parent.name}/{path.name} cannot be read: {error.strerror}",
+            next_step="hft-research new ALPHA_ID writes one to start from",
+        ) from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice instead of taking the last one."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is written twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,200 @@
+"""Gate C measured on synthetic truth: what it lets through, what it stops, what it cannot say."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hft_platform.errors import ReasonCode
+from research.gates import gate_c
+from research.gates.evidence import BacktestEvidence, GridPoint, SessionRun, Trip
+from research.gates.thresholds import load_thresholds
+from research.gates.verdict import GateVerdict
+
+TICK_MONEY = 20_000_000_000
+"""One tick of a TXF-like contract: 200 of the currency, scaled."""
+
+
+@pytest.fixture(scope="module")
+def thresholds(tmp_path_factory):
+    packaged = load_thresholds(tmp_path_factory.mktemp("no_config")).gate_c
+    return packaged.model_copy(update={"bootstrap_draws": 400})
+
+
+def session(rng, day: int, *, edge: float, cost: float, trips: int = 10, noise: float = 3.0):
+    made = []
+    for value in rng.normal(edge, noise, trips):
+        net_ticks = float(value) - cost
+        made.append(Trip(float(value), net_ticks, round(net_ticks * TICK_MONEY)))
+    net = sum(trip.net for trip in made)
+    return SessionRun(
+        session_id=f"day-{day:03d}",
+        symbol="SIM",
+        trading_day=20260101 + day,
+        gross=net + 1000,
+        fees=1000,
+        fill_count=2 * trips,
+        traded_qty=2 * trips,
+        max_drawdown=0,
+        trips=tuple(made),
+    )
+
+
+def evidence(
+    seed: int,
+    *,
+    edge: float,
+    cost: float = 0.0,
+    days: int = 40,
+    trips: int = 10,
+    settings: int = 4,
+    trials: int = 12,
+    placebo: float = 0.0,
+) -> BacktestEvidence:
+    """Settings that share one truth; half of the days in sample, corners with their own luck."""
+    rng = np.random.default_rng(seed)
+    kind = {"edge": edge, "cost": cost, "trips": trips}
+    grid = tuple(
+        GridPoint(
+            parameters={"entry": float(i)},
+            in_sample=tuple(session(rng, d, **kind) for d in range(days)),
+            out_of_sample=tuple(session(rng, d, **kind) for d in range(days, 2 * days)),
+        )
+        for i in range(settings)
+    )
+    chosen = gate_c.choose([(p.parameters, p.in_sample) for p in grid], trips_min=10)
+    out = grid[chosen].out_of_sample
+    placebos = {
+        name: {
+            20260101 + d: round(v * TICK_MONEY) for d, v in enumerate(rng.normal(placebo, 3.0, days))
+        }
+        for name in ("sign_flipped", "session_shifted")
+    }
+    return BacktestEvidence(grid, chosen, {"sampled/risk_adverse": out}, placebos, trials)
+
+
+def test_a_planted_edge_passes(thresholds):
+    found = gate_c.evaluate(evidence(1, edge=3.0, cost=1.0), thresholds)
+    assert found.verdict is GateVerdict.PASSED, found.reasons
+    assert all(row["passed"] for row in found.results["checks"])
+
+
+def test_pure_noise_does_not_pass_gate_c(thresholds):
+    """200 alphas without edge and without costs: at most the 99.9 % binomial bound of 1 %."""
+    verdicts = [
+        gate_c.evaluate(evidence(seed, edge=0.0, days=25), thresholds).verdict
+        for seed in range(200)
+    ]
+    assert verdicts.count(GateVerdict.PASSED) <= 7
+    assert verdicts.count(GateVerdict.NOT_COMPUTED) == 0
+    assert verdicts.count(GateVerdict.INSUFFICIENT_EVIDENCE) <= 20
+
+
+def test_noise_after_costs_is_killed_by_its_costs(thresholds):
+    for seed in range(20):
+        found = gate_c.evaluate(evidence(seed, edge=0.0, cost=2.0), thresholds)
+        assert found.verdict is GateVerdict.FAILED
+        assert found.reasons[0]["code"] == ReasonCode.COST_EXCEEDS_EDGE
+
+
+def test_costs_above_the_edge_kill_even_with_two_days(thresholds):
+    found = gate_c.evaluate(evidence(3, edge=0.5, cost=2.5, days=1, trips=60), thresholds)
+    assert found.verdict is GateVerdict.FAILED
+    first = found.reasons[0]
+    assert first["name"] == "COST_EXCEEDS_EDGE"
+    assert first["observed"] < first["limit"] == pytest.approx(2.5)
+
+
+def test_a_real_edge_is_not_killed_by_costs_it_covers(thresholds):
+    for seed in range(50):
+        found = gate_c.evaluate(evidence(seed, edge=3.0, cost=2.5, days=2, trips=60), thresholds)
+        assert all(r["code"] != ReasonCode.COST_EXCEEDS_EDGE for r in found.reasons)
+
+
+def test_a_good_alpha_with_few_days_stays_insufficient_and_says_how_many_are_missing(thresholds):
+    found = gate_c.evaluate(evidence(4, edge=3.0, cost=1.0, days=4), thresholds)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert found.reasons[0]["code"] == ReasonCode.GATE_INSUFFICIENT_EVIDENCE
+    assert found.results["days_missing"] == 16
+    assert "16 more trading days would decide" in found.reasons[0]["text"]
+
+
+def test_two_sessions_of_one_trading_day_are_one_day_of_evidence(thresholds):
+    made = evidence(5, edge=3.0, cost=1.0, days=30)
+    folded = tuple(
+        dataclasses.replace(run, trading_day=20260101 + i // 2)
+        for i, run in enumerate(made.corners["sampled/risk_adverse"])
+    )
+    found = gate_c.evaluate(
+        dataclasses.replace(made, corners={"sampled/risk_adverse": folded}), thresholds
+    )
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert found.results["corners"]["sampled/risk_adverse"]["days"] == 15
+
+
+def test_an_alpha_that_never_trades_names_no_number_of_days(thresholds):
+    found = gate_c.evaluate(evidence(6, edge=0.0, trips=0), thresholds)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert found.results["days_missing"] is None
+
+
+def test_a_clear_loss_fails_before_there_are_enough_days(thresholds):
+    limits = thresholds.model_copy(update={"cost_round_trips_min": 10_000})
+    found = gate_c.evaluate(evidence(7, edge=-3.0, cost=1.0, days=8), limits)
+    assert found.verdict is GateVerdict.FAILED
+    assert "loses money" in found.reasons[0]["text"]
+
+
+def test_the_worst_corner_decides(thresholds):
+    made = evidence(8, edge=3.0, cost=1.0)
+    rng = np.random.default_rng(8)
+    slow = tuple(session(rng, d, edge=0.0, cost=1.0) for d in range(40, 80))
+    found = gate_c.evaluate(
+        dataclasses.replace(made, corners=made.corners | {"p95/power_prob3": slow}), thresholds
+    )
+    assert found.verdict is GateVerdict.FAILED
+    assert found.results["worst_corner"] == "p95/power_prob3"
+
+
+def test_a_placebo_that_earns_fails_the_alpha(thresholds):
+    found = gate_c.evaluate(evidence(9, edge=3.0, cost=1.0, placebo=5.0), thresholds)
+    assert found.verdict is GateVerdict.FAILED
+    assert {r["code"] for r in found.reasons} == {ReasonCode.PLACEBO_PASSED}
+
+
+def test_one_lucky_day_does_not_carry_an_alpha(thresholds):
+    made = evidence(10, edge=0.0)
+    runs = list(made.corners["sampled/risk_adverse"])
+    runs[5] = dataclasses.replace(runs[5], gross=runs[5].gross + 10_000 * TICK_MONEY)
+    found = gate_c.evaluate(
+        dataclasses.replace(made, corners={"sampled/risk_adverse": tuple(runs)}), thresholds
+    )
+    assert found.verdict is GateVerdict.FAILED
+
+
+def test_more_trials_raise_the_hurdle(thresholds):
+    few = gate_c.evaluate(evidence(11, edge=1.0, trials=2), thresholds)
+    many = gate_c.evaluate(evidence(11, edge=1.0, trials=10_000), thresholds)
+    hurdle = [f.results["corners"]["sampled/risk_adverse"]["sharpe_hurdle"] for f in (few, many)]
+    assert hurdle[1] > 2 * hurdle[0]
+    assert few.results["daily_net"] == many.results["daily_net"]
+
+
+def test_the_choice_uses_in_sample_sessions_only():
+    rng = np.random.default_rng(12)
+    good = (session(rng, 0, edge=9.0, cost=0.0),)
+    bad = (session(rng, 0, edge=-9.0, cost=0.0),)
+    assert gate_c.choose([({"a": 1.0}, bad), ({"a": 2.0}, good)], trips_min=5) == 1
+
+
+def test_a_setting_that_hardly_trades_is_not_chosen_for_losing_little():
+    rng = np.random.default_rng(13)
+    active = (session(rng, 0, edge=-1.0, cost=0.0, trips=50),)
+    idle = (session(rng, 0, edge=0.0, cost=0.0, trips=0),)
+    assert gate_c.choose([({"a": 1.0}, idle), ({"a": 2.0}, active)], trips_min=10) == 1
+    assert gate_c.choose([({"a": 1.0}, idle), ({"a": 2.0}, idle)], trips_min=10) == 0
+
+
+def test_the_same_evidence_gives_the_same_finding(thresholds):
+    one = gate_c.evaluate(evidence(14, edge=1.0), thresholds)
+    assert one == gate_c.evaluate(evidence(14, edge=1.0), thresholds)

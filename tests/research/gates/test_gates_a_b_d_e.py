@@ -1,0 +1,219 @@
+"""Gates A, B, D and E: sound evidence passes, and each kind of flaw is named by its own check."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hft_platform.errors import ReasonCode
+from research.gates import gate_a, gate_b, gate_d, gate_e
+from research.gates.thresholds import load_thresholds
+from research.gates.verdict import GateVerdict
+
+
+@pytest.fixture(scope="module")
+def thresholds(tmp_path_factory):
+    return load_thresholds(tmp_path_factory.mktemp("no_config"))
+
+
+SPEC = gate_a.SpecEvidence(
+    hypothesis_chars=200,
+    reference_count=1,
+    label_horizon_s=2.0,
+    program={"features": ["imbalance_ema_2s"], "op_count": 3, "state_bytes": 512},
+    session_records={"d1": 5000, "d2": 6000},
+    damaged_sessions=(),
+    quality={"rejected": 0.0, "crossed": 0.0, "out_of_order": 0.0, "duplicate": 0.0},
+    look_ahead=gate_a.LookAhead(rows=1000, truncated_mismatches=0, perturbed_mismatches=0),
+)
+CODE = gate_b.CodeEvidence(
+    tests=gate_b.TestRun(passed=3, failed=0, errors=0, skipped=0, ended="finished"),
+    compared_rows=1000,
+    mismatched_rows=0,
+    process_hashes=("a" * 64, "a" * 64),
+    tests_sha256="b" * 64,
+)
+
+
+def missed(found) -> set[str]:
+    return {row["name"] for row in found.results["checks"] if not row["passed"]}
+
+
+def test_a_sound_specification_passes_gate_a(thresholds):
+    assert gate_a.evaluate(SPEC, thresholds.gate_a).verdict is GateVerdict.PASSED
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"hypothesis_chars": 5}, "hypothesis_chars"),
+        ({"reference_count": 0}, "references"),
+        ({"label_horizon_s": 1e9}, "label_horizon_s"),
+        ({"session_records": {"d1": 5000, "d2": 3}}, "session_records"),
+        ({"session_records": {"d1": 5000}}, "sessions"),
+        ({"damaged_sessions": ("d2",)}, "tape_hashes"),
+        ({"quality": SPEC.quality | {"crossed": 0.01}}, "crossed_share"),
+        ({"quality": {"rejected": 0.0, "crossed": 0.0, "duplicate": 0.0}}, "out_of_order_share"),
+        ({"program": SPEC.program | {"op_count": 10_000}}, "program_ops"),
+        ({"program": SPEC.program | {"state_bytes": 1 << 30}}, "state_bytes"),
+    ],
+)
+def test_each_flaw_of_specification_or_data_has_its_own_check(thresholds, change, check):
+    found = gate_a.evaluate(dataclasses.replace(SPEC, **change), thresholds.gate_a)
+    assert found.verdict is GateVerdict.FAILED
+    assert missed(found) == {check}
+
+
+@pytest.mark.parametrize("leak", [{"truncated_mismatches": 1}, {"perturbed_mismatches": 1}])
+def test_one_signal_value_that_knows_the_future_fails_gate_a(thresholds, leak):
+    evidence = dataclasses.replace(SPEC, look_ahead=dataclasses.replace(SPEC.look_ahead, **leak))
+    found = gate_a.evaluate(evidence, thresholds.gate_a)
+    assert found.verdict is GateVerdict.FAILED
+    assert found.reasons[0]["code"] == ReasonCode.LOOK_AHEAD_FOUND
+
+
+def test_a_look_ahead_check_without_rows_is_no_check(thresholds):
+    evidence = dataclasses.replace(SPEC, look_ahead=gate_a.LookAhead(0, 0, 0))
+    assert gate_a.evaluate(evidence, thresholds.gate_a).verdict is GateVerdict.FAILED
+
+
+def test_sound_code_passes_gate_b(thresholds):
+    assert gate_b.evaluate(CODE, thresholds.gate_b).verdict is GateVerdict.PASSED
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"tests": dataclasses.replace(CODE.tests, failed=1)}, "tests_failed"),
+        ({"tests": dataclasses.replace(CODE.tests, skipped=1)}, "tests_skipped"),
+        ({"tests": dataclasses.replace(CODE.tests, errors=1)}, "tests_errors"),
+        ({"tests": dataclasses.replace(CODE.tests, passed=0)}, "tests_passed"),
+        ({"tests": dataclasses.replace(CODE.tests, ended="time_limit")}, "tests_ended"),
+        ({"mismatched_rows": 1}, "batch_equals_incremental"),
+        ({"compared_rows": 0}, "compared_rows"),
+        ({"process_hashes": ("a" * 64, "c" * 64)}, "deterministic"),
+        ({"process_hashes": ("a" * 64,)}, "deterministic"),
+    ],
+)
+def test_each_flaw_of_the_code_has_its_own_check(thresholds, change, check):
+    found = gate_b.evaluate(dataclasses.replace(CODE, **change), thresholds.gate_b)
+    assert found.verdict is GateVerdict.FAILED
+    assert missed(found) == {check}
+
+
+def profits(seed: int, *, mean: float = 80.0, days: int = 30) -> dict[int, int]:
+    rng = np.random.default_rng(seed)
+    return {20260101 + d: int(v) for d, v in enumerate(rng.normal(mean, 100, days))}
+
+
+def pool_evidence(daily, members, share=0.1):
+    return gate_d.PoolEvidence(daily, members, (share,) * 20, 100_000)
+
+
+def test_the_first_alpha_joins_an_empty_pool(thresholds):
+    found = gate_d.evaluate(pool_evidence(profits(1), {}), thresholds.gate_d)
+    assert found.verdict is GateVerdict.PASSED, found.reasons
+    assert found.results["capacity"]["weight_ppm_max"] == 500_000
+
+
+def test_an_independent_alpha_joins_the_pool(thresholds):
+    found = gate_d.evaluate(pool_evidence(profits(1), {"x@1": profits(2)}), thresholds.gate_d)
+    assert found.verdict is GateVerdict.PASSED, found.reasons
+    assert set(found.results["weights"]) == {"self", "x@1"}
+
+
+def test_a_copy_of_a_pool_member_is_refused(thresholds):
+    mine = profits(1)
+    found = gate_d.evaluate(
+        pool_evidence(mine, {"x@1": {d: 2 * v for d, v in mine.items()}}), thresholds.gate_d
+    )
+    assert found.verdict is GateVerdict.FAILED
+    assert ReasonCode.CORRELATION_ABOVE_LIMIT in {r["code"] for r in found.reasons}
+    assert "marginal_t" in missed(found)
+
+
+def test_too_few_shared_days_are_missing_evidence_and_not_independence(thresholds):
+    other = {day + 10_000: value for day, value in profits(2).items()}
+    found = gate_d.evaluate(pool_evidence(profits(1), {"x@1": other}), thresholds.gate_d)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert "15 more would decide" in found.reasons[0]["text"]
+
+
+def test_orders_larger_than_what_is_displayed_are_refused(thresholds):
+    found = gate_d.evaluate(pool_evidence(profits(1), {}, share=1.5), thresholds.gate_d)
+    assert missed(found) == {"participation"}
+
+
+def test_an_alpha_without_fills_has_no_capacity(thresholds):
+    evidence = gate_d.PoolEvidence(profits(1), {}, (), 100_000)
+    assert missed(gate_d.evaluate(evidence, thresholds.gate_d)) == {"participation"}
+
+
+def shadow(day: int, **changes) -> gate_e.ShadowSession:
+    quality = gate_e.ExecutionQuality(10, 0.5, {"1s": 0.2, "10s": 0.1})
+    fields = {
+        "session_id": f"s{day}",
+        "trading_day": 20260101 + day,
+        "summary_sha256": f"{day:064d}",
+        "parity_identical": 100,
+        "parity_total": 100,
+        "orders": 20,
+        "rejects": 0,
+        "unknown": 0,
+        "halted_by": 0,
+        "session": quality,
+        "backtest": quality,
+        "net": 5,
+        "backtest_net": 5,
+    }
+    return gate_e.ShadowSession(**(fields | changes))
+
+
+def shadow_evidence(count: int = 5, **changes) -> gate_e.ShadowEvidence:
+    last = [shadow(count - 1, **changes)]
+    return gate_e.ShadowEvidence(tuple([shadow(d) for d in range(count - 1)] + last), ())
+
+
+def test_five_clean_shadow_sessions_pass_gate_e(thresholds):
+    found = gate_e.evaluate(shadow_evidence(), thresholds.gate_e)
+    assert found.verdict is GateVerdict.PASSED, found.reasons
+
+
+def test_four_shadow_sessions_are_too_few(thresholds):
+    found = gate_e.evaluate(shadow_evidence(4), thresholds.gate_e)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert found.reasons[0]["code"] == ReasonCode.SHADOW_SESSIONS_TOO_FEW
+
+
+def test_five_sessions_of_one_day_are_too_few_days(thresholds):
+    sessions = tuple(shadow(d, trading_day=20260101) for d in range(5))
+    found = gate_e.evaluate(gate_e.ShadowEvidence(sessions, ()), thresholds.gate_e)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+
+
+def test_one_decision_that_replays_otherwise_fails_at_once(thresholds):
+    found = gate_e.evaluate(shadow_evidence(2, parity_identical=99), thresholds.gate_e)
+    assert found.verdict is GateVerdict.FAILED
+    assert found.reasons[0]["code"] == ReasonCode.PARITY_BROKEN
+
+
+WORSE = gate_e.ExecutionQuality(10, 3.0, {"1s": 0.2, "10s": 0.1})
+MISSING = gate_e.ExecutionQuality(10, None, {"1s": 0.2, "10s": 0.1})
+FADED = gate_e.ExecutionQuality(10, 0.5, {"1s": 0.2, "10s": -9.0})
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"rejects": 10}, "reject_share"),
+        ({"unknown": 1}, "unknown_share"),
+        ({"halted_by": 211}, "halted_sessions"),
+        ({"session": WORSE}, "slippage_difference"),
+        ({"session": MISSING}, "slippage_difference"),
+        ({"session": FADED}, "markout_difference_10s"),
+    ],
+)
+def test_each_degradation_of_execution_has_its_own_check(thresholds, change, check):
+    found = gate_e.evaluate(shadow_evidence(5, **change), thresholds.gate_e)
+    assert found.verdict is GateVerdict.FAILED
+    assert missed(found) == {check}
