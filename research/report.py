@@ -204,7 +204,7 @@ def _alpha_section(alpha: AlphaFacts) -> str:
 def research_sessions(alpha: AlphaFacts) -> list[dict[str, Any]]:
     """Out-of-sample sessions of gate C as rows with net, gross, fees (scaled money)."""
     verdict = alpha.verdicts.get("gate_c")
-    return list(verdict["results"].get("out_of_sample", {}).get("sessions", [])) if verdict else []
+    return list(verdict["results"].get("out_of_sample", [])) if verdict else []
 
 
 def _curve(alpha: AlphaFacts) -> tuple[np.ndarray, list[str]]:
