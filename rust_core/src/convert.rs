@@ -1,1 +1,0 @@
-//! Module `convert`: being built.

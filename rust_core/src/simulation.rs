@@ -1,1 +1,0 @@
-//! Module `simulation`: being built.

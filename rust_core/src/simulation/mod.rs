@@ -1,0 +1,697 @@
+//! The one event loop of backtest and paper session: market, requests, responses and timers in
+//! time order; everything the engine sees goes through one sequencer.
+//!
+//! Why: if research and trading are to agree, they must be the same loop with another venue and
+//! another sink.
+//!
+//! Invariants:
+//! 1. Time never goes back; at one time exchange rows come first, then request arrivals, then
+//!    responses, then received records, then the silence timer.
+//! 2. `input_seq` grows by one; `sequence_time_ns` is `max(previous + 1, now)`.
+//! 3. The sink has taken every decision of a record before a request of it is under way.
+//! 4. The engine never sees a record before its receive time, nor a report before its response
+//!    delay has passed.
+//! 5. Every approved request is answered, except those past `CLOSING_REQUESTS_MAX`, which are
+//!    counted.
+//!
+//! It matches nothing (see `exchange`) and writes no file (see `session`). Operator's page:
+//! `docs/backtest.md`.
+
+mod head;
+mod schedule;
+mod script;
+mod sink;
+
+pub use head::{Contract, SessionHead, sha256_of_hex};
+pub use script::Script;
+pub use sink::{MemorySink, Sink, SinkError};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::convert::{ConvertCounts, ConvertError, TapeIndex, record_at};
+use crate::engine::Engine;
+use crate::exchange::{OrderLife, Venue, VenueError, VenueOrder, VenueReport};
+use crate::latency::{DELAY_NS_MAX, LatencyError, LatencyKind, LatencyProfile};
+use crate::reason::ReasonCode;
+use crate::record::{
+    ActionKind, BrokerEventKind, BrokerRecord, DecisionRecord, Record, RecordHeader, TimerRecord,
+};
+use schedule::Schedule;
+
+/// A timer record comes when nothing reached the engine for this long.
+pub const SILENCE_NS: i64 = 1_000_000_000;
+/// How long after the last record orders may still work, ns.
+pub const DRAIN_NS_MAX: i64 = 10_000_000_000;
+/// Requests taken after the venue closed (each is refused); the rest is counted.
+pub const CLOSING_REQUESTS_MAX: u64 = 1_000;
+/// Decisions of one record before the buffer grows.
+const DECISIONS_CAPACITY: usize = 64;
+/// Latest time a tape may hold: what follows it must still fit the clock.
+const TIME_NS_MAX: i64 = i64::MAX - 8 * DELAY_NS_MAX;
+/// `DecisionRecord::verdict` of an approval.
+const APPROVED: u32 = 1;
+/// `RecordHeader::source_id` of the paper exchange, the operator and the runtime.
+const SOURCE_EXCHANGE: u16 = 3;
+const SOURCE_OPERATOR: u16 = 5;
+const SOURCE_RUNTIME: u16 = 6;
+
+/// Takes sequenced records and decides: the engine, or a script in tests.
+pub trait Decide {
+    /// Appends the decisions that follow from one record.
+    fn on_record(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>);
+}
+
+impl Decide for Engine {
+    fn on_record(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) {
+        Engine::on_record(self, header, bytes, out);
+    }
+}
+
+/// Why a simulation cannot start or go on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SimulationError {
+    /// The market tape is not one.
+    #[error(transparent)]
+    Tape(#[from] ConvertError),
+    /// Nothing to simulate.
+    #[error("market tape is empty")]
+    EmptyTape,
+    /// A time so late that nothing could follow it.
+    #[error("market tape reaches time {time_ns}, at most {max} is allowed", max = TIME_NS_MAX)]
+    TimeOutOfRange {
+        /// The latest time.
+        time_ns: i64,
+    },
+    /// The latency profile is not one.
+    #[error(transparent)]
+    Latency(#[from] LatencyError),
+    /// The venue failed.
+    #[error(transparent)]
+    Venue(#[from] VenueError),
+    /// The sink failed: nothing leaves any more.
+    #[error("log failed, so nothing more was sent: {0}")]
+    Sink(#[from] SinkError),
+    /// A field of the session's config cannot be put into a record.
+    #[error("{field} was {value}, allowed is {allowed}")]
+    Head {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// An approved decision that asks for nothing known.
+    #[error("approved decision {decision_seq} has {field} {value}, which no venue knows")]
+    Decision {
+        /// Which decision.
+        decision_seq: u64,
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// The session is over.
+    #[error("the session has ended; nothing can be injected")]
+    Ended,
+}
+
+impl SimulationError {
+    /// Its number.
+    #[must_use]
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::Tape(error) => error.code(),
+            Self::EmptyTape => ReasonCode::SchemaMismatch,
+            Self::TimeOutOfRange { .. } => ReasonCode::ValueOutOfRange,
+            Self::Latency(error) => error.code(),
+            Self::Venue(error) => error.code(),
+            Self::Sink(error) => error.code,
+            Self::Head { .. } => ReasonCode::ConfigMalformed,
+            Self::Decision { .. } => ReasonCode::InvariantBroken,
+            Self::Ended => ReasonCode::SessionNotOpen,
+        }
+    }
+}
+
+/// When a request was decided, arrived and was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct OrderFact {
+    /// Which order.
+    pub order_id: u64,
+    /// 1 place, 2 cancel.
+    pub request_kind: u64,
+    /// The engine's time of the decision.
+    pub decision_time_ns: i64,
+    /// When the exchange had it.
+    pub exchange_arrival_ns: i64,
+    /// When the engine got the first answer; 0 if it never did.
+    pub response_time_ns: i64,
+}
+
+/// Names and numpy formats of [`OrderFact`].
+pub const ORDER_FACT_FIELDS: [(&str, &str); 5] = [
+    ("order_id", "<u8"),
+    ("request_kind", "<u8"),
+    ("decision_time_ns", "<i8"),
+    ("exchange_arrival_ns", "<i8"),
+    ("response_time_ns", "<i8"),
+];
+
+/// What a simulation counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunCounts {
+    /// Inputs the engine got.
+    pub inputs: u64,
+    /// Timers among them.
+    pub timers: u64,
+    /// Decisions it made.
+    pub decisions: u64,
+    /// Requests that left.
+    pub requests: u64,
+    /// Reports the venue made.
+    pub reports: u64,
+    /// Requests decided after the close and past the bound: they never left.
+    pub undispatched: u64,
+}
+
+/// Where a simulation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Simulated time.
+    pub now_ns: i64,
+    /// Counters so far.
+    pub counts: RunCounts,
+    /// Market records received, and how many there are.
+    pub records_done: usize,
+    /// How many there are.
+    pub records_total: usize,
+    /// Nothing is left to happen.
+    pub is_done: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    kind: LatencyKind,
+    order_id: u64,
+}
+
+/// One order and the places of its facts.
+#[derive(Debug)]
+struct Track {
+    order: VenueOrder,
+    place_fact: Option<usize>,
+    cancel_fact: Option<usize>,
+}
+
+/// What comes next, in the order of invariant 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Exchange,
+    Request,
+    Response,
+    Local,
+    Timer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// The tape is playing.
+    Market,
+    /// The tape has ended; requests still work until this time.
+    Draining(i64),
+    /// The venue is closed; answers are still delivered.
+    Closing,
+    /// Over.
+    Ended,
+}
+
+/// The loop. `D` decides, `V` is the exchange, `S` keeps the record.
+#[derive(Debug)]
+pub struct Simulation<D, V, S> {
+    tape: Vec<u8>,
+    index: TapeIndex,
+    local_next: usize,
+    exchange_next: usize,
+    head: SessionHead,
+    profile: LatencyProfile,
+    decide: D,
+    venue: V,
+    sink: S,
+    requests: Schedule<Request>,
+    responses: Schedule<VenueReport>,
+    tracks: BTreeMap<u64, Track>,
+    /// Orders that rest at the venue.
+    resting: BTreeSet<u64>,
+    facts: Vec<OrderFact>,
+    counts: RunCounts,
+    stretch: Stretch,
+    has_started: bool,
+    now_ns: i64,
+    sequence_time_ns: i64,
+    last_input_ns: i64,
+    closing_requests: u64,
+    /// Buffers kept for their capacity.
+    record: Vec<u8>,
+    decisions: Vec<DecisionRecord>,
+    reports: Vec<VenueReport>,
+}
+
+/// What a finished simulation leaves.
+#[derive(Debug)]
+pub struct Finished<D, V, S> {
+    /// The decider.
+    pub decide: D,
+    /// The exchange.
+    pub venue: V,
+    /// The sink.
+    pub sink: S,
+    /// One row a request.
+    pub facts: Vec<OrderFact>,
+    /// Counters.
+    pub counts: RunCounts,
+    /// What the exchange's market data left out.
+    pub convert_counts: ConvertCounts,
+}
+
+impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
+    /// A simulation of one session.
+    ///
+    /// # Errors
+    /// [`SimulationError`] when the tape is empty or no market tape.
+    pub fn new(
+        tape: Vec<u8>,
+        head: SessionHead,
+        profile: LatencyProfile,
+        (decide, venue, sink): (D, V, S),
+    ) -> Result<Self, SimulationError> {
+        let index = TapeIndex::new(&tape)?;
+        let (Some(first), Some(last), Some(last_exchange)) =
+            (index.local.first(), index.local.last(), index.exchange.last())
+        else {
+            return Err(SimulationError::EmptyTape);
+        };
+        let latest = last.0.max(last_exchange.0);
+        if latest > TIME_NS_MAX {
+            return Err(SimulationError::TimeOutOfRange { time_ns: latest });
+        }
+        let now_ns = first.0;
+        Ok(Self {
+            index,
+            tape,
+            local_next: 0,
+            exchange_next: 0,
+            head,
+            profile,
+            decide,
+            venue,
+            sink,
+            requests: Schedule::new(),
+            responses: Schedule::new(),
+            tracks: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            facts: Vec::new(),
+            counts: RunCounts::default(),
+            stretch: Stretch::Market,
+            has_started: false,
+            now_ns,
+            sequence_time_ns: 0,
+            last_input_ns: now_ns,
+            closing_requests: 0,
+            record: Vec::with_capacity(256),
+            decisions: Vec::with_capacity(DECISIONS_CAPACITY),
+            reports: Vec::with_capacity(DECISIONS_CAPACITY),
+        })
+    }
+
+    /// Lets things happen up to and including `until_ns` (to the end without it), or until
+    /// `records_max` more inputs were sequenced.
+    ///
+    /// # Errors
+    /// [`SimulationError`] of venue or sink; the simulation is over then.
+    pub fn run(&mut self, until_ns: Option<i64>, records_max: u64) -> Result<Progress, SimulationError> {
+        let result = self.run_steps(until_ns, records_max);
+        if result.is_err() {
+            self.stretch = Stretch::Ended;
+        }
+        result
+    }
+
+    fn run_steps(&mut self, until_ns: Option<i64>, records_max: u64) -> Result<Progress, SimulationError> {
+        self.start()?;
+        let enough = self.counts.inputs.saturating_add(records_max);
+        while self.stretch != Stretch::Ended && self.counts.inputs < enough {
+            let Some((time_ns, next)) = self.next() else {
+                self.move_on()?;
+                continue;
+            };
+            if let Stretch::Draining(deadline_ns) = self.stretch
+                && time_ns > deadline_ns
+            {
+                self.close_venue()?;
+                continue;
+            }
+            if until_ns.is_some_and(|until_ns| time_ns > until_ns) {
+                break;
+            }
+            self.step(time_ns, next)?;
+        }
+        Ok(self.progress())
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            now_ns: self.now_ns,
+            counts: self.counts,
+            records_done: self.local_next,
+            records_total: self.index.local.len(),
+            is_done: self.stretch == Stretch::Ended,
+        }
+    }
+
+    /// The decider, for its counters.
+    #[must_use]
+    pub fn decider(&self) -> &D {
+        &self.decide
+    }
+
+    /// Puts an operator's record (command, config switch) into the input sequence now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Ended`] after the end, else as [`Self::run`].
+    pub fn inject<R: Record>(&mut self, mut record: R) -> Result<(), SimulationError> {
+        if self.stretch == Stretch::Ended {
+            return Err(SimulationError::Ended);
+        }
+        self.start()?;
+        self.stamp(record.header_mut(), SOURCE_OPERATOR, self.now_ns);
+        let result = self.sequence_record(&record);
+        if result.is_err() {
+            self.stretch = Stretch::Ended;
+        }
+        result
+    }
+
+    /// Ends the market now: what is left of the tape is not played, open requests are answered,
+    /// resting orders are canceled.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn close(&mut self) -> Result<Progress, SimulationError> {
+        if matches!(self.stretch, Stretch::Market | Stretch::Draining(_)) {
+            self.start()?;
+            self.local_next = self.index.local.len();
+            self.exchange_next = self.index.exchange.len();
+            self.close_venue()?;
+        }
+        self.run(None, u64::MAX)
+    }
+
+    /// Takes it apart.
+    #[must_use]
+    pub fn finish(self) -> Finished<D, V, S> {
+        let convert_counts = self.venue.convert_counts();
+        Finished {
+            decide: self.decide,
+            venue: self.venue,
+            sink: self.sink,
+            facts: self.facts,
+            counts: self.counts,
+            convert_counts,
+        }
+    }
+
+    fn start(&mut self) -> Result<(), SimulationError> {
+        if self.has_started {
+            return Ok(());
+        }
+        self.has_started = true;
+        for mut record in std::mem::take(&mut self.head.instruments) {
+            self.stamp(&mut record.header, SOURCE_RUNTIME, self.now_ns);
+            self.sequence_record(&record)?;
+        }
+        for mut record in std::mem::take(&mut self.head.switches) {
+            self.stamp(&mut record.header, SOURCE_RUNTIME, self.now_ns);
+            self.sequence_record(&record)?;
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Option<(i64, Next)> {
+        let offers = [
+            (self.index.exchange.get(self.exchange_next).map(|row| row.0), Next::Exchange),
+            (self.requests.next_time(), Next::Request),
+            (self.responses.next_time(), Next::Response),
+            (self.index.local.get(self.local_next).map(|row| row.0), Next::Local),
+        ];
+        // The smallest pair: at equal times the kind's own order decides (invariant 1).
+        let next = offers.into_iter().filter_map(|(time_ns, kind)| Some((time_ns?, kind))).min()?;
+        let silent_ns = self.last_input_ns + SILENCE_NS;
+        if silent_ns < next.0 && self.stretch != Stretch::Closing {
+            return Some((silent_ns, Next::Timer));
+        }
+        Some(next)
+    }
+
+    /// Nothing is left to happen in this stretch.
+    fn move_on(&mut self) -> Result<(), SimulationError> {
+        match self.stretch {
+            Stretch::Market | Stretch::Draining(_) => self.close_venue(),
+            Stretch::Closing | Stretch::Ended => {
+                self.stretch = Stretch::Ended;
+                Ok(())
+            }
+        }
+    }
+
+    fn step(&mut self, time_ns: i64, next: Next) -> Result<(), SimulationError> {
+        // An exchange stamp behind the clock (a recorder's skew) acts now.
+        self.now_ns = self.now_ns.max(time_ns);
+        match next {
+            Next::Exchange => self.exchange_rows(time_ns)?,
+            Next::Request => self.request_arrives()?,
+            Next::Response => self.response_arrives()?,
+            Next::Local => self.record_arrives()?,
+            Next::Timer => self.timer()?,
+        }
+        let has_market = self.local_next < self.index.local.len() || self.exchange_next < self.index.exchange.len();
+        if self.stretch == Stretch::Market && !has_market {
+            self.stretch = Stretch::Draining(self.now_ns + DRAIN_NS_MAX);
+        }
+        Ok(())
+    }
+
+    /// All rows of one exchange time, then the fills they made.
+    fn exchange_rows(&mut self, time_ns: i64) -> Result<(), SimulationError> {
+        while let Some((_, offset)) = self.index.exchange.get(self.exchange_next).filter(|row| row.0 == time_ns) {
+            if let Some((header, bytes)) = record_at(&self.tape, *offset) {
+                self.venue.market(&header, bytes)?;
+            }
+            self.exchange_next += 1;
+        }
+        self.venue.advance(time_ns, &mut self.reports)?;
+        self.schedule_responses();
+        Ok(())
+    }
+
+    fn request_arrives(&mut self) -> Result<(), SimulationError> {
+        let Some(request) = self.requests.pop() else { return Ok(()) };
+        let Some(order) = self.tracks.get(&request.order_id).map(|track| track.order) else { return Ok(()) };
+        let now_ns = self.now_ns;
+        if self.stretch == Stretch::Closing {
+            let kind = match request.kind {
+                LatencyKind::Cancel => BrokerEventKind::CancelRejected,
+                _ => BrokerEventKind::Rejected,
+            };
+            self.reports.push(VenueReport::refused(&order, kind, now_ns, ReasonCode::SessionNotOpen));
+        } else if request.kind == LatencyKind::Cancel {
+            self.venue.cancel(&order, now_ns, &mut self.reports)?;
+        } else {
+            self.venue.place(&order, now_ns, &mut self.reports)?;
+        }
+        self.schedule_responses();
+        Ok(())
+    }
+
+    fn schedule_responses(&mut self) {
+        for report in self.reports.drain(..) {
+            self.counts.reports += 1;
+            match report.kind {
+                BrokerEventKind::Working => {
+                    self.resting.insert(report.order_id);
+                }
+                BrokerEventKind::CancelRejected => {}
+                _ => {
+                    self.resting.remove(&report.order_id);
+                }
+            }
+            let delay_ns = self.profile.delay_ns(report.order_id, LatencyKind::Response);
+            self.responses.add(report.exchange_time_ns.max(0) + delay_ns, report);
+        }
+    }
+
+    fn response_arrives(&mut self) -> Result<(), SimulationError> {
+        let Some(report) = self.responses.pop() else { return Ok(()) };
+        let Some(track) = self.tracks.get(&report.order_id) else { return Ok(()) };
+        let answers_cancel = matches!(report.kind, BrokerEventKind::Canceled | BrokerEventKind::CancelRejected);
+        let fact = if answers_cancel { track.cancel_fact } else { track.place_fact };
+        if let Some(fact) = fact.and_then(|place| self.facts.get_mut(place))
+            && fact.response_time_ns == 0
+        {
+            fact.response_time_ns = self.now_ns;
+        }
+        let mut record = BrokerRecord::empty();
+        record.header.instrument_id = track.order.instrument_id;
+        record.event_kind = report.kind as u32;
+        record.reason_code = u32::from(report.reason.code());
+        record.order_id = report.order_id;
+        record.side = track.order.side;
+        record.price = report.price;
+        record.qty = report.qty;
+        record.remaining_qty = report.remaining_qty;
+        record.is_maker = u64::from(report.is_maker);
+        self.stamp(&mut record.header, SOURCE_EXCHANGE, report.exchange_time_ns);
+        record.broker_seq = record.header.source_seq;
+        self.sequence_record(&record)
+    }
+
+    fn record_arrives(&mut self) -> Result<(), SimulationError> {
+        let Some((_, offset)) = self.index.local.get(self.local_next) else { return Ok(()) };
+        self.record.clear();
+        if let Some((_, bytes)) = record_at(&self.tape, *offset) {
+            self.record.extend_from_slice(bytes);
+        }
+        self.local_next += 1;
+        self.sequence()
+    }
+
+    fn timer(&mut self) -> Result<(), SimulationError> {
+        let mut record = TimerRecord::empty();
+        record.timer_kind = 1;
+        record.argument = self.now_ns - self.last_input_ns;
+        self.stamp(&mut record.header, SOURCE_RUNTIME, self.now_ns);
+        self.counts.timers += 1;
+        self.sequence_record(&record)
+    }
+
+    /// Fills in the head of a record made here.
+    fn stamp(&self, header: &mut RecordHeader, source_id: u16, exchange_time_ns: i64) {
+        header.source_id = source_id;
+        header.source_seq = self.counts.inputs + 1;
+        header.exchange_time_ns = exchange_time_ns;
+        header.receive_time_ns = self.now_ns;
+        header.trading_day = self.head.trading_day;
+    }
+
+    fn sequence_record<R: Record>(&mut self, record: &R) -> Result<(), SimulationError> {
+        self.record.clear();
+        self.record.extend_from_slice(record.as_bytes());
+        self.sequence()
+    }
+
+    /// Gives the record in the buffer its place in the input sequence and decides on it.
+    fn sequence(&mut self) -> Result<(), SimulationError> {
+        let Some(head) = self.record.get_mut(..size_of::<RecordHeader>()) else { return Ok(()) };
+        let mut header: RecordHeader = bytemuck::pod_read_unaligned(head);
+        self.counts.inputs += 1;
+        self.sequence_time_ns = self.now_ns.max(self.sequence_time_ns + 1);
+        self.last_input_ns = self.now_ns;
+        header.input_seq = self.counts.inputs;
+        header.sequence_time_ns = self.sequence_time_ns;
+        head.copy_from_slice(bytemuck::bytes_of(&header));
+        self.sink.input(&header, &self.record)?;
+        self.decisions.clear();
+        self.decide.on_record(&header, &self.record, &mut self.decisions);
+        if self.decisions.is_empty() {
+            return Ok(());
+        }
+        self.counts.decisions += self.decisions.len() as u64;
+        self.sink.decisions(&self.decisions)?;
+        let decisions = std::mem::take(&mut self.decisions);
+        for decision in decisions.iter().filter(|decision| decision.verdict == APPROVED) {
+            self.dispatch(decision)?;
+        }
+        self.decisions = decisions;
+        Ok(())
+    }
+
+    /// Sends one approved decision on its way.
+    fn dispatch(&mut self, decision: &DecisionRecord) -> Result<(), SimulationError> {
+        if self.stretch == Stretch::Closing {
+            if self.closing_requests >= CLOSING_REQUESTS_MAX {
+                self.counts.undispatched += 1;
+                return Ok(());
+            }
+            self.closing_requests += 1;
+        }
+        let unknown = |field, value| SimulationError::Decision { decision_seq: decision.decision_seq, field, value };
+        let kind = match decision.action {
+            action if action == ActionKind::Place as u32 => LatencyKind::Place,
+            action if action == ActionKind::Cancel as u32 => LatencyKind::Cancel,
+            action => return Err(unknown("action", action)),
+        };
+        let life = match OrderLife::from_code(decision.time_in_force) {
+            Some(life) => life,
+            None if kind == LatencyKind::Cancel => OrderLife::RestOfDay,
+            None => return Err(unknown("time_in_force", decision.time_in_force)),
+        };
+        let order_id = decision.order_id;
+        let track = self.tracks.entry(order_id).or_insert(Track {
+            order: VenueOrder {
+                order_id,
+                instrument_id: decision.header.instrument_id,
+                side: decision.side,
+                price: decision.price,
+                qty: decision.qty,
+                life,
+            },
+            place_fact: None,
+            cancel_fact: None,
+        });
+        let decision_time_ns = self.sequence_time_ns;
+        let exchange_arrival_ns = decision_time_ns + self.profile.delay_ns(order_id, kind);
+        let fact = Some(self.facts.len());
+        if kind == LatencyKind::Cancel { track.cancel_fact = fact } else { track.place_fact = fact }
+        self.facts.push(OrderFact {
+            order_id,
+            request_kind: kind as u64,
+            decision_time_ns,
+            exchange_arrival_ns,
+            response_time_ns: 0,
+        });
+        if kind == LatencyKind::Place && decision.ttl_ns > 0 && self.profile.pipeline_ns > decision.ttl_ns {
+            // Our own pipeline was slower than the intent may wait: it never leaves.
+            let expired_ns = decision_time_ns + self.profile.pipeline_ns;
+            let order = track.order;
+            let report = VenueReport::refused(&order, BrokerEventKind::Rejected, expired_ns, ReasonCode::IntentExpired);
+            self.responses.add(expired_ns, report);
+            return Ok(());
+        }
+        self.counts.requests += 1;
+        self.requests.add(exchange_arrival_ns, Request { kind, order_id });
+        Ok(())
+    }
+
+    /// Cancels what rests, in id order; from now on every request is refused.
+    fn close_venue(&mut self) -> Result<(), SimulationError> {
+        self.stretch = Stretch::Closing;
+        let now_ns = self.now_ns;
+        self.venue.advance(now_ns, &mut self.reports)?;
+        self.schedule_responses();
+        for order_id in std::mem::take(&mut self.resting) {
+            if let Some(order) = self.tracks.get(&order_id).map(|track| track.order) {
+                self.venue.cancel(&order, now_ns, &mut self.reports)?;
+            }
+        }
+        self.schedule_responses();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
