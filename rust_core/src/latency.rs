@@ -97,8 +97,8 @@ impl LatencyProfile {
     /// # Errors
     /// [`LatencyError`] when the text is no profile or a point is not allowed.
     pub fn from_json(text: &str) -> Result<Self, LatencyError> {
-        let profile: Self =
-            serde_json::from_str(text).map_err(|error| LatencyError::Malformed(error.to_string()))?;
+        let profile: Self = serde_json::from_str(text)
+            .map_err(|error| LatencyError::Malformed(error.to_string()))?;
         profile.check()?;
         Ok(profile)
     }
@@ -119,30 +119,49 @@ impl LatencyProfile {
 
     fn check(&self) -> Result<(), LatencyError> {
         let refuse = |field, value: String, allowed| {
-            Err(LatencyError::OutOfRange { profile_id: self.profile_id.clone(), field, value, allowed })
+            Err(LatencyError::OutOfRange {
+                profile_id: self.profile_id.clone(),
+                field,
+                value,
+                allowed,
+            })
         };
         if !(0..=DELAY_NS_MAX).contains(&self.pipeline_ns) {
-            return refuse("pipeline_ns", self.pipeline_ns.to_string(), "0 to one minute");
+            return refuse(
+                "pipeline_ns",
+                self.pipeline_ns.to_string(),
+                "0 to one minute",
+            );
         }
         if let Some(corner) = self.corner.filter(|corner| !(0.0..=1.0).contains(corner)) {
             return refuse("corner", corner.to_string(), "0 to 1");
         }
-        for (field, points) in
-            [("place", &self.place), ("cancel", &self.cancel), ("response", &self.response)]
-        {
+        for (field, points) in [
+            ("place", &self.place),
+            ("cancel", &self.cancel),
+            ("response", &self.response),
+        ] {
             if points.is_empty() {
                 return refuse(field, "empty".to_owned(), "at least one point");
             }
             for point in points {
                 if !(0.0..=1.0).contains(&point.0) || !(0..=DELAY_NS_MAX).contains(&point.1) {
-                    return refuse(field, format!("{point:?}"), "quantile 0 to 1, delay 0 to one minute");
+                    return refuse(
+                        field,
+                        format!("{point:?}"),
+                        "quantile 0 to 1, delay 0 to one minute",
+                    );
                 }
             }
             for pair in points.windows(2) {
                 if let [low, high] = pair
                     && (low.0 >= high.0 || low.1 > high.1)
                 {
-                    return refuse(field, format!("{pair:?}"), "growing quantiles, delays that do not fall");
+                    return refuse(
+                        field,
+                        format!("{pair:?}"),
+                        "growing quantiles, delays that do not fall",
+                    );
                 }
             }
         }
@@ -152,7 +171,9 @@ impl LatencyProfile {
     /// Delay of one request or response, ns; requests include the pipeline.
     #[must_use]
     pub fn delay_ns(&self, order_id: u64, kind: LatencyKind) -> i64 {
-        let quantile = self.corner.unwrap_or_else(|| draw(self.seed, order_id, kind));
+        let quantile = self
+            .corner
+            .unwrap_or_else(|| draw(self.seed, order_id, kind));
         match kind {
             LatencyKind::Place => self.pipeline_ns + at_quantile(&self.place, quantile),
             LatencyKind::Cancel => self.pipeline_ns + at_quantile(&self.cancel, quantile),
@@ -186,7 +207,10 @@ fn at_quantile(points: &[(f64, i64)], quantile: f64) -> i64 {
         return upper.1;
     };
     let share = (quantile - lower.0) / (upper.0 - lower.0);
-    #[allow(clippy::cast_possible_truncation, reason = "between two delays of at most a minute")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "between two delays of at most a minute"
+    )]
     let step = ((upper.1 - lower.1) as f64 * share).round() as i64;
     lower.1 + step
 }
@@ -209,7 +233,10 @@ mod tests {
 
     #[test]
     fn a_corner_gives_every_order_the_measured_quantile() {
-        let profile = LatencyProfile { corner: Some(0.95), ..live() };
+        let profile = LatencyProfile {
+            corner: Some(0.95),
+            ..live()
+        };
         for order_id in [1, 2, u64::MAX] {
             assert_eq!(profile.delay_ns(order_id, LatencyKind::Place), 394_750_000);
             assert_eq!(profile.delay_ns(order_id, LatencyKind::Cancel), 117_650_000);
@@ -229,27 +256,40 @@ mod tests {
     #[test]
     fn draws_reproduce_the_stated_quantiles_and_differ_by_kind() {
         let profile = live();
-        let mut delays: Vec<i64> =
-            (0..20_000).map(|id| profile.delay_ns(id, LatencyKind::Place)).collect();
+        let mut delays: Vec<i64> = (0..20_000)
+            .map(|id| profile.delay_ns(id, LatencyKind::Place))
+            .collect();
         delays.sort_unstable();
         // Standard error of a 95 % quantile's rank over 20,000 draws is 0.15 %: a band of 4.
         let share = delays.iter().filter(|delay| **delay <= 394_750_000).count() as f64 / 20_000.0;
-        assert!((share - 0.95).abs() < 0.006, "share below the 95 % point was {share}");
+        assert!(
+            (share - 0.95).abs() < 0.006,
+            "share below the 95 % point was {share}"
+        );
         let same = (0..1_000)
             .filter(|id| draw(7, *id, LatencyKind::Place) == draw(7, *id, LatencyKind::Cancel))
             .count();
         assert_eq!(same, 0);
-        assert_ne!(draw(7, 1, LatencyKind::Place), draw(8, 1, LatencyKind::Place));
+        assert_ne!(
+            draw(7, 1, LatencyKind::Place),
+            draw(8, 1, LatencyKind::Place)
+        );
     }
 
     #[test]
     fn a_profile_with_falling_delays_or_an_unknown_field_is_refused() {
         let mut profile = live();
         profile.place = vec![(0.5, 2), (0.9, 1)];
-        assert!(matches!(profile.check(), Err(LatencyError::OutOfRange { field: "place", .. })));
+        assert!(matches!(
+            profile.check(),
+            Err(LatencyError::OutOfRange { field: "place", .. })
+        ));
         let mut text = serde_json::to_value(live()).unwrap_or_default();
         assert!(LatencyProfile::from_json(&text.to_string()).is_ok());
         text["modify"] = 1.into();
-        assert!(matches!(LatencyProfile::from_json(&text.to_string()), Err(LatencyError::Malformed(_))));
+        assert!(matches!(
+            LatencyProfile::from_json(&text.to_string()),
+            Err(LatencyError::Malformed(_))
+        ));
     }
 }

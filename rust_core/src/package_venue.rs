@@ -16,7 +16,9 @@
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 
-use crate::exchange::{Venue, VenueError, VenueInstrument, VenueOrder, VenueReport, check_order, float};
+use crate::exchange::{
+    Venue, VenueError, VenueInstrument, VenueOrder, VenueReport, check_order, float,
+};
 use crate::reason::ReasonCode;
 use crate::record::{BrokerEventKind, RecordHeader};
 
@@ -144,7 +146,11 @@ impl PackageVenue {
             ("close", at.close),
         ];
         if let Some((function, _)) = words.iter().find(|word| word.1 == 0) {
-            return Err(VenueError::Package { function, result: 0, time_ns: 0 });
+            return Err(VenueError::Package {
+                function,
+                result: 0,
+                time_ns: 0,
+            });
         }
         // SAFETY: the addresses are those of the named functions of hftbacktest 2.4.4 (invariant
         // 1) and are not null (checked above); the types are the package's own declarations in its
@@ -179,8 +185,21 @@ impl PackageVenue {
         self.parts.handle as *mut c_void
     }
 
-    fn expect_zero(&self, function: &'static str, result: i64, time_ns: i64) -> Result<(), VenueError> {
-        if result == 0 { Ok(()) } else { Err(VenueError::Package { function, result, time_ns }) }
+    fn expect_zero(
+        &self,
+        function: &'static str,
+        result: i64,
+        time_ns: i64,
+    ) -> Result<(), VenueError> {
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(VenueError::Package {
+                function,
+                result,
+                time_ns,
+            })
+        }
     }
 
     fn elapse_by(&mut self, duration_ns: i64, time_ns: i64) -> Result<(), VenueError> {
@@ -205,7 +224,11 @@ impl PackageVenue {
         };
         // Going back, or beyond the end mark, would read as an end of data.
         if now_ns < current_ns || now_ns >= self.parts.end_time_ns {
-            return Err(VenueError::Package { function: "elapse", result: now_ns - current_ns, time_ns: now_ns });
+            return Err(VenueError::Package {
+                function: "elapse",
+                result: now_ns - current_ns,
+                time_ns: now_ns,
+            });
         }
         if now_ns > current_ns {
             self.elapse_by(now_ns - current_ns, now_ns)?;
@@ -218,20 +241,30 @@ impl PackageVenue {
         // SAFETY: the handle is open; the asset exists. The returned map lives in the handle.
         let pointer = unsafe { (self.orders_get)((self.orders)(self.pointer(), ASSET), order_id) };
         if pointer.is_null() {
-            return Err(VenueError::Package { function: "orders_get", result: 0, time_ns });
+            return Err(VenueError::Package {
+                function: "orders_get",
+                result: 0,
+                time_ns,
+            });
         }
         // SAFETY: not null, so it points at an order in the handle's map, which nothing changes
         // before this read is done; layout and size were compared with the package's dtype
         // (invariant 1). Every bit pattern is a valid `PackageOrder`.
         let order = unsafe { std::ptr::read_unaligned(pointer.cast::<PackageOrder>()) };
         if order.order_id != order_id {
-            return Err(VenueError::Package { function: "orders_get", result: order_id.cast_signed(), time_ns });
+            return Err(VenueError::Package {
+                function: "orders_get",
+                result: order_id.cast_signed(),
+                time_ns,
+            });
         }
         Ok(order)
     }
 
     fn fill(&self, order: &VenueOrder, seen: &PackageOrder) -> VenueReport {
-        let price = seen.exec_price_tick.saturating_mul(self.parts.instrument.tick_size);
+        let price = seen
+            .exec_price_tick
+            .saturating_mul(self.parts.instrument.tick_size);
         VenueReport::fill(order, price, seen.exch_timestamp, seen.maker != 0)
     }
 
@@ -293,12 +326,24 @@ impl Venue for PackageVenue {
         self.poll(now_ns, reports)
     }
 
-    fn place(&mut self, order: &VenueOrder, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError> {
+    fn place(
+        &mut self,
+        order: &VenueOrder,
+        now_ns: i64,
+        reports: &mut Vec<VenueReport>,
+    ) -> Result<(), VenueError> {
         if order.instrument_id != self.parts.instrument.instrument_id {
-            return Err(VenueError::UnknownInstrument { instrument_id: order.instrument_id });
+            return Err(VenueError::UnknownInstrument {
+                instrument_id: order.instrument_id,
+            });
         }
         if let Err(reason) = check_order(order, self.parts.instrument.tick_size) {
-            reports.push(VenueReport::refused(order, BrokerEventKind::Rejected, now_ns, reason));
+            reports.push(VenueReport::refused(
+                order,
+                BrokerEventKind::Rejected,
+                now_ns,
+                reason,
+            ));
             return Ok(());
         }
         self.go_to(now_ns)?;
@@ -310,7 +355,18 @@ impl Venue for PackageVenue {
         let (px, qty) = (float(order.price), float(order.qty));
         let life = order.life.package_code() as u8;
         // SAFETY: as in `elapse_by`; the package checks all values itself.
-        let result = unsafe { submit(self.pointer(), ASSET, order.order_id, px, qty, life, LIMIT_ORDER, false) };
+        let result = unsafe {
+            submit(
+                self.pointer(),
+                ASSET,
+                order.order_id,
+                px,
+                qty,
+                life,
+                LIMIT_ORDER,
+                false,
+            )
+        };
         self.expect_zero(function, result, now_ns)?;
         // Request and response both take no time, so this lets them happen.
         self.elapse_by(0, now_ns)?;
@@ -322,14 +378,28 @@ impl Venue for PackageVenue {
             }
             STATUS_FILLED => self.fill(order, &seen),
             STATUS_EXPIRED => VenueReport::of(order, BrokerEventKind::Expired, seen.exch_timestamp),
-            _ => VenueReport::refused(order, BrokerEventKind::Rejected, now_ns, ReasonCode::BrokerRejected),
+            _ => VenueReport::refused(
+                order,
+                BrokerEventKind::Rejected,
+                now_ns,
+                ReasonCode::BrokerRejected,
+            ),
         });
         Ok(())
     }
 
-    fn cancel(&mut self, order: &VenueOrder, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError> {
-        let refused =
-            VenueReport::refused(order, BrokerEventKind::CancelRejected, now_ns, ReasonCode::OrderStateInvalid);
+    fn cancel(
+        &mut self,
+        order: &VenueOrder,
+        now_ns: i64,
+        reports: &mut Vec<VenueReport>,
+    ) -> Result<(), VenueError> {
+        let refused = VenueReport::refused(
+            order,
+            BrokerEventKind::CancelRejected,
+            now_ns,
+            ReasonCode::OrderStateInvalid,
+        );
         if !self.resting.contains_key(&order.order_id) {
             reports.push(refused);
             return Ok(());
@@ -342,7 +412,9 @@ impl Venue for PackageVenue {
         let seen = self.read(order.order_id, now_ns)?;
         self.resting.remove(&order.order_id);
         reports.push(match seen.status {
-            STATUS_CANCELED => VenueReport::of(order, BrokerEventKind::Canceled, seen.exch_timestamp),
+            STATUS_CANCELED => {
+                VenueReport::of(order, BrokerEventKind::Canceled, seen.exch_timestamp)
+            }
             STATUS_FILLED => self.fill(order, &seen),
             _ => refused,
         });

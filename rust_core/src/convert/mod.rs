@@ -19,8 +19,11 @@ use std::collections::BTreeMap;
 use bytemuck::{Pod, Zeroable};
 
 use crate::exchange::float;
+use crate::latency::DELAY_NS_MAX;
 use crate::reason::ReasonCode;
-use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, RecordType, Tape, TapeError, TradeRecord, flags};
+use crate::record::{
+    BookRecord, LEVEL_COUNT, Record, RecordHeader, RecordType, Tape, TapeError, TradeRecord, flags,
+};
 
 /// One row of the hftbacktest package, 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
@@ -62,6 +65,9 @@ pub mod event {
     pub const SELL: u64 = 1 << 28;
 }
 
+/// Latest time a tape may hold: requests and responses that follow it must still fit the clock.
+pub const TIME_NS_MAX: i64 = i64::MAX - 8 * DELAY_NS_MAX;
+
 /// Why a tape cannot be converted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
@@ -69,7 +75,9 @@ pub enum ConvertError {
     #[error(transparent)]
     Tape(#[from] TapeError),
     /// A record that is not market data.
-    #[error("market tape holds a record of type {record_type} at row {row}; only books and trades belong there")]
+    #[error(
+        "market tape holds a record of type {record_type} at row {row}; only books and trades belong there"
+    )]
     NotMarketData {
         /// Its type code.
         record_type: u8,
@@ -77,7 +85,9 @@ pub enum ConvertError {
         row: usize,
     },
     /// Receive time goes back.
-    #[error("market tape is not in receive order: row {row} is at {time_ns}, the one before at {previous_ns}")]
+    #[error(
+        "market tape is not in receive order: row {row} is at {time_ns}, the one before at {previous_ns}"
+    )]
     OutOfOrder {
         /// Place in the tape.
         row: usize,
@@ -85,6 +95,17 @@ pub enum ConvertError {
         time_ns: i64,
         /// The receive time before.
         previous_ns: i64,
+    },
+    /// Nothing in it.
+    #[error("market tape is empty")]
+    Empty,
+    /// A time so late that nothing could follow it.
+    #[error("market tape: row {row} is at time {time_ns}, at most {max} is allowed", max = TIME_NS_MAX)]
+    TimeOutOfRange {
+        /// Place in the tape.
+        row: usize,
+        /// Its time.
+        time_ns: i64,
     },
     /// Sizes that are no sizes.
     #[error("{field} of instrument {instrument_id} was {value}, must be above 0")]
@@ -103,50 +124,100 @@ impl ConvertError {
     #[must_use]
     pub fn code(&self) -> ReasonCode {
         match self {
-            Self::Tape(_) | Self::NotMarketData { .. } => ReasonCode::SchemaMismatch,
+            Self::Tape(_) | Self::NotMarketData { .. } | Self::Empty => ReasonCode::SchemaMismatch,
+            Self::TimeOutOfRange { .. } => ReasonCode::ValueOutOfRange,
             Self::OutOfOrder { .. } => ReasonCode::OutOfOrderRow,
             Self::SizeNotPositive { .. } => ReasonCode::SettingsInvalid,
         }
     }
 }
 
-/// A market tape with its two orders: as received (the tape's own) and as it happened.
+/// A market tape with its two orders: as received (its own) and as it happened.
 #[derive(Debug)]
-pub struct TapeIndex {
-    /// `(receive_time_ns, byte offset)` in tape order.
-    pub local: Vec<(i64, usize)>,
-    /// `(exchange_time_ns, byte offset)` in exchange order.
-    pub exchange: Vec<(i64, usize)>,
+pub struct MarketTape {
+    bytes: Vec<u8>,
+    local: Vec<(i64, usize)>,
+    exchange: Vec<(i64, usize)>,
 }
 
-impl TapeIndex {
-    /// Indexes a market tape.
+impl MarketTape {
+    /// Checks and indexes a tape.
     ///
     /// # Errors
-    /// [`ConvertError`] when it holds anything but books and trades in receive order.
-    pub fn new(tape: &[u8]) -> Result<Self, ConvertError> {
+    /// [`ConvertError`] when it is empty or holds anything but books and trades in receive order.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, ConvertError> {
         let mut local: Vec<(i64, usize)> = Vec::new();
         let mut keyed: Vec<(i64, u8, usize)> = Vec::new();
         let mut offset = 0;
-        for (row, item) in Tape::new(tape).enumerate() {
-            let (header, bytes) = item?;
+        for (row, item) in Tape::new(&bytes).enumerate() {
+            let (header, record) = item?;
             let rank = match RecordType::from_code(header.record_type) {
                 Some(RecordType::Trade) => 0,
                 Some(RecordType::Book) => 1,
-                _ => return Err(ConvertError::NotMarketData { record_type: header.record_type, row }),
+                _ => {
+                    return Err(ConvertError::NotMarketData {
+                        record_type: header.record_type,
+                        row,
+                    });
+                }
             };
             let time_ns = header.receive_time_ns;
-            let previous_ns = local.last().map_or(i64::MIN, |last| last.0);
+            let previous_ns = local.last().map_or(0, |last| last.0);
             if time_ns < previous_ns {
-                return Err(ConvertError::OutOfOrder { row, time_ns, previous_ns });
+                return Err(ConvertError::OutOfOrder {
+                    row,
+                    time_ns,
+                    previous_ns,
+                });
+            }
+            let latest_ns = time_ns.max(header.exchange_time_ns);
+            if latest_ns > TIME_NS_MAX {
+                return Err(ConvertError::TimeOutOfRange {
+                    row,
+                    time_ns: latest_ns,
+                });
             }
             local.push((time_ns, offset));
             keyed.push((header.exchange_time_ns, rank, offset));
-            offset += bytes.len();
+            offset += record.len();
+        }
+        if local.is_empty() {
+            return Err(ConvertError::Empty);
         }
         keyed.sort_unstable();
-        let exchange = keyed.into_iter().map(|(time_ns, _, at)| (time_ns, at)).collect();
-        Ok(Self { local, exchange })
+        let exchange = keyed
+            .into_iter()
+            .map(|(time_ns, _, at)| (time_ns, at))
+            .collect();
+        Ok(Self {
+            bytes,
+            local,
+            exchange,
+        })
+    }
+
+    /// `(receive_time_ns, byte offset)` in receive order.
+    #[must_use]
+    pub fn local(&self) -> &[(i64, usize)] {
+        &self.local
+    }
+
+    /// `(exchange_time_ns, byte offset)` in exchange order.
+    #[must_use]
+    pub fn exchange(&self) -> &[(i64, usize)] {
+        &self.exchange
+    }
+
+    /// The record at one of these offsets.
+    #[must_use]
+    pub fn record(&self, offset: usize) -> Option<(RecordHeader, &[u8])> {
+        Tape::new(self.bytes.get(offset..)?).next()?.ok()
+    }
+
+    /// Receive time of the first record.
+    #[must_use]
+    pub fn first_receive_ns(&self) -> i64 {
+        self.local.first().map_or(0, |row| row.0)
     }
 }
 
@@ -228,7 +299,12 @@ struct Shown {
 
 impl Shown {
     /// `None` when a price is off the grid or the levels are not in order.
-    fn new(prices: &[i64; LEVEL_COUNT], quantities: &[i64; LEVEL_COUNT], tick_size: i64, sign: i64) -> Option<Self> {
+    fn new(
+        prices: &[i64; LEVEL_COUNT],
+        quantities: &[i64; LEVEL_COUNT],
+        tick_size: i64,
+        sign: i64,
+    ) -> Option<Self> {
         let mut shown = Self::default();
         for (price, qty) in prices.iter().zip(quantities) {
             if *price <= 0 || *qty <= 0 {
@@ -282,7 +358,11 @@ impl Converter {
     pub fn new(instrument_id: u32, tick_size: i64, lot_size: i64) -> Result<Self, ConvertError> {
         for (field, value) in [("tick_size", tick_size), ("lot_size", lot_size)] {
             if value <= 0 {
-                return Err(ConvertError::SizeNotPositive { field, instrument_id, value });
+                return Err(ConvertError::SizeNotPositive {
+                    field,
+                    instrument_id,
+                    value,
+                });
             }
         }
         Ok(Self {
@@ -346,19 +426,39 @@ impl Converter {
         let tick = self.tick_size;
         // Deletes of both sides come first, so no new level ever meets a stale opposite one.
         for key in self.bids.deletes(bids.as_slice()) {
-            rows.push(row(header, event::DEPTH | event::BUY, float(key * tick), 0.0));
+            rows.push(row(
+                header,
+                event::DEPTH | event::BUY,
+                float(key * tick),
+                0.0,
+            ));
         }
         for key in self.asks.deletes(asks.as_slice()) {
-            rows.push(row(header, event::DEPTH | event::SELL, float(-key * tick), 0.0));
+            rows.push(row(
+                header,
+                event::DEPTH | event::SELL,
+                float(-key * tick),
+                0.0,
+            ));
         }
         for (key, qty) in bids.as_slice() {
             if self.bids.publish(*key, *qty) {
-                rows.push(row(header, event::DEPTH | event::BUY, float(key * tick), float(*qty)));
+                rows.push(row(
+                    header,
+                    event::DEPTH | event::BUY,
+                    float(key * tick),
+                    float(*qty),
+                ));
             }
         }
         for (key, qty) in asks.as_slice() {
             if self.asks.publish(*key, *qty) {
-                rows.push(row(header, event::DEPTH | event::SELL, float(-key * tick), float(*qty)));
+                rows.push(row(
+                    header,
+                    event::DEPTH | event::SELL,
+                    float(-key * tick),
+                    float(*qty),
+                ));
             }
         }
     }
@@ -383,7 +483,12 @@ impl Converter {
             },
         };
         self.counts.trades += 1;
-        rows.push(row(&trade.header, event::TRADE | side, float(trade.price), float(trade.qty)));
+        rows.push(row(
+            &trade.header,
+            event::TRADE | side,
+            float(trade.price),
+            float(trade.qty),
+        ));
     }
 
     /// Nearer to the ask is a buyer, nearer to the bid a seller (Lee and Ready 1991, without the
@@ -414,28 +519,21 @@ fn row(header: &RecordHeader, kind: u64, px: f64, qty: f64) -> EventRow {
 /// Rows of one instrument's session, in exchange order.
 ///
 /// # Errors
-/// [`ConvertError`] when the tape is no market tape.
+/// [`ConvertError::SizeNotPositive`] when tick or lot is not above 0.
 pub fn convert_tape(
-    tape: &[u8],
+    tape: &MarketTape,
     instrument_id: u32,
     tick_size: i64,
     lot_size: i64,
 ) -> Result<(Vec<EventRow>, ConvertCounts), ConvertError> {
-    let index = TapeIndex::new(tape)?;
     let mut converter = Converter::new(instrument_id, tick_size, lot_size)?;
-    let mut rows = Vec::with_capacity(index.exchange.len() * 2);
-    for (_, offset) in index.exchange {
-        if let Some((header, bytes)) = record_at(tape, offset) {
+    let mut rows = Vec::with_capacity(tape.exchange.len() * 2);
+    for (_, offset) in &tape.exchange {
+        if let Some((header, bytes)) = tape.record(*offset) {
             converter.push(&header, bytes, &mut rows);
         }
     }
     Ok((rows, converter.counts))
-}
-
-/// The record that starts at `offset` of an indexed tape.
-#[must_use]
-pub fn record_at(tape: &[u8], offset: usize) -> Option<(RecordHeader, &[u8])> {
-    Tape::new(tape.get(offset..)?).next()?.ok()
 }
 
 #[cfg(test)]

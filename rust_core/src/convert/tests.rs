@@ -61,11 +61,21 @@ impl Replica {
                 self.bids.clear();
                 self.asks.clear();
             } else if row.ev & 0xff == event::DEPTH {
-                let side = if row.ev & event::BUY != 0 { &mut self.bids } else { &mut self.asks };
-                #[allow(clippy::cast_possible_truncation, reason = "test prices are small integers")]
+                let side = if row.ev & event::BUY != 0 {
+                    &mut self.bids
+                } else {
+                    &mut self.asks
+                };
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    reason = "test prices are small integers"
+                )]
                 let price = row.px as i64;
                 if row.qty == 0.0 {
-                    assert!(side.remove(&price).is_some(), "deleted what was not published: {price}");
+                    assert!(
+                        side.remove(&price).is_some(),
+                        "deleted what was not published: {price}"
+                    );
                 } else {
                     side.insert(price, row.qty);
                 }
@@ -77,17 +87,28 @@ impl Replica {
 /// Invariants 1 to 3 of one side; `better(a, b)` says that price a is better than b.
 fn check_side(published: &BTreeMap<i64, f64>, shown: &[(i64, i64)], better: fn(i64, i64) -> bool) {
     for (price, qty) in shown {
-        assert_eq!(published.get(price), Some(&(*qty as f64)), "invariant 1 at {price}");
+        assert_eq!(
+            published.get(price),
+            Some(&(*qty as f64)),
+            "invariant 1 at {price}"
+        );
     }
     let (Some(best), Some(worst)) = (shown.first(), shown.last()) else {
         assert!(published.is_empty(), "invariant 3: the side is empty");
         return;
     };
     for price in published.keys() {
-        assert!(!better(*price, best.0), "invariant 2: {price} is better than {}", best.0);
+        assert!(
+            !better(*price, best.0),
+            "invariant 2: {price} is better than {}",
+            best.0
+        );
         let inside = !better(worst.0, *price) || shown.len() < LEVEL_COUNT;
         if inside {
-            assert!(shown.iter().any(|level| level.0 == *price), "invariant 3 at {price}");
+            assert!(
+                shown.iter().any(|level| level.0 == *price),
+                "invariant 3 at {price}"
+            );
         }
     }
 }
@@ -95,12 +116,30 @@ fn check_side(published: &BTreeMap<i64, f64>, shown: &[(i64, i64)], better: fn(i
 #[test]
 fn a_level_that_scrolls_out_of_the_window_stays_as_last_seen() {
     let mut converter = converter();
-    let first = book(1, &[(100, 1), (99, 2), (98, 3), (97, 4), (96, 5)], &[(101, 1), (102, 1), (103, 1), (104, 1), (105, 1)]);
+    let first = book(
+        1,
+        &[(100, 1), (99, 2), (98, 3), (97, 4), (96, 5)],
+        &[(101, 1), (102, 1), (103, 1), (104, 1), (105, 1)],
+    );
     assert_eq!(push(&mut converter, &first).len(), 1 + 10);
-    let up = book(2, &[(101, 7), (100, 1), (99, 2), (98, 3), (97, 4)], &[(102, 1), (103, 1), (104, 1), (105, 1), (106, 1)]);
+    let up = book(
+        2,
+        &[(101, 7), (100, 1), (99, 2), (98, 3), (97, 4)],
+        &[(102, 1), (103, 1), (104, 1), (105, 1), (106, 1)],
+    );
     let rows = push(&mut converter, &up);
-    let seen: Vec<(u64, f64, f64)> = rows.iter().map(|row| (row.ev & (event::BUY | event::SELL), row.px, row.qty)).collect();
-    assert_eq!(seen, [(event::SELL, 101.0, 0.0), (event::BUY, 101.0, 7.0), (event::SELL, 106.0, 1.0)]);
+    let seen: Vec<(u64, f64, f64)> = rows
+        .iter()
+        .map(|row| (row.ev & (event::BUY | event::SELL), row.px, row.qty))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (event::SELL, 101.0, 0.0),
+            (event::BUY, 101.0, 7.0),
+            (event::SELL, 106.0, 1.0)
+        ]
+    );
 }
 
 #[test]
@@ -114,7 +153,14 @@ fn an_unchanged_snapshot_gives_no_row() {
 #[test]
 fn a_side_with_fewer_than_five_levels_ends_at_its_last_one() {
     let mut converter = converter();
-    push(&mut converter, &book(1, &[(100, 1), (99, 2), (98, 3), (97, 4), (96, 5)], &[(101, 1)]));
+    push(
+        &mut converter,
+        &book(
+            1,
+            &[(100, 1), (99, 2), (98, 3), (97, 4), (96, 5)],
+            &[(101, 1)],
+        ),
+    );
     let rows = push(&mut converter, &book(2, &[(100, 1), (99, 2)], &[]));
     let deleted: Vec<f64> = rows.iter().map(|row| row.px).collect();
     assert_eq!(deleted, [96.0, 97.0, 98.0, 101.0]);
@@ -134,30 +180,59 @@ fn crossed_simulated_and_off_grid_records_give_no_row_and_are_counted() {
     assert!(push(&mut converter, &off).is_empty());
     assert!(push(&mut converter, &book(5, &[(99, 1), (100, 1)], &[(101, 1)])).is_empty());
     let counts = converter.counts();
-    assert_eq!((counts.crossed, counts.not_tradable, counts.malformed, counts.snapshots), (1, 1, 2, 1));
+    assert_eq!(
+        (
+            counts.crossed,
+            counts.not_tradable,
+            counts.malformed,
+            counts.snapshots
+        ),
+        (1, 1, 2, 1)
+    );
 }
 
 #[test]
 fn a_trade_without_a_side_is_classified_by_the_quote_or_left_out() {
     let mut converter = converter();
-    assert_eq!(push(&mut converter, &trade(1, 100, 0)).len(), 1, "only the clear of the session start");
+    assert_eq!(
+        push(&mut converter, &trade(1, 100, 0)).len(),
+        1,
+        "only the clear of the session start"
+    );
     push(&mut converter, &book(2, &[(100, 1)], &[(102, 1)]));
     let side = |rows: &[EventRow]| rows.first().map(|row| row.ev & (event::BUY | event::SELL));
-    assert_eq!(side(&push(&mut converter, &trade(3, 102, 0))), Some(event::BUY));
-    assert_eq!(side(&push(&mut converter, &trade(4, 100, 0))), Some(event::SELL));
+    assert_eq!(
+        side(&push(&mut converter, &trade(3, 102, 0))),
+        Some(event::BUY)
+    );
+    assert_eq!(
+        side(&push(&mut converter, &trade(4, 100, 0))),
+        Some(event::SELL)
+    );
     assert_eq!(side(&push(&mut converter, &trade(5, 101, 0))), None);
-    assert_eq!(side(&push(&mut converter, &trade(6, 101, -1))), Some(event::SELL));
+    assert_eq!(
+        side(&push(&mut converter, &trade(6, 101, -1))),
+        Some(event::SELL)
+    );
     let counts = converter.counts();
-    assert_eq!((counts.classified, counts.unclassified, counts.trades), (2, 2, 3));
+    assert_eq!(
+        (counts.classified, counts.unclassified, counts.trades),
+        (2, 2, 3)
+    );
 }
 
 #[test]
 fn trades_come_before_books_of_the_same_exchange_time() {
     let mut tape = book(10, &[(100, 1)], &[(101, 1)]).as_bytes().to_vec();
     tape.extend_from_slice(trade(10, 101, 1).as_bytes());
-    let (rows, counts) = convert_tape(&tape, 1, TICK, SCALE).unwrap_or_else(|error| unreachable!("{error}"));
+    let tape = MarketTape::new(tape).unwrap_or_else(|error| unreachable!("{error}"));
+    let (rows, counts) =
+        convert_tape(&tape, 1, TICK, SCALE).unwrap_or_else(|error| unreachable!("{error}"));
     let kinds: Vec<u64> = rows.iter().map(|row| row.ev & 0xff).collect();
-    assert_eq!(kinds, [event::DEPTH_CLEAR, event::TRADE, event::DEPTH, event::DEPTH]);
+    assert_eq!(
+        kinds,
+        [event::DEPTH_CLEAR, event::TRADE, event::DEPTH, event::DEPTH]
+    );
     assert_eq!((counts.trades, counts.snapshots), (1, 1));
 }
 
@@ -165,13 +240,32 @@ fn trades_come_before_books_of_the_same_exchange_time() {
 fn a_tape_out_of_order_or_with_other_records_is_refused() {
     let mut tape = trade(10, 101, 1).as_bytes().to_vec();
     tape.extend_from_slice(trade(9, 101, 1).as_bytes());
-    assert!(matches!(TapeIndex::new(&tape), Err(ConvertError::OutOfOrder { row: 1, .. })));
+    assert!(matches!(
+        MarketTape::new(tape),
+        Err(ConvertError::OutOfOrder { row: 1, .. })
+    ));
     let timer = crate::record::TimerRecord::empty();
-    assert!(matches!(TapeIndex::new(timer.as_bytes()), Err(ConvertError::NotMarketData { record_type: 3, row: 0 })));
+    assert!(matches!(
+        MarketTape::new(timer.as_bytes().to_vec()),
+        Err(ConvertError::NotMarketData {
+            record_type: 3,
+            row: 0
+        })
+    ));
+    assert!(matches!(
+        MarketTape::new(Vec::new()),
+        Err(ConvertError::Empty)
+    ));
+    let late = trade(TIME_NS_MAX, 101, 1);
+    assert!(matches!(
+        MarketTape::new(late.as_bytes().to_vec()),
+        Err(ConvertError::TimeOutOfRange { row: 0, .. })
+    ));
 }
 
 fn side_strategy() -> impl Strategy<Value = Vec<(i64, i64)>> {
-    proptest::collection::btree_map(0_i64..12, 1_i64..9, 0..=LEVEL_COUNT).prop_map(|map| map.into_iter().collect())
+    proptest::collection::btree_map(0_i64..12, 1_i64..9, 0..=LEVEL_COUNT)
+        .prop_map(|map| map.into_iter().collect())
 }
 
 proptest! {

@@ -22,7 +22,9 @@ use hftbacktest::backtest::state::State;
 use hftbacktest::depth::HashMapMarketDepth;
 use hftbacktest::types::{Event, OrdType, Order, Side, Status};
 
-use super::{QueueModelKind, Venue, VenueError, VenueInstrument, VenueOrder, VenueReport, check_order, float};
+use super::{
+    QueueModelKind, Venue, VenueError, VenueInstrument, VenueOrder, VenueReport, check_order, float,
+};
 use crate::convert::{ConvertCounts, Converter, EventRow};
 use crate::reason::ReasonCode;
 use crate::record::{BrokerEventKind, RecordHeader};
@@ -46,8 +48,11 @@ pub struct CrateVenue {
 
 impl std::fmt::Debug for CrateVenue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let instruments: Vec<VenueInstrument> = self.books.iter().map(|book| book.instrument).collect();
-        f.debug_struct("CrateVenue").field("instruments", &instruments).finish_non_exhaustive()
+        let instruments: Vec<VenueInstrument> =
+            self.books.iter().map(|book| book.instrument).collect();
+        f.debug_struct("CrateVenue")
+            .field("instruments", &instruments)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,24 +66,44 @@ fn processor(
         instrument: &VenueInstrument,
         bus: ExchToLocal<ConstantLatency>,
     ) -> Box<dyn Processor> {
-        let depth = HashMapMarketDepth::new(float(instrument.tick_size), float(instrument.lot_size));
+        let depth =
+            HashMapMarketDepth::new(float(instrument.tick_size), float(instrument.lot_size));
         let free = TradingValueFeeModel::new(CommonFees::new(0.0, 0.0));
         let state = State::new(LinearAsset::new(1.0), free);
         Box::new(NoPartialFillExchange::new(depth, state, queue, bus))
     }
     match kind {
         QueueModelKind::RiskAdverse => boxed(RiskAdverseQueueModel::new(), instrument, bus),
-        QueueModelKind::PowerProb3 => boxed(ProbQueueModel::new(PowerProbQueueFunc3::new(3.0)), instrument, bus),
-        QueueModelKind::LogProb => boxed(ProbQueueModel::new(LogProbQueueFunc::new()), instrument, bus),
+        QueueModelKind::PowerProb3 => boxed(
+            ProbQueueModel::new(PowerProbQueueFunc3::new(3.0)),
+            instrument,
+            bus,
+        ),
+        QueueModelKind::LogProb => boxed(
+            ProbQueueModel::new(LogProbQueueFunc::new()),
+            instrument,
+            bus,
+        ),
     }
 }
 
 impl Matching {
     fn new(kind: QueueModelKind, instrument: VenueInstrument) -> Result<Self, VenueError> {
-        let converter = Converter::new(instrument.instrument_id, instrument.tick_size, instrument.lot_size)?;
+        let converter = Converter::new(
+            instrument.instrument_id,
+            instrument.tick_size,
+            instrument.lot_size,
+        )?;
         let (exchange_end, bus) = order_bus(ConstantLatency::new(0, 0));
         let processor = processor(kind, &instrument, exchange_end);
-        Ok(Self { instrument, converter, processor, bus, rows: Vec::new(), resting: BTreeMap::new() })
+        Ok(Self {
+            instrument,
+            converter,
+            processor,
+            bus,
+            rows: Vec::new(),
+            resting: BTreeMap::new(),
+        })
     }
 
     fn market(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), VenueError> {
@@ -95,7 +120,9 @@ impl Matching {
                 ival: row.ival,
                 fval: row.fval,
             };
-            self.processor.process(&event).map_err(|error| model("market data", 0, &error))?;
+            self.processor
+                .process(&event)
+                .map_err(|error| model("market data", 0, &error))?;
         }
         Ok(())
     }
@@ -103,8 +130,12 @@ impl Matching {
     /// Everything the exchange said since the last call.
     fn drain(&mut self, reports: &mut Vec<VenueReport>) {
         while let Some(time_ns) = self.bus.earliest_recv_order_timestamp() {
-            let Some(response) = self.bus.receive(time_ns) else { break };
-            let Some(order) = self.resting.get(&response.order_id).copied() else { continue };
+            let Some(response) = self.bus.receive(time_ns) else {
+                break;
+            };
+            let Some(order) = self.resting.get(&response.order_id).copied() else {
+                continue;
+            };
             let report = self.report(&order, &response);
             if report.kind != BrokerEventKind::Working {
                 self.resting.remove(&order.order_id);
@@ -118,17 +149,28 @@ impl Matching {
         match (response.req, response.status) {
             (_, Status::New) => VenueReport::of(order, BrokerEventKind::Working, time_ns),
             (_, Status::Filled) => {
-                let price = response.exec_price_tick.saturating_mul(self.instrument.tick_size);
+                let price = response
+                    .exec_price_tick
+                    .saturating_mul(self.instrument.tick_size);
                 VenueReport::fill(order, price, time_ns, response.maker)
             }
             (_, Status::Canceled) => VenueReport::of(order, BrokerEventKind::Canceled, time_ns),
             (_, Status::Expired) => VenueReport::of(order, BrokerEventKind::Expired, time_ns),
-            _ => VenueReport::refused(order, BrokerEventKind::Rejected, time_ns, ReasonCode::BrokerRejected),
+            _ => VenueReport::refused(
+                order,
+                BrokerEventKind::Rejected,
+                time_ns,
+                ReasonCode::BrokerRejected,
+            ),
         }
     }
 
     fn request(&mut self, order: &VenueOrder, req: Status, now_ns: i64) -> Result<(), VenueError> {
-        let side = if order.side > 0 { Side::Buy } else { Side::Sell };
+        let side = if order.side > 0 {
+            Side::Buy
+        } else {
+            Side::Sell
+        };
         let mut request = Order::new(
             order.order_id,
             order.price / self.instrument.tick_size,
@@ -142,7 +184,11 @@ impl Matching {
         request.local_timestamp = now_ns;
         // A constant latency of 0 is never negative, so the bus rejects nothing.
         self.bus.request(request, |_| {});
-        let action = if req == Status::New { "place" } else { "cancel" };
+        let action = if req == Status::New {
+            "place"
+        } else {
+            "cancel"
+        };
         self.processor
             .process_recv_order(now_ns, None)
             .map(drop)
@@ -150,8 +196,16 @@ impl Matching {
     }
 }
 
-fn model(action: &'static str, order_id: u64, error: &hftbacktest::backtest::BacktestError) -> VenueError {
-    VenueError::Model { action, order_id, detail: error.to_string() }
+fn model(
+    action: &'static str,
+    order_id: u64,
+    error: &hftbacktest::backtest::BacktestError,
+) -> VenueError {
+    VenueError::Model {
+        action,
+        order_id,
+        detail: error.to_string(),
+    }
 }
 
 impl CrateVenue {
@@ -160,7 +214,10 @@ impl CrateVenue {
     /// # Errors
     /// [`VenueError::Convert`] when a tick or lot is not above 0.
     pub fn new(kind: QueueModelKind, instruments: &[VenueInstrument]) -> Result<Self, VenueError> {
-        let books = instruments.iter().map(|one| Matching::new(kind, *one)).collect::<Result<_, _>>()?;
+        let books = instruments
+            .iter()
+            .map(|one| Matching::new(kind, *one))
+            .collect::<Result<_, _>>()?;
         Ok(Self { books })
     }
 
@@ -186,10 +243,20 @@ impl Venue for CrateVenue {
         Ok(())
     }
 
-    fn place(&mut self, order: &VenueOrder, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError> {
+    fn place(
+        &mut self,
+        order: &VenueOrder,
+        now_ns: i64,
+        reports: &mut Vec<VenueReport>,
+    ) -> Result<(), VenueError> {
         let book = self.book(order.instrument_id)?;
         if let Err(reason) = check_order(order, book.instrument.tick_size) {
-            reports.push(VenueReport::refused(order, BrokerEventKind::Rejected, now_ns, reason));
+            reports.push(VenueReport::refused(
+                order,
+                BrokerEventKind::Rejected,
+                now_ns,
+                reason,
+            ));
             return Ok(());
         }
         book.resting.insert(order.order_id, *order);
@@ -198,7 +265,12 @@ impl Venue for CrateVenue {
         Ok(())
     }
 
-    fn cancel(&mut self, order: &VenueOrder, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError> {
+    fn cancel(
+        &mut self,
+        order: &VenueOrder,
+        now_ns: i64,
+        reports: &mut Vec<VenueReport>,
+    ) -> Result<(), VenueError> {
         let book = self.book(order.instrument_id)?;
         if !book.resting.contains_key(&order.order_id) {
             reports.push(VenueReport::refused(
@@ -215,6 +287,10 @@ impl Venue for CrateVenue {
     }
 
     fn convert_counts(&self) -> ConvertCounts {
-        self.books.iter().fold(ConvertCounts::default(), |total, book| total.plus(&book.converter.counts()))
+        self.books
+            .iter()
+            .fold(ConvertCounts::default(), |total, book| {
+                total.plus(&book.converter.counts())
+            })
     }
 }

@@ -107,7 +107,11 @@ impl VenueReport {
     /// A report without a fill.
     #[must_use]
     pub fn of(order: &VenueOrder, kind: BrokerEventKind, exchange_time_ns: i64) -> Self {
-        let remaining_qty = if kind == BrokerEventKind::Working { order.qty } else { 0 };
+        let remaining_qty = if kind == BrokerEventKind::Working {
+            order.qty
+        } else {
+            0
+        };
         Self {
             kind,
             order_id: order.order_id,
@@ -122,14 +126,26 @@ impl VenueReport {
 
     /// A refusal with its reason.
     #[must_use]
-    pub fn refused(order: &VenueOrder, kind: BrokerEventKind, exchange_time_ns: i64, reason: ReasonCode) -> Self {
-        Self { reason, ..Self::of(order, kind, exchange_time_ns) }
+    pub fn refused(
+        order: &VenueOrder,
+        kind: BrokerEventKind,
+        exchange_time_ns: i64,
+        reason: ReasonCode,
+    ) -> Self {
+        Self {
+            reason,
+            ..Self::of(order, kind, exchange_time_ns)
+        }
     }
 
     /// A full fill.
     #[must_use]
     pub fn fill(order: &VenueOrder, price: i64, exchange_time_ns: i64, is_maker: bool) -> Self {
-        Self { price, is_maker, ..Self::of(order, BrokerEventKind::Fill, exchange_time_ns) }
+        Self {
+            price,
+            is_maker,
+            ..Self::of(order, BrokerEventKind::Fill, exchange_time_ns)
+        }
     }
 }
 
@@ -197,13 +213,23 @@ pub trait Venue {
     ///
     /// # Errors
     /// [`VenueError`] when the model fails; a refusal of the order is a report.
-    fn place(&mut self, order: &VenueOrder, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError>;
+    fn place(
+        &mut self,
+        order: &VenueOrder,
+        now_ns: i64,
+        reports: &mut Vec<VenueReport>,
+    ) -> Result<(), VenueError>;
 
     /// Cancels an order, by a cancel that arrives now.
     ///
     /// # Errors
     /// [`VenueError`] when the model fails; a refusal of the cancel is a report.
-    fn cancel(&mut self, order: &VenueOrder, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError>;
+    fn cancel(
+        &mut self,
+        order: &VenueOrder,
+        now_ns: i64,
+        reports: &mut Vec<VenueReport>,
+    ) -> Result<(), VenueError>;
 
     /// What the conversion of its market data left out.
     fn convert_counts(&self) -> ConvertCounts {

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde::Deserialize;
 
-use crate::convert::{ConvertCounts, convert_tape};
+use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
 use crate::engine::{Counters, Engine, EngineConfig};
 use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueInstrument};
 use crate::latency::{LatencyKind, LatencyProfile};
@@ -13,8 +13,8 @@ use crate::package_venue::{PackageAddresses, PackageParts, PackageVenue, package
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record, Tape};
 use crate::simulation::{
-    Contract, Decide, Finished, MemorySink, ORDER_FACT_FIELDS, OrderFact, RunCounts, Script, SessionHead, Simulation,
-    SimulationError,
+    Contract, Decide, Finished, MemorySink, ORDER_FACT_FIELDS, OrderFact, RunCounts, Script,
+    SessionHead, Simulation, SimulationError,
 };
 
 /// What the venue JSON may hold.
@@ -33,9 +33,19 @@ pub(super) struct VenueOptions {
 impl VenueOptions {
     pub(super) fn from_json(py: Python<'_>, text: &str) -> PyResult<Self> {
         serde_json::from_str(text).map_err(|error| {
-            refuse(py, ReasonCode::SettingsInvalid, &format!("venue options are malformed: {error}"))
+            refuse(
+                py,
+                ReasonCode::SettingsInvalid,
+                &format!("venue options are malformed: {error}"),
+            )
         })
     }
+}
+
+/// A tape from Python, checked and indexed.
+pub(super) fn market_tape(py: Python<'_>, bytes: Vec<u8>) -> PyResult<MarketTape> {
+    py.detach(move || MarketTape::new(bytes))
+        .map_err(|error| refuse(py, error.code(), &error.to_string()))
 }
 
 /// The platform's typed error, so that a caller sees one kind of exception.
@@ -103,7 +113,7 @@ fn package_parts(handle: &Bound<'_, PyAny>) -> PyResult<PackageParts> {
 
 /// A whole run, ready to go.
 struct Job<D> {
-    tape: Vec<u8>,
+    tape: MarketTape,
     head: SessionHead,
     profile: LatencyProfile,
     decide: D,
@@ -139,8 +149,16 @@ impl<D: Decide> Job<D> {
     }
 
     fn run_on<V: Venue>(self, venue: V) -> Result<Finished<D, V, MemorySink>, SimulationError> {
-        let sink = MemorySink { skip_inputs: self.options.skip_inputs, ..MemorySink::default() };
-        let mut simulation = Simulation::new(self.tape, self.head, self.profile, (self.decide, venue, sink))?;
+        let sink = MemorySink {
+            skip_inputs: self.options.skip_inputs,
+            ..MemorySink::default()
+        };
+        let mut simulation = Simulation::new(
+            self.tape,
+            self.head,
+            self.profile,
+            (self.decide, venue, sink),
+        );
         simulation.run(None, u64::MAX)?;
         Ok(simulation.finish())
     }
@@ -182,7 +200,10 @@ pub(super) fn run_counts<'py>(
     Ok(table)
 }
 
-pub(super) fn engine_counts<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn engine_counts<'py>(
+    py: Python<'py>,
+    counters: &Counters,
+) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("decisions", counters.decisions)?;
     table.set_item("approved", counters.approved)?;
@@ -203,7 +224,10 @@ fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, 
     table.set_item("inputs", PyBytes::new(py, &outcome.sink.inputs))?;
     table.set_item("broker", PyBytes::new(py, &outcome.sink.broker))?;
     table.set_item("decisions", PyBytes::new(py, &outcome.sink.decisions))?;
-    table.set_item("order_facts", PyBytes::new(py, bytemuck::cast_slice(&outcome.facts)))?;
+    table.set_item(
+        "order_facts",
+        PyBytes::new(py, bytemuck::cast_slice(&outcome.facts)),
+    )?;
     Ok(table)
 }
 
@@ -221,15 +245,30 @@ fn run_backtest<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let options = VenueOptions::from_json(py, venue_json)?;
     let decide = engine(py, engine_config_json)?;
-    let head = SessionHead::new(decide.config(), &options.contracts).map_err(|error| simulation_error(py, &error))?;
+    let head = SessionHead::new(decide.config(), &options.contracts)
+        .map_err(|error| simulation_error(py, &error))?;
     let instruments = venue_instruments(decide.config());
     let profile = latency_profile(py, latency_json)?;
+    let tape = market_tape(py, tape)?;
     let package = handle.map(package_parts).transpose()?;
-    let job = Job { tape, head, profile, decide, options, instruments, package };
-    let outcome = py.detach(move || job.run()).map_err(|error| simulation_error(py, &error))?;
+    let job = Job {
+        tape,
+        head,
+        profile,
+        decide,
+        options,
+        instruments,
+        package,
+    };
+    let outcome = py
+        .detach(move || job.run())
+        .map_err(|error| simulation_error(py, &error))?;
     let table = result(py, &outcome)?;
     let counters = engine_counts(py, outcome.decide.counters())?;
-    counters.set_item("simulation", run_counts(py, &outcome.counts, &outcome.convert_counts)?)?;
+    counters.set_item(
+        "simulation",
+        run_counts(py, &outcome.counts, &outcome.convert_counts)?,
+    )?;
     table.set_item("counters", counters)?;
     Ok(table)
 }
@@ -251,15 +290,23 @@ fn run_script<'py>(
     for item in Tape::new(script) {
         let decision = item.ok().and_then(|(_, bytes)| DecisionRecord::read(bytes));
         decisions.push(decision.ok_or_else(|| {
-            refuse(py, ReasonCode::SchemaMismatch, "script is not a tape of decision records")
+            refuse(
+                py,
+                ReasonCode::SchemaMismatch,
+                "script is not a tape of decision records",
+            )
         })?);
     }
     let instruments: Vec<VenueInstrument> = instruments
         .into_iter()
-        .map(|(instrument_id, tick_size, lot_size)| VenueInstrument { instrument_id, tick_size, lot_size })
+        .map(|(instrument_id, tick_size, lot_size)| VenueInstrument {
+            instrument_id,
+            tick_size,
+            lot_size,
+        })
         .collect();
     let job = Job {
-        tape,
+        tape: market_tape(py, tape)?,
         head: SessionHead::default(),
         profile: latency_profile(py, latency_json)?,
         decide: Script::new(decisions),
@@ -267,25 +314,36 @@ fn run_script<'py>(
         instruments,
         package: handle.map(package_parts).transpose()?,
     };
-    let outcome = py.detach(move || job.run()).map_err(|error| simulation_error(py, &error))?;
+    let outcome = py
+        .detach(move || job.run())
+        .map_err(|error| simulation_error(py, &error))?;
     let table = result(py, &outcome)?;
-    table.set_item("counters", run_counts(py, &outcome.counts, &outcome.convert_counts)?)?;
+    table.set_item(
+        "counters",
+        run_counts(py, &outcome.counts, &outcome.convert_counts)?,
+    )?;
     Ok(table)
+}
+
+fn converted(
+    py: Python<'_>,
+    tape: Vec<u8>,
+    (instrument_id, tick_size, lot_size): (u32, i64, i64),
+) -> PyResult<(Vec<EventRow>, ConvertCounts)> {
+    py.detach(move || convert_tape(&MarketTape::new(tape)?, instrument_id, tick_size, lot_size))
+        .map_err(|error: ConvertError| refuse(py, error.code(), &error.to_string()))
 }
 
 /// Rows of the hftbacktest package (64 bytes each) for one instrument of a market tape.
 #[pyfunction]
 fn convert_session<'py>(
     py: Python<'py>,
-    tape: &[u8],
+    tape: Vec<u8>,
     instrument_id: u32,
     tick_size: i64,
     lot_size: i64,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let rows = py
-        .detach(|| convert_tape(tape, instrument_id, tick_size, lot_size))
-        .map_err(|error| refuse(py, error.code(), &error.to_string()))?
-        .0;
+    let (rows, _) = converted(py, tape, (instrument_id, tick_size, lot_size))?;
     Ok(PyBytes::new(py, bytemuck::cast_slice(&rows)))
 }
 
@@ -293,24 +351,26 @@ fn convert_session<'py>(
 #[pyfunction]
 fn conversion_counts<'py>(
     py: Python<'py>,
-    tape: &[u8],
+    tape: Vec<u8>,
     instrument_id: u32,
     tick_size: i64,
     lot_size: i64,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let converted = py
-        .detach(|| convert_tape(tape, instrument_id, tick_size, lot_size))
-        .map_err(|error| refuse(py, error.code(), &error.to_string()))?
-        .1;
-    run_counts(py, &RunCounts::default(), &converted)
+    let (_, counts) = converted(py, tape, (instrument_id, tick_size, lot_size))?;
+    run_counts(py, &RunCounts::default(), &counts)
 }
 
 /// Delay in ns of one order under a latency profile; `kind` is 1 place, 2 cancel, 3 response.
 #[pyfunction]
 fn sample_latency(py: Python<'_>, profile_json: &str, order_id: u64, kind: u8) -> PyResult<i64> {
     let profile = latency_profile(py, profile_json)?;
-    let kind = LatencyKind::from_code(kind)
-        .ok_or_else(|| refuse(py, ReasonCode::SettingsInvalid, &format!("latency kind was {kind}, allowed is 1 to 3")))?;
+    let kind = LatencyKind::from_code(kind).ok_or_else(|| {
+        refuse(
+            py,
+            ReasonCode::SettingsInvalid,
+            &format!("latency kind was {kind}, allowed is 1 to 3"),
+        )
+    })?;
     Ok(profile.delay_ns(order_id, kind))
 }
 

@@ -42,7 +42,11 @@ fn ascii<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], Sim
             room.copy_from_slice(text.as_bytes());
             Ok(bytes)
         }
-        _ => Err(SimulationError::Head { field, value: text.to_owned(), allowed: "short ASCII text" }),
+        _ => Err(SimulationError::Head {
+            field,
+            value: text.to_owned(),
+            allowed: "short ASCII text",
+        }),
     }
 }
 
@@ -51,7 +55,11 @@ fn ascii<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], Sim
 /// # Errors
 /// [`SimulationError::Head`] when it is neither.
 pub fn sha256_of_hex(text: &str) -> Result<[u8; 32], SimulationError> {
-    let refuse = || SimulationError::Head { field: "config_sha256", value: text.to_owned(), allowed: "64 hex digits, or empty" };
+    let refuse = || SimulationError::Head {
+        field: "config_sha256",
+        value: text.to_owned(),
+        allowed: "64 hex digits, or empty",
+    };
     let mut bytes = [0; 32];
     if text.is_empty() {
         return Ok(bytes);
@@ -70,10 +78,19 @@ impl SessionHead {
     ///
     /// # Errors
     /// [`SimulationError::Head`] when a name or hash does not fit its record.
-    pub fn new(config: &EngineConfig, contracts: &BTreeMap<u32, Contract>) -> Result<Self, SimulationError> {
-        let mut head = Self { trading_day: config.session.trading_day, ..Self::default() };
+    pub fn new(
+        config: &EngineConfig,
+        contracts: &BTreeMap<u32, Contract>,
+    ) -> Result<Self, SimulationError> {
+        let mut head = Self {
+            trading_day: config.session.trading_day,
+            ..Self::default()
+        };
         for instrument in &config.instruments {
-            let contract = contracts.get(&instrument.instrument_id).cloned().unwrap_or_default();
+            let contract = contracts
+                .get(&instrument.instrument_id)
+                .cloned()
+                .unwrap_or_default();
             let mut record = InstrumentRecord::empty();
             record.header.instrument_id = instrument.instrument_id;
             record.symbol = ascii("symbol", &instrument.symbol)?;
@@ -102,4 +119,3 @@ impl SessionHead {
         Ok(head)
     }
 }
-

@@ -30,10 +30,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::convert::{ConvertCounts, ConvertError, TapeIndex, record_at};
+use crate::convert::{ConvertCounts, ConvertError, MarketTape};
 use crate::engine::Engine;
 use crate::exchange::{OrderLife, Venue, VenueError, VenueOrder, VenueReport};
-use crate::latency::{DELAY_NS_MAX, LatencyError, LatencyKind, LatencyProfile};
+use crate::latency::{LatencyError, LatencyKind, LatencyProfile};
 use crate::reason::ReasonCode;
 use crate::record::{
     ActionKind, BrokerEventKind, BrokerRecord, DecisionRecord, Record, RecordHeader, TimerRecord,
@@ -48,8 +48,6 @@ pub const DRAIN_NS_MAX: i64 = 10_000_000_000;
 pub const CLOSING_REQUESTS_MAX: u64 = 1_000;
 /// Decisions of one record before the buffer grows.
 const DECISIONS_CAPACITY: usize = 64;
-/// Latest time a tape may hold: what follows it must still fit the clock.
-const TIME_NS_MAX: i64 = i64::MAX - 8 * DELAY_NS_MAX;
 /// `DecisionRecord::verdict` of an approval.
 const APPROVED: u32 = 1;
 /// `RecordHeader::source_id` of the paper exchange, the operator and the runtime.
@@ -75,15 +73,6 @@ pub enum SimulationError {
     /// The market tape is not one.
     #[error(transparent)]
     Tape(#[from] ConvertError),
-    /// Nothing to simulate.
-    #[error("market tape is empty")]
-    EmptyTape,
-    /// A time so late that nothing could follow it.
-    #[error("market tape reaches time {time_ns}, at most {max} is allowed", max = TIME_NS_MAX)]
-    TimeOutOfRange {
-        /// The latest time.
-        time_ns: i64,
-    },
     /// The latency profile is not one.
     #[error(transparent)]
     Latency(#[from] LatencyError),
@@ -124,8 +113,6 @@ impl SimulationError {
     pub fn code(&self) -> ReasonCode {
         match self {
             Self::Tape(error) => error.code(),
-            Self::EmptyTape => ReasonCode::SchemaMismatch,
-            Self::TimeOutOfRange { .. } => ReasonCode::ValueOutOfRange,
             Self::Latency(error) => error.code(),
             Self::Venue(error) => error.code(),
             Self::Sink(error) => error.code,
@@ -232,8 +219,7 @@ enum Stretch {
 /// The loop. `D` decides, `V` is the exchange, `S` keeps the record.
 #[derive(Debug)]
 pub struct Simulation<D, V, S> {
-    tape: Vec<u8>,
-    index: TapeIndex,
+    tape: MarketTape,
     local_next: usize,
     exchange_next: usize,
     head: SessionHead,
@@ -279,28 +265,15 @@ pub struct Finished<D, V, S> {
 
 impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     /// A simulation of one session.
-    ///
-    /// # Errors
-    /// [`SimulationError`] when the tape is empty or no market tape.
+    #[must_use]
     pub fn new(
-        tape: Vec<u8>,
+        tape: MarketTape,
         head: SessionHead,
         profile: LatencyProfile,
         (decide, venue, sink): (D, V, S),
-    ) -> Result<Self, SimulationError> {
-        let index = TapeIndex::new(&tape)?;
-        let (Some(first), Some(last), Some(last_exchange)) =
-            (index.local.first(), index.local.last(), index.exchange.last())
-        else {
-            return Err(SimulationError::EmptyTape);
-        };
-        let latest = last.0.max(last_exchange.0);
-        if latest > TIME_NS_MAX {
-            return Err(SimulationError::TimeOutOfRange { time_ns: latest });
-        }
-        let now_ns = first.0;
-        Ok(Self {
-            index,
+    ) -> Self {
+        let now_ns = tape.first_receive_ns();
+        Self {
             tape,
             local_next: 0,
             exchange_next: 0,
@@ -324,7 +297,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             record: Vec::with_capacity(256),
             decisions: Vec::with_capacity(DECISIONS_CAPACITY),
             reports: Vec::with_capacity(DECISIONS_CAPACITY),
-        })
+        }
     }
 
     /// Lets things happen up to and including `until_ns` (to the end without it), or until
@@ -332,7 +305,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     ///
     /// # Errors
     /// [`SimulationError`] of venue or sink; the simulation is over then.
-    pub fn run(&mut self, until_ns: Option<i64>, records_max: u64) -> Result<Progress, SimulationError> {
+    pub fn run(
+        &mut self,
+        until_ns: Option<i64>,
+        records_max: u64,
+    ) -> Result<Progress, SimulationError> {
         let result = self.run_steps(until_ns, records_max);
         if result.is_err() {
             self.stretch = Stretch::Ended;
@@ -340,7 +317,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         result
     }
 
-    fn run_steps(&mut self, until_ns: Option<i64>, records_max: u64) -> Result<Progress, SimulationError> {
+    fn run_steps(
+        &mut self,
+        until_ns: Option<i64>,
+        records_max: u64,
+    ) -> Result<Progress, SimulationError> {
         self.start()?;
         let enough = self.counts.inputs.saturating_add(records_max);
         while self.stretch != Stretch::Ended && self.counts.inputs < enough {
@@ -369,7 +350,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             now_ns: self.now_ns,
             counts: self.counts,
             records_done: self.local_next,
-            records_total: self.index.local.len(),
+            records_total: self.tape.local().len(),
             is_done: self.stretch == Stretch::Ended,
         }
     }
@@ -405,8 +386,8 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     pub fn close(&mut self) -> Result<Progress, SimulationError> {
         if matches!(self.stretch, Stretch::Market | Stretch::Draining(_)) {
             self.start()?;
-            self.local_next = self.index.local.len();
-            self.exchange_next = self.index.exchange.len();
+            self.local_next = self.tape.local().len();
+            self.exchange_next = self.tape.exchange().len();
             self.close_venue()?;
         }
         self.run(None, u64::MAX)
@@ -444,13 +425,25 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
 
     fn next(&self) -> Option<(i64, Next)> {
         let offers = [
-            (self.index.exchange.get(self.exchange_next).map(|row| row.0), Next::Exchange),
+            (
+                self.tape
+                    .exchange()
+                    .get(self.exchange_next)
+                    .map(|row| row.0),
+                Next::Exchange,
+            ),
             (self.requests.next_time(), Next::Request),
             (self.responses.next_time(), Next::Response),
-            (self.index.local.get(self.local_next).map(|row| row.0), Next::Local),
+            (
+                self.tape.local().get(self.local_next).map(|row| row.0),
+                Next::Local,
+            ),
         ];
         // The smallest pair: at equal times the kind's own order decides (invariant 1).
-        let next = offers.into_iter().filter_map(|(time_ns, kind)| Some((time_ns?, kind))).min()?;
+        let next = offers
+            .into_iter()
+            .filter_map(|(time_ns, kind)| Some((time_ns?, kind)))
+            .min()?;
         let silent_ns = self.last_input_ns + SILENCE_NS;
         if silent_ns < next.0 && self.stretch != Stretch::Closing {
             return Some((silent_ns, Next::Timer));
@@ -479,7 +472,8 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             Next::Local => self.record_arrives()?,
             Next::Timer => self.timer()?,
         }
-        let has_market = self.local_next < self.index.local.len() || self.exchange_next < self.index.exchange.len();
+        let has_market = self.local_next < self.tape.local().len()
+            || self.exchange_next < self.tape.exchange().len();
         if self.stretch == Stretch::Market && !has_market {
             self.stretch = Stretch::Draining(self.now_ns + DRAIN_NS_MAX);
         }
@@ -488,8 +482,13 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
 
     /// All rows of one exchange time, then the fills they made.
     fn exchange_rows(&mut self, time_ns: i64) -> Result<(), SimulationError> {
-        while let Some((_, offset)) = self.index.exchange.get(self.exchange_next).filter(|row| row.0 == time_ns) {
-            if let Some((header, bytes)) = record_at(&self.tape, *offset) {
+        while let Some((_, offset)) = self
+            .tape
+            .exchange()
+            .get(self.exchange_next)
+            .filter(|row| row.0 == time_ns)
+        {
+            if let Some((header, bytes)) = self.tape.record(*offset) {
                 self.venue.market(&header, bytes)?;
             }
             self.exchange_next += 1;
@@ -500,15 +499,24 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     }
 
     fn request_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some(request) = self.requests.pop() else { return Ok(()) };
-        let Some(order) = self.tracks.get(&request.order_id).map(|track| track.order) else { return Ok(()) };
+        let Some(request) = self.requests.pop() else {
+            return Ok(());
+        };
+        let Some(order) = self.tracks.get(&request.order_id).map(|track| track.order) else {
+            return Ok(());
+        };
         let now_ns = self.now_ns;
         if self.stretch == Stretch::Closing {
             let kind = match request.kind {
                 LatencyKind::Cancel => BrokerEventKind::CancelRejected,
                 _ => BrokerEventKind::Rejected,
             };
-            self.reports.push(VenueReport::refused(&order, kind, now_ns, ReasonCode::SessionNotOpen));
+            self.reports.push(VenueReport::refused(
+                &order,
+                kind,
+                now_ns,
+                ReasonCode::SessionNotOpen,
+            ));
         } else if request.kind == LatencyKind::Cancel {
             self.venue.cancel(&order, now_ns, &mut self.reports)?;
         } else {
@@ -530,16 +538,30 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                     self.resting.remove(&report.order_id);
                 }
             }
-            let delay_ns = self.profile.delay_ns(report.order_id, LatencyKind::Response);
-            self.responses.add(report.exchange_time_ns.max(0) + delay_ns, report);
+            let delay_ns = self
+                .profile
+                .delay_ns(report.order_id, LatencyKind::Response);
+            self.responses
+                .add(report.exchange_time_ns.max(0) + delay_ns, report);
         }
     }
 
     fn response_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some(report) = self.responses.pop() else { return Ok(()) };
-        let Some(track) = self.tracks.get(&report.order_id) else { return Ok(()) };
-        let answers_cancel = matches!(report.kind, BrokerEventKind::Canceled | BrokerEventKind::CancelRejected);
-        let fact = if answers_cancel { track.cancel_fact } else { track.place_fact };
+        let Some(report) = self.responses.pop() else {
+            return Ok(());
+        };
+        let Some(track) = self.tracks.get(&report.order_id) else {
+            return Ok(());
+        };
+        let answers_cancel = matches!(
+            report.kind,
+            BrokerEventKind::Canceled | BrokerEventKind::CancelRejected
+        );
+        let fact = if answers_cancel {
+            track.cancel_fact
+        } else {
+            track.place_fact
+        };
         if let Some(fact) = fact.and_then(|place| self.facts.get_mut(place))
             && fact.response_time_ns == 0
         {
@@ -561,9 +583,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     }
 
     fn record_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some((_, offset)) = self.index.local.get(self.local_next) else { return Ok(()) };
+        let Some((_, offset)) = self.tape.local().get(self.local_next) else {
+            return Ok(());
+        };
         self.record.clear();
-        if let Some((_, bytes)) = record_at(&self.tape, *offset) {
+        if let Some((_, bytes)) = self.tape.record(*offset) {
             self.record.extend_from_slice(bytes);
         }
         self.local_next += 1;
@@ -596,7 +620,9 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
 
     /// Gives the record in the buffer its place in the input sequence and decides on it.
     fn sequence(&mut self) -> Result<(), SimulationError> {
-        let Some(head) = self.record.get_mut(..size_of::<RecordHeader>()) else { return Ok(()) };
+        let Some(head) = self.record.get_mut(..size_of::<RecordHeader>()) else {
+            return Ok(());
+        };
         let mut header: RecordHeader = bytemuck::pod_read_unaligned(head);
         self.counts.inputs += 1;
         self.sequence_time_ns = self.now_ns.max(self.sequence_time_ns + 1);
@@ -606,14 +632,18 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         head.copy_from_slice(bytemuck::bytes_of(&header));
         self.sink.input(&header, &self.record)?;
         self.decisions.clear();
-        self.decide.on_record(&header, &self.record, &mut self.decisions);
+        self.decide
+            .on_record(&header, &self.record, &mut self.decisions);
         if self.decisions.is_empty() {
             return Ok(());
         }
         self.counts.decisions += self.decisions.len() as u64;
         self.sink.decisions(&self.decisions)?;
         let decisions = std::mem::take(&mut self.decisions);
-        for decision in decisions.iter().filter(|decision| decision.verdict == APPROVED) {
+        for decision in decisions
+            .iter()
+            .filter(|decision| decision.verdict == APPROVED)
+        {
             self.dispatch(decision)?;
         }
         self.decisions = decisions;
@@ -629,7 +659,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             }
             self.closing_requests += 1;
         }
-        let unknown = |field, value| SimulationError::Decision { decision_seq: decision.decision_seq, field, value };
+        let unknown = |field, value| SimulationError::Decision {
+            decision_seq: decision.decision_seq,
+            field,
+            value,
+        };
         let kind = match decision.action {
             action if action == ActionKind::Place as u32 => LatencyKind::Place,
             action if action == ActionKind::Cancel as u32 => LatencyKind::Cancel,
@@ -656,7 +690,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         let decision_time_ns = self.sequence_time_ns;
         let exchange_arrival_ns = decision_time_ns + self.profile.delay_ns(order_id, kind);
         let fact = Some(self.facts.len());
-        if kind == LatencyKind::Cancel { track.cancel_fact = fact } else { track.place_fact = fact }
+        if kind == LatencyKind::Cancel {
+            track.cancel_fact = fact
+        } else {
+            track.place_fact = fact
+        }
         self.facts.push(OrderFact {
             order_id,
             request_kind: kind as u64,
@@ -664,16 +702,25 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             exchange_arrival_ns,
             response_time_ns: 0,
         });
-        if kind == LatencyKind::Place && decision.ttl_ns > 0 && self.profile.pipeline_ns > decision.ttl_ns {
+        if kind == LatencyKind::Place
+            && decision.ttl_ns > 0
+            && self.profile.pipeline_ns > decision.ttl_ns
+        {
             // Our own pipeline was slower than the intent may wait: it never leaves.
             let expired_ns = decision_time_ns + self.profile.pipeline_ns;
             let order = track.order;
-            let report = VenueReport::refused(&order, BrokerEventKind::Rejected, expired_ns, ReasonCode::IntentExpired);
+            let report = VenueReport::refused(
+                &order,
+                BrokerEventKind::Rejected,
+                expired_ns,
+                ReasonCode::IntentExpired,
+            );
             self.responses.add(expired_ns, report);
             return Ok(());
         }
         self.counts.requests += 1;
-        self.requests.add(exchange_arrival_ns, Request { kind, order_id });
+        self.requests
+            .add(exchange_arrival_ns, Request { kind, order_id });
         Ok(())
     }
 

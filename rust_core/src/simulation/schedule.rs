@@ -47,12 +47,19 @@ pub(super) struct Schedule<T> {
 
 impl<T> Schedule<T> {
     pub(super) fn new() -> Self {
-        Self { heap: BinaryHeap::new(), scheduled: 0 }
+        Self {
+            heap: BinaryHeap::new(),
+            scheduled: 0,
+        }
     }
 
     pub(super) fn add(&mut self, time_ns: i64, item: T) {
         self.scheduled += 1;
-        self.heap.push(Reverse(Due { time_ns, order: self.scheduled, item }));
+        self.heap.push(Reverse(Due {
+            time_ns,
+            order: self.scheduled,
+            item,
+        }));
     }
 
     pub(super) fn next_time(&self) -> Option<i64> {

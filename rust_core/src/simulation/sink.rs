@@ -60,8 +60,8 @@ impl Sink for MemorySink {
     }
 
     fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
-        self.decisions.extend_from_slice(bytemuck::cast_slice(decisions));
+        self.decisions
+            .extend_from_slice(bytemuck::cast_slice(decisions));
         Ok(())
     }
 }
-
