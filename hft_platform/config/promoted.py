@@ -45,6 +45,7 @@ __all__ = [
     "load_verified",
     "promotion_heads",
     "read_signed",
+    "read_unverified",
     "render_config",
     "signed_message",
 ]
@@ -360,6 +361,27 @@ def read_signed(path: Path, *, trusted_keys: Mapping[str, TrustedKey]) -> Signed
     return SignedIssue(signed, content, digest, key)
 
 
+def read_unverified(path: Path) -> PromotedContent | None:
+    """Read a config for display or for taking it back: nothing about it is proven.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file.
+
+    Returns
+    -------
+    PromotedContent or None
+        None when it does not fit its schema.
+    """
+    try:
+        content = _parse(path, _read(path))
+        content.pop("signature", None)
+        return PromotedContent.model_validate(content)
+    except (PlatformError, ValidationError):
+        return None
+
+
 def render_config(content: Mapping[str, Any], *, key_id: str, signature: str) -> bytes:
     """Canonical YAML of a signed config: sorted keys, block style.
 
@@ -405,11 +427,8 @@ def promotion_heads(ws: Path) -> list[dict[str, Any]]:
 def _head_row(ws: Path, alpha_id: str) -> dict[str, Any]:
     root = promotions_root(ws)
     path = head_config(ws, alpha_id)
-    try:
-        content = PromotedContent.model_validate(
-            {k: v for k, v in _parse(path, _read(path)).items() if k != "signature"}
-        )
-    except (PlatformError, ValidationError) as error:
+    content = read_unverified(path)
+    if content is None:
         return {
             "alpha_id": alpha_id,
             "stage": "unreadable",
@@ -418,7 +437,6 @@ def _head_row(ws: Path, alpha_id: str) -> dict[str, Any]:
             "expires_ns": 0,
             "withdrawn": True,
             "path": str(path),
-            "problem": str(error).split("\n", 1)[0],
         }
     seq = content.promotion_seq
     return {

@@ -32,7 +32,6 @@ from typing import Any
 from hft_platform.errors import ReasonCode, code_name
 
 
-
 class Action(StrEnum):
     """What becomes of a canary after a session."""
 
@@ -330,7 +329,14 @@ def _slips(
     slippage = facts["slippage_ticks"]
     if fills < limits.slippage_fills_min or slippage is None:
         return None
-    allowed = (promise.slippage_ticks or 0.0) + limits.slippage_band_ticks
+    if promise.slippage_ticks is None:
+        return _reason(
+            ReasonCode.CANARY_METRIC_MISSING,
+            "no signed shadow session says what slippage was promised",
+            slippage,
+            None,
+        )
+    allowed = promise.slippage_ticks + limits.slippage_band_ticks
     if slippage <= allowed:
         return None
     return _reason(

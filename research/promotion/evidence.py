@@ -1,0 +1,227 @@
+"""What a promotion rests on: verified verdicts, the data they saw, and signed sessions.
+
+Why: the signer must find the evidence itself; a request can only name whom it is about.
+
+Invariants:
+1. Nothing here is taken from a request: verdicts, datasets and summaries are read from disk and
+   verified again.
+2. A summary that does not verify is reported, never skipped in silence.
+
+It decides nothing. Operator's page: `docs/promotion.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hft_platform.config.keys import public_key
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.session_summary import SessionEvidence, verify_summary
+from research.gates.thresholds import load_thresholds
+from research.gates.verdict import GATES, Verdict, read_verdict, require_chain
+from research.registry.roles import assign_roles
+
+if TYPE_CHECKING:
+    from research.registry import Alpha
+
+STAGE_GATES: Mapping[str, tuple[str, ...]] = {
+    "shadow": GATES[:2],
+    "canary": GATES,
+    "live": GATES,
+}
+"""Gates that must have passed for a stage: shadow A and B, canary and live all five."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedSession:
+    """One session of a dataset, as `dataset.json` lists it."""
+
+    symbol: str
+    session_id: str
+    trading_day: int
+    start_ns: int
+    end_ns: int
+    tape_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """One session folder of an alpha: verified evidence, or why there is none."""
+
+    run_id: str
+    evidence: SessionEvidence | None
+    problem: str
+
+
+def passed_verdicts(
+    ws: Path, alpha: Alpha, stage: str, *, config_dir: Path | None = None
+) -> dict[str, Verdict]:
+    """Verify every gate that a stage needs.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        The alpha as it is now.
+    stage : str
+        `shadow`, `canary` or `live`.
+    config_dir : Path, optional
+        Folder with an overriding `gates.yaml`.
+
+    Returns
+    -------
+    dict of str to Verdict
+        By gate.
+
+    Raises
+    ------
+    PlatformError
+        705 to 708 or 711 as the verdicts deserve.
+    """
+    gates = STAGE_GATES[stage]
+    hashes = require_chain(
+        ws, alpha, gates[-1], thresholds=load_thresholds(config_dir).hashes()
+    )
+    verdicts: dict[str, Verdict] = {}
+    for gate, sha in hashes.items():
+        verdict = read_verdict(ws, alpha.key, gate)
+        if verdict is None or verdict.sha256 != sha:
+            raise PlatformError(
+                ReasonCode.VERDICT_TAMPERED, f"verdict {gate} of {alpha.key} changed while read"
+            )
+        verdicts[gate] = verdict
+    return verdicts
+
+
+def dataset_sessions(ws: Path, dataset_sha256: str) -> list[RecordedSession]:
+    """Sessions of the dataset with a content hash, in time order.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    dataset_sha256 : str
+        Hash that the verdicts name.
+
+    Returns
+    -------
+    list of RecordedSession
+        Ordered by start and symbol.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_EVIDENCE_MISMATCH when the workspace holds no such dataset.
+    """
+    for path in sorted((ws / "datasets").glob("*/dataset.json")):
+        content = json.loads(path.read_bytes())
+        if content.get("sha256") == dataset_sha256:
+            return _sessions_of(content)
+    raise PlatformError(
+        ReasonCode.CONFIG_EVIDENCE_MISMATCH,
+        f"no dataset in {ws / 'datasets'} has the verdicts' hash {dataset_sha256[:12]}",
+        next_step="ingest the recordings again, then run the gates again",
+    )
+
+
+def judged_end(ws: Path, alpha: Alpha, dataset_sha256: str) -> RecordedSession:
+    """Last session that the gates were allowed to learn from or judge on.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Its manifest assigns the roles.
+    dataset_sha256 : str
+        Dataset of the verdicts.
+
+    Returns
+    -------
+    RecordedSession
+        A config is valid from its end on, so it never trades what it was fitted to.
+    """
+    sessions = [
+        session
+        for session in dataset_sessions(ws, dataset_sha256)
+        if session.symbol in alpha.manifest.instruments
+    ]
+    # RecordedSession has the fields of SessionRef that roles are assigned by.
+    judged: tuple[Any, ...] = assign_roles(sessions, alpha.manifest.data_roles).judged
+    if not judged:
+        raise PlatformError(
+            ReasonCode.CONFIG_EVIDENCE_MISMATCH,
+            f"dataset {dataset_sha256[:12]} has no judged session for {alpha.key}",
+        )
+    last: RecordedSession = judged[-1]
+    return last
+
+
+def session_of_tape(ws: Path, tape_sha256: str) -> RecordedSession | None:
+    """Find the recorded session with a tape hash in any dataset of the workspace."""
+    for path in sorted((ws / "datasets").glob("*/dataset.json")):
+        for session in _sessions_of(json.loads(path.read_bytes())):
+            if session.tape_sha256 == tape_sha256:
+                return session
+    return None
+
+
+def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> list[SessionSummary]:
+    """Read and verify an alpha's session summaries of some stages, in the order of their days.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Sessions of an earlier version of it are left out: they are about another alpha.
+    stages : tuple of str
+        Stages to look for.
+
+    Returns
+    -------
+    list of SessionSummary
+        Verified ones, and those that should have one: a folder whose summary does not verify, or
+        is missing although a later session has ended.
+    """
+    suffixes = tuple(f"-{alpha.alpha_id}-{stage}" for stage in stages)
+    rows: list[SessionSummary] = []
+    for folder in sorted((ws / "sessions").glob("*")):
+        stem = folder.name.rstrip("0123456789").removesuffix("-")
+        if not folder.is_dir() or not (folder.name.endswith(suffixes) or stem.endswith(suffixes)):
+            continue
+        path = folder / "summary.json"
+        if not path.exists():
+            rows.append(SessionSummary(folder.name, None, "the session did not end"))
+            continue
+        try:
+            evidence = verify_summary(path, key=public_key(ws, "session"))
+        except PlatformError as error:
+            rows.append(SessionSummary(folder.name, None, error.message))
+            continue
+        if evidence.alpha_hash == alpha.alpha_hash and evidence.stage in stages:
+            rows.append(SessionSummary(folder.name, evidence, ""))
+    # A session still running has no summary yet: only gaps before a finished one are missing.
+    while rows and rows[-1].evidence is None and rows[-1].problem == "the session did not end":
+        rows.pop()
+    return rows
+
+
+def _sessions_of(content: Mapping[str, Any]) -> list[RecordedSession]:
+    rows = [
+        RecordedSession(
+            symbol=str(row["symbol"]),
+            session_id=str(row["session_id"]),
+            trading_day=int(row["trading_day"]),
+            start_ns=int(row["start_ns"]),
+            end_ns=int(row["end_ns"]),
+            tape_sha256=str(row["tape_sha256"]),
+        )
+        for row in content["sessions"]
+    ]
+    return sorted(rows, key=lambda row: (row.start_ns, row.symbol))

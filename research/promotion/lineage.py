@@ -1,0 +1,280 @@
+"""A canary's life on disk: its configs, its signed sessions, and the decision they lead to.
+
+Why: the sensor, the terminal and the signer must come to the same decision from the same files.
+
+Invariants:
+1. A life starts with the first canary config after the last withdrawal; older sessions are over.
+2. The promise comes from gate C's verdict and the signed shadow sessions, never from arguments.
+3. Evaluating twice gives the same decision; applying it twice changes nothing more.
+
+The rule itself is `canary.decide`. Operator's page: `docs/canary.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from hft_platform.config.canonical import canonical_json, canonical_sha256
+from hft_platform.config.keys import trusted_keys
+from hft_platform.config.promoted import SignedIssue, read_signed
+from hft_platform.config.promotion_folder import (
+    issued_seqs,
+    promotions_root,
+    reduced_weight,
+    withdrawn_seq,
+)
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.session_summary import SessionEvidence
+from research.promotion.canary import (
+    CanaryDecision,
+    CanaryThresholds,
+    Promise,
+    SessionFacts,
+    decide,
+)
+from research.promotion.evidence import SessionSummary, session_summaries
+
+if TYPE_CHECKING:
+    from research.gates.verdict import Verdict
+    from research.registry import Alpha
+
+_Weight = Annotated[int, Field(gt=0, le=1_000_000)]
+_Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class _ThresholdFile(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    weight_stages_ppm: Annotated[tuple[_Weight, ...], Field(min_length=1, max_length=16)]
+    sessions_per_stage: Annotated[int, Field(ge=1, le=1000)]
+    step_up_share: _Share
+    edge_error_rate: Annotated[FiniteFloat, Field(gt=0, lt=1)]
+    promise_standard_errors: Annotated[FiniteFloat, Field(ge=0)]
+    variance_factor: Annotated[FiniteFloat, Field(ge=1)]
+    shortfall_std_max: _Positive
+    bets: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=16)]
+    loss_budget_std: _Positive
+    reject_rate_max: _Share
+    reject_orders_min: Annotated[int, Field(ge=1)]
+    slippage_band_ticks: Annotated[FiniteFloat, Field(ge=0)]
+    slippage_fills_min: Annotated[int, Field(ge=1)]
+
+
+def load_canary_thresholds(config_dir: Path | None = None) -> tuple[CanaryThresholds, str]:
+    """Load the canary's thresholds and their hash.
+
+    Parameters
+    ----------
+    config_dir : Path, optional
+        Folder with an optional `canary.yaml` that replaces the packaged file as a whole.
+
+    Returns
+    -------
+    tuple of CanaryThresholds and str
+        Thresholds, and the hash that goes into the audit chain.
+    """
+    path = (config_dir if config_dir is not None else Path("config")) / "canary.yaml"
+    packaged = resources.files("hft_platform") / "defaults" / "canary.yaml"
+    name, raw = (
+        ("config/canary.yaml", path.read_bytes())
+        if path.exists()
+        else ("packaged canary.yaml", packaged.read_bytes())
+    )
+    try:
+        model = _ThresholdFile.model_validate_json(canonical_json(yaml.safe_load(raw)))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "file"
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"{name}: {place}: {problem['msg']}, was {problem.get('input')!r:.80}",
+        ) from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} is not YAML: {text}") from error
+    content = model.model_dump()
+    if list(content["weight_stages_ppm"]) != sorted(set(content["weight_stages_ppm"])):
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"{name}: weight_stages_ppm do not ascend"
+        )
+    return CanaryThresholds(**content), canonical_sha256(model.model_dump(mode="json"))
+
+
+def newest_issue(
+    ws: Path, alpha_id: str, *, pinned_file: Path | None = None
+) -> SignedIssue | None:
+    """Newest issue of an alpha with a valid signature that was not withdrawn, or None.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha.
+    pinned_file : Path, optional
+        File of pinned promotion keys.
+
+    Returns
+    -------
+    SignedIssue or None
+        None when nothing was issued or the newest was withdrawn.
+    """
+    root = promotions_root(ws)
+    seqs = issued_seqs(root, alpha_id)
+    if not seqs or withdrawn_seq(root, alpha_id) >= seqs[-1]:
+        return None
+    paths = sorted((root / alpha_id).glob(f"{seqs[-1]:06d}-*.yaml"))
+    if len(paths) != 1:
+        raise PlatformError(
+            ReasonCode.CONFIG_REPLAYED,
+            f"sequence {seqs[-1]} of {alpha_id} was issued {len(paths)} times; it is unique",
+        )
+    return read_signed(paths[0], trusted_keys=trusted_keys(ws, pinned_file=pinned_file))
+
+
+def evaluate_canary(
+    ws: Path,
+    alpha: Alpha,
+    *,
+    gate_c: Verdict,
+    config_dir: Path | None = None,
+    pinned_file: Path | None = None,
+) -> CanaryDecision:
+    """Decide about an alpha's canary from the files of a workspace.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        With a canary or live config in force.
+    gate_c : Verdict
+        Verified verdict that holds the promise.
+    config_dir : Path, optional
+        Folder with an overriding `canary.yaml`.
+    pinned_file : Path, optional
+        File of pinned promotion keys.
+
+    Returns
+    -------
+    CanaryDecision
+        The same for the same files.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_NOT_FOUND when no canary or live config of this alpha is in force.
+    """
+    issue = newest_issue(ws, alpha.alpha_id, pinned_file=pinned_file)
+    if (
+        issue is None
+        or issue.content.stage == "shadow"
+        or issue.content.alpha_hash != alpha.alpha_hash
+    ):
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"{alpha.key} has no canary in force",
+            next_step=f"hft-research promote {alpha.alpha_id} --stage canary",
+        )
+    thresholds, _ = load_canary_thresholds(config_dir)
+    content = issue.content
+    decision = decide(
+        canary_history(ws, alpha),
+        thresholds,
+        promise_of(gate_c, alpha, session_summaries(ws, alpha, stages=("shadow",))),
+        weight_ppm=content.weight_ppm,
+    )
+    in_force = reduced_weight(
+        promotions_root(ws), alpha.alpha_id, content.promotion_seq, signed_ppm=content.weight_ppm
+    )
+    if in_force < content.weight_ppm and decision.weight_ppm > in_force:
+        # Someone lowered the weight: only a person raises it again, by promoting.
+        return CanaryDecision(type(decision.action).HOLD, in_force, (), decision.facts)
+    return decision
+
+
+def canary_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
+    """Sessions of the canary life that is in force, oldest first.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Whose life.
+
+    Returns
+    -------
+    list of SessionFacts
+        Unreadable sessions included.
+    """
+    floor = withdrawn_seq(promotions_root(ws), alpha.alpha_id)
+    history = []
+    for row in session_summaries(ws, alpha, stages=("canary", "live")):
+        if row.evidence is None:
+            history.append(SessionFacts.unreadable(row.run_id, row.problem))
+        elif row.evidence.promotion_seq > floor:
+            history.append(facts_of(row.evidence))
+    return history
+
+
+def facts_of(evidence: SessionEvidence) -> SessionFacts:
+    """What the canary needs of a session's evidence; absent parts stay absent."""
+    account, parity, counts = evidence.account, evidence.parity, evidence.counts
+    return SessionFacts(
+        session_id=evidence.session_id,
+        weight_ppm=evidence.weight_ppm,
+        net=account.net if account else None,
+        parity_identical=parity.identical if parity else None,
+        parity_total=parity.total if parity else None,
+        approved=counts.orders,
+        broker_rejects=counts.broker_rejects + counts.unknown,
+        fills=account.fill_count if account else None,
+        slippage_ticks=evidence.slippage_ticks,
+        halted_by=evidence.halted_by,
+    )
+
+
+def promise_of(
+    gate_c: Verdict, alpha: Alpha, shadow: list[SessionSummary]
+) -> Promise:
+    """What gate C and the shadow sessions promise.
+
+    Parameters
+    ----------
+    gate_c : Verdict
+        Its results list the out-of-sample sessions at the worst corner.
+    alpha : Alpha
+        Gives the weight of those backtests.
+    shadow : list of SessionSummary
+        Signed shadow sessions, for the slippage.
+
+    Returns
+    -------
+    Promise
+        Zero deviation when gate C left fewer than two sessions: a promise that fails.
+    """
+    nets = [float(row["net"]) for row in gate_c.results.get("out_of_sample", [])]
+    slips = [
+        (row.evidence.account.fill_count, row.evidence.slippage_ticks)
+        for row in shadow
+        if row.evidence is not None
+        and row.evidence.account is not None
+        and row.evidence.slippage_ticks is not None
+    ]
+    fills = sum(count for count, _ in slips)
+    return Promise(
+        mean_net=math.fsum(nets) / len(nets) if nets else 0.0,
+        std_net=statistics.stdev(nets) if len(nets) > 1 else 0.0,
+        session_count=len(nets),
+        weight_ppm=alpha.manifest.gate_weight_ppm,
+        slippage_ticks=math.fsum(c * s for c, s in slips) / fills if fills else None,
+    )
