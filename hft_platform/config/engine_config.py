@@ -13,9 +13,10 @@ It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -38,50 +39,11 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FULL_WEIGHT_PPM = 1_000_000
 NEVER_EXPIRES_NS = (1 << 63) - 1
+_INTEGER_KEYS = frozenset({"hold_ns", "slippage_ticks"})
 _TEMPLATES: dict[str, type[TakerTemplate] | type[MakerTemplate]] = {
     "taker": TakerTemplate,
     "maker": MakerTemplate,
 }
-
-
-class _Limits(Protocol):
-    order_qty_lots_max: int
-    position_qty_lots_max: int
-    daily_loss_max: int
-    drawdown_max: int
-    order_rate_max: int
-
-
-class _Withdrawal(Protocol):
-    @property
-    def action(self) -> str: ...
-    deadline_ms: int
-
-
-class Manifest(Protocol):
-    """What this module needs of an alpha's manifest (research/registry/manifest.py)."""
-
-    alpha_id: str
-    expression: str
-    order_qty_lots: int
-    ttl_ms: int
-
-    @property
-    def limits(self) -> _Limits:
-        """Limits in lots and whole currency units."""
-
-    @property
-    def on_withdrawal(self) -> _Withdrawal:
-        """What becomes of a position."""
-
-    def defaults(self) -> dict[str, float]:
-        """Every declared parameter."""
-
-    def expression_parameters(self, parameters: dict[str, float], /) -> dict[str, float]:
-        """Those that the expression names."""
-
-    def resolved_template(self, parameters: dict[str, float], /) -> dict[str, Any]:
-        """Template with numbers for every ``$parameter``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +127,7 @@ class AlphaSpec:
     @classmethod
     def from_manifest(
         cls,
-        manifest: Manifest,
+        manifest: Mapping[str, Any],
         parameters: Mapping[str, float],
         instrument: Instrument,
         *,
@@ -176,8 +138,8 @@ class AlphaSpec:
 
         Parameters
         ----------
-        manifest : Manifest
-            What the researcher declared; quantities in lots, money in whole units.
+        manifest : mapping
+            JSON content of a validated manifest: quantities in lots, money in whole units.
         parameters : mapping of str to float
             A value for every declared parameter, no others.
         instrument : Instrument
@@ -190,44 +152,37 @@ class AlphaSpec:
         Returns
         -------
         AlphaSpec
-            Ready for `build_engine_config`.
+            Ready for `build_engine_config`. Parameters that only the template uses are left out
+            of the expression's table.
 
         Raises
         ------
         PlatformError
-            MANIFEST_INVALID when the parameters are not those declared, or are not finite.
+            MANIFEST_INVALID when the parameters are not those declared, are not finite, or put a
+            template's number out of its range.
         """
-        declared = manifest.defaults()
-        if set(declared) != set(parameters):
-            raise _invalid(
-                manifest.alpha_id,
-                f"has parameters {sorted(declared)}; values were given for {sorted(parameters)}",
-            )
-        values = {name: float(parameters[name]) for name in sorted(parameters)}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise _invalid(manifest.alpha_id, f"parameter {name} was {value}; it is finite")
-        lot, limits = instrument.lot_size, manifest.limits
+        alpha_id = str(manifest["alpha_id"])
+        values = _chosen(alpha_id, manifest["parameters"], parameters)
+        named = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", manifest["expression"]))
+        lot, limits = instrument.lot_size, manifest["limits"]
         return cls(
-            alpha_id=manifest.alpha_id,
+            alpha_id=alpha_id,
             symbol=instrument.symbol,
-            expression=manifest.expression,
-            parameters=manifest.expression_parameters(values),
-            template=_checked_template(
-                manifest.alpha_id, manifest.resolved_template(values)
-            ),
-            order_qty=manifest.order_qty_lots * lot,
-            ttl_ns=manifest.ttl_ms * 1_000_000,
+            expression=manifest["expression"],
+            parameters={name: value for name, value in values.items() if name in named},
+            template=resolve_template(alpha_id, manifest["template"], values),
+            order_qty=manifest["order_qty_lots"] * lot,
+            ttl_ns=manifest["ttl_ms"] * 1_000_000,
             limits={
-                "order_qty_max": limits.order_qty_lots_max * lot,
-                "position_qty_max": limits.position_qty_lots_max * lot,
-                "daily_loss_max": limits.daily_loss_max * SCALE,
-                "drawdown_max": limits.drawdown_max * SCALE,
-                "order_rate_max": limits.order_rate_max,
+                "order_qty_max": limits["order_qty_lots_max"] * lot,
+                "position_qty_max": limits["position_qty_lots_max"] * lot,
+                "daily_loss_max": limits["daily_loss_max"] * SCALE,
+                "drawdown_max": limits["drawdown_max"] * SCALE,
+                "order_rate_max": limits["order_rate_max"],
             },
             on_withdrawal={
-                "action": manifest.on_withdrawal.action,
-                "deadline_ns": manifest.on_withdrawal.deadline_ms * 1_000_000,
+                "action": manifest["on_withdrawal"]["action"],
+                "deadline_ns": manifest["on_withdrawal"]["deadline_ms"] * 1_000_000,
             },
             stage=stage,
             weight_ppm=weight_ppm,
@@ -257,6 +212,60 @@ def spec_content(content: PromotedContent) -> dict[str, Any]:
         "limits": content.limits.model_dump(),
         "on_withdrawal": content.on_withdrawal.model_dump(),
     }
+
+
+def resolve_template(
+    alpha_id: str, template: Mapping[str, Any], parameters: Mapping[str, float]
+) -> dict[str, Any]:
+    """Replace every ``$parameter`` of a template by its number.
+
+    Parameters
+    ----------
+    alpha_id : str
+        For messages.
+    template : mapping
+        ``kind`` and its keys; a value is a number or ``$name``.
+    parameters : mapping of str to float
+        Chosen values.
+
+    Returns
+    -------
+    dict
+        As engine and promoted config take it: durations and ticks of slippage are integers.
+
+    Raises
+    ------
+    PlatformError
+        MANIFEST_INVALID for an unknown kind, key or parameter, or a number out of its range.
+    """
+    model = _TEMPLATES.get(str(template.get("kind")))
+    if model is None:
+        raise _invalid(
+            alpha_id, f"template kind was {template.get('kind')!r}; allowed: maker, taker"
+        )
+    resolved: dict[str, Any] = {}
+    for key, value in template.items():
+        if isinstance(value, str) and value.startswith("$"):
+            if value[1:] not in parameters:
+                raise _invalid(
+                    alpha_id, f"template names {value}; parameters are {sorted(parameters)}"
+                )
+            value = parameters[value[1:]]
+        if key != "kind":
+            value = float(value)
+            if key in _INTEGER_KEYS and value.is_integer():
+                value = int(value)
+        resolved[key] = value
+    try:
+        model.model_validate(resolved)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise _invalid(
+            alpha_id,
+            f"template field {'.'.join(map(str, problem['loc']))}: {problem['msg']}, "
+            f"was {problem.get('input')!r:.80}",
+        ) from error
+    return resolved
 
 
 def build_engine_config(
@@ -301,7 +310,7 @@ def build_engine_config(
         "session": {
             "session_id": session.session_id,
             "trading_day": session.trading_day,
-            "phases": [_phase(window) for window in session.phases],
+            "phases": [phase.as_dict() for phase in session.phases],
         },
         "instruments": [
             _instrument(instrument, limits_of.get(instrument.symbol)) for instrument in used
@@ -354,23 +363,8 @@ def _instrument(instrument: Instrument, daily: tuple[int, int] | None) -> dict[s
         "multiplier": instrument.multiplier,
         "limit_up": daily[0] if daily else None,
         "limit_down": daily[1] if daily else None,
-        "costs": _plain(instrument.costs),
+        "costs": instrument.costs.as_dict(),
     }
-
-
-def _phase(window: Any) -> dict[str, Any]:  # Any: a mapping or a dataclass of the market model
-    plain = _plain(window)
-    return {key: plain[key] for key in ("start_ns", "end_ns", "phase")}
-
-
-def _plain(value: Any) -> dict[str, Any]:  # Any: a mapping or a dataclass of the market model
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "as_dict"):
-        return dict(value.as_dict())
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    raise TypeError(f"{type(value).__name__} is neither a mapping nor a dataclass")
 
 
 def _finder(instruments: Any) -> Callable[[str], Instrument]:  # Any: a table or an iterable
@@ -394,18 +388,19 @@ def _instrument_id(instrument: Instrument) -> int:
     return instrument.instrument_id
 
 
-def _checked_template(alpha_id: str, template: dict[str, Any]) -> dict[str, Any]:
-    model = _TEMPLATES[template["kind"]]
-    try:
-        model.model_validate(template)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
+def _chosen(
+    alpha_id: str, declared: Mapping[str, Any], parameters: Mapping[str, float]
+) -> dict[str, float]:
+    if set(declared) != set(parameters):
         raise _invalid(
             alpha_id,
-            f"template field {'.'.join(map(str, problem['loc']))}: {problem['msg']}, "
-            f"was {problem.get('input')!r:.80}",
-        ) from error
-    return template
+            f"has parameters {sorted(declared)}; values were given for {sorted(parameters)}",
+        )
+    values = {name: float(parameters[name]) for name in sorted(parameters)}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise _invalid(alpha_id, f"parameter {name} was {value}; it is finite")
+    return values
 
 
 def _invalid(alpha_id: str, text: str) -> PlatformError:

@@ -378,7 +378,9 @@ def _content(
     if "gate_c" in verdicts:
         parameters = dict(verdicts["gate_c"].results["chosen_parameters"])
     traded = _instruments(request, alpha, verdicts, context)
-    _, latency_sha256 = load_latency_profile(manifest.latency_profile)
+    _, latency_sha256 = load_latency_profile(
+        manifest.latency_profile, context.config_dir
+    )
     judged_by = verdicts["gate_c"].inputs.get("latency_profile") if "gate_c" in verdicts else None
     if judged_by not in (None, latency_sha256):
         raise PlatformError(
@@ -386,7 +388,9 @@ def _content(
             f"gate C judged {alpha.key} under latency profile {str(judged_by)[:12]}, "
             f"{manifest.latency_profile} is {latency_sha256[:12]} now",
         )
-    spec = AlphaSpec.from_manifest(manifest, parameters, traded[0])
+    spec = AlphaSpec.from_manifest(
+        manifest.model_dump(mode="json"), parameters, traded[0]
+    )
     content = {
         "schema": 1,
         "alpha_id": alpha.alpha_id,
