@@ -179,7 +179,7 @@ def _verdict_table(facts: RunFacts) -> str:
 
 def because(alpha: AlphaFacts) -> str:
     """The sentence that explains where an alpha stands."""
-    if alpha.changes and alpha.changes[-1]["kind"] != "issued_shadow":
+    if alpha.changes and alpha.changes[-1]["stage"] != "shadow":
         return str(alpha.changes[-1]["why"])
     for gate in ("gate_a", "gate_b", "gate_c", "gate_d", "gate_e"):
         verdict = alpha.verdicts.get(gate)

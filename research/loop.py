@@ -1,0 +1,389 @@
+"""The loop as library functions: what the assets, the demo, the terminal and a notebook call.
+
+Every function reads and writes files of one workspace and can be called again: what is already
+there is not made twice. Functions take the alpha's key, ``alpha_id@<12 hex>``, as Dagster's
+partitions do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hft_platform import _core
+from hft_platform.config.canonical import atomic_write, canonical_json, canonical_sha256
+from hft_platform.config.promoted import head_config
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.market.instruments import load_instruments
+from hft_platform.services.parity import read_session, replay_session
+from research import registry
+from research.data import catalog
+from research.data.generator import GeneratorSpec, default_specs
+from research.data.ingest import ingest
+from research.gates import run_gate as _run_gate
+from research.gates.verdict import GATES, Verdict, read_verdict
+from research.promotion import canary as canary_rules
+from research.promotion import audit, lineage, promote
+
+SHADOW_SESSIONS = 5
+"""Shadow sessions run for gate E: as many as it asks for at least."""
+
+GATE_DESCRIPTIONS = {
+    "gate_a": "Spec and data: schema, provenance, quality, features, bounds, no look-ahead.",
+    "gate_b": "Code: the alpha's own tests, batch equals incremental, same result in two processes.",
+    "gate_c": "Evidence: out-of-sample profit from simulated fills, counted against every trial.",
+    "gate_d": "Portfolio: correlation with the pool, marginal contribution, capacity.",
+    "gate_e": "Shadow: signed sessions of the real runtime against the backtest.",
+}
+
+Progress = Callable[[str], None]
+
+
+def describe_source(source: str) -> dict[str, Any]:
+    """What a source holds: files with sizes, or the generator's specs."""
+    if source == "generator":
+        return {"generator": [spec.model_dump(mode="json") for spec in default_specs()]}
+    folder = Path(source)
+    if not folder.is_dir():
+        raise PlatformError(
+            ReasonCode.FILE_DAMAGED, f"no folder {source}", next_step="make demo DATA=<folder>"
+        )
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def make_datasets(ws: Path, source: str, progress: Progress | None = None) -> list[catalog.Dataset]:
+    """Ingest a source; a dataset that is already there is opened, not made again."""
+    table = load_instruments()
+    sources: list[Path | GeneratorSpec] = (
+        list(default_specs()) if source == "generator" else [Path(source)]
+    )
+    return [ingest(item, ws, table, progress=progress) for item in sources]
+
+
+def quality_problems(dataset: catalog.Dataset) -> list[str]:
+    """What makes a dataset unfit: a session without records, or one crossed throughout."""
+    return [
+        f"{ref.symbol} {ref.session_id}: no record was kept"
+        for ref in dataset.sessions
+        if ref.record_count == 0
+    ]
+
+
+def datasets_sha256(datasets: list[catalog.Dataset]) -> str:
+    """One hash over several datasets."""
+    return canonical_sha256(sorted(dataset.sha256 for dataset in datasets))
+
+
+def quality_rows(ws: Path) -> list[dict[str, Any]]:
+    """Quality reports of all datasets, a row each session."""
+    return [row for dataset in catalog.datasets(ws) for row in catalog.quality_rows(dataset)]
+
+
+def quality_markdown(datasets: list[catalog.Dataset]) -> str:
+    """Quality of a few sessions as a table, for Dagster."""
+    return _markdown([row for dataset in datasets for row in catalog.quality_rows(dataset)][:40])
+
+
+def register_alphas(ws: Path) -> list[str]:
+    """Register the bundled alphas whose instruments are in the workspace's datasets."""
+    symbols = {symbol for dataset in catalog.datasets(ws) for symbol in dataset.symbols}
+    found = [
+        alpha for alpha in registry.bundled_alphas() if symbols & set(alpha.manifest.instruments)
+    ]
+    for alpha in found:
+        registry.register(ws, alpha)
+    atomic_write(ws / "alphas.json", canonical_json([alpha.key for alpha in found]) + b"\n")
+    return [alpha.key for alpha in found]
+
+
+def registered_alphas(ws: Path) -> list[str]:
+    """Keys of the registered alphas, in the order of their ids."""
+    path = ws / "alphas.json"
+    return list(json.loads(path.read_bytes())) if path.exists() else []
+
+
+def alpha_of(key: str) -> registry.Alpha:
+    """The bundled alpha with this key; an edited alpha has another key and is refused."""
+    alpha_id = key.split("@", maxsplit=1)[0]
+    for alpha in registry.bundled_alphas():
+        if alpha.alpha_id == alpha_id:
+            if alpha.key != key:
+                raise PlatformError(
+                    ReasonCode.VERDICT_STALE,
+                    f"{key} was edited: it is {alpha.key} now",
+                    next_step="materialize alpha_registry, then use the new partition",
+                )
+            return alpha
+    raise PlatformError(ReasonCode.MANIFEST_INVALID, f"no alpha {alpha_id} in research/alphas")
+
+
+def run_gate(ws: Path, key: str, gate: str) -> Verdict:
+    """Judge one gate and write its verdict."""
+    return _run_gate(ws, alpha_of(key), gate)
+
+
+def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
+    """Have a config of `stage` signed by the signing process, unless one is in force already."""
+    alpha = alpha_of(key)
+    issue = lineage.newest_issue(ws, alpha.alpha_id)
+    if issue is None or issue.content.stage != stage or issue.content.alpha_hash != alpha.alpha_hash:
+        promote.promote(ws, alpha, stage=stage, by="asset graph", why=f"gates for {stage} passed")
+        issue = lineage.newest_issue(ws, alpha.alpha_id)
+    if issue is None:
+        raise PlatformError(ReasonCode.CONFIG_NOT_FOUND, f"nothing was signed for {key}")
+    content = issue.content
+    return {
+        "alpha_id": content.alpha_id, "stage": content.stage, "weight_ppm": content.weight_ppm,
+        "promotion_seq": content.promotion_seq, "sha256": issue.content_sha256,
+    }
+
+
+def run_shadow_sessions(ws: Path, key: str) -> list[dict[str, Any]]:
+    """Run `hft-live` over the first frozen sessions that have no shadow summary yet."""
+    frozen = frozen_sessions(ws, key)[:SHADOW_SESSIONS]
+    return _run_sessions(ws, key, frozen, stage="shadow")
+
+
+def run_canary_sessions(ws: Path, key: str) -> list[dict[str, Any]]:
+    """Run the next quota of frozen sessions under the canary config in force."""
+    return _run_sessions(ws, key, _next_canary_sessions(ws, key), stage="canary")
+
+
+def frozen_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
+    """Sessions that no gate before E has seen, in order."""
+    alpha = alpha_of(key)
+    dataset = catalog.dataset_of(ws, alpha.manifest.instruments)
+    return list(registry.sessions_of(alpha, dataset).frozen)
+
+
+def _next_canary_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
+    thresholds, _ = lineage.load_canary_thresholds()
+    done = {row["session_id"] for row in session_evidence(ws, key) if row["stage"] == "canary"}
+    rest = [ref for ref in frozen_sessions(ws, key)[SHADOW_SESSIONS:] if ref.session_id not in done]
+    return rest[: thresholds.sessions_per_stage]
+
+
+def _run_sessions(
+    ws: Path, key: str, sessions: list[catalog.SessionRef], *, stage: str
+) -> list[dict[str, Any]]:
+    alpha_id = key.split("@", maxsplit=1)[0]
+    have = {
+        (row["symbol"], row["session_id"]) for row in session_evidence(ws, key) if row["stage"] == stage
+    }
+    todo = [ref for ref in sessions if (ref.symbol, ref.session_id) not in have]
+    if todo:
+        command = [
+            sys.executable, "-m", "hft_platform.cli", "run", "--mode", "paper", "--speed", "max",
+            "--workspace", str(ws), "--config", str(head_config(ws, alpha_id)), "--json",
+            "--session", *[str(ref.path) for ref in todo],
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise _runtime_refusal(done, alpha_id)
+    wanted = {(ref.symbol, ref.session_id) for ref in sessions}
+    return [
+        row for row in session_evidence(ws, key)
+        if row["stage"] == stage and (row["symbol"], row["session_id"]) in wanted
+    ]
+
+
+def _runtime_refusal(done: subprocess.CompletedProcess[str], alpha_id: str) -> PlatformError:
+    try:
+        content = json.loads(done.stdout.strip().splitlines()[-1])
+        return PlatformError(content["code"], content["message"], next_step=content["next"])
+    except (IndexError, KeyError, TypeError, json.JSONDecodeError):
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        return PlatformError(
+            ReasonCode.INVARIANT_BROKEN, f"hft-live run for {alpha_id} ended with {done.returncode}: {last}"
+        )
+
+
+def stage_lines(ws: Path, key: str) -> list[str]:
+    """Stage and weight changes of one alpha, as sentences."""
+    return [
+        f"{row['kind'].replace('_', ' ')} {row['stage']} {row['weight_ppm'] / 10_000:g} %: {row['why']}"
+        for row in stage_changes(ws, key)
+    ]
+
+
+def stage_changes(ws: Path, key: str) -> list[dict[str, Any]]:
+    """What was signed, raised, lowered and withdrawn for an alpha, from the audit chain."""
+    alpha_id = key.split("@", maxsplit=1)[0]
+    rows = []
+    for entry in audit.verify_chain(ws):
+        if entry.record["kind"] not in ("promotion", "withdrawn", "weight_reduced"):
+            continue
+        facts = entry.record["facts"]
+        if facts.get("alpha_id") != alpha_id:
+            continue
+        rows.append(
+            {
+                "kind": entry.record["kind"],
+                "stage": facts.get("stage", "canary"),
+                "weight_ppm": int(facts.get("weight_ppm", 0)),
+                "promotion_seq": int(facts["promotion_seq"]),
+                "who": entry.record["who"],
+                "why": entry.record["why"],
+            }
+        )
+    return rows
+
+
+def session_evidence(ws: Path, key: str | None = None) -> list[dict[str, Any]]:
+    """Evidence parts of the finished sessions (of one alpha), in the order they were traded."""
+    rows = []
+    for path in sorted((ws / "sessions").glob("*/summary.json")):
+        evidence = json.loads(path.read_bytes())["evidence"]
+        if key is None or key == f"{evidence['alpha_id']}@{evidence['alpha_hash'][:12]}":
+            rows.append(evidence)
+    order = {"shadow": 0, "canary": 1, "live": 2}
+    return sorted(
+        rows,
+        key=lambda row: (row["alpha_id"], order[row["stage"]], row["promotion_seq"],
+                         row["trading_day"], row["session_id"], row["run_id"]),
+    )
+
+
+def canary_is_open(ws: Path, key: str) -> bool:
+    """True while a canary config is in force and there are sessions left to run."""
+    alpha = alpha_of(key)
+    issue = lineage.newest_issue(ws, alpha.alpha_id)
+    if issue is None or issue.content.stage == "shadow" or issue.content.alpha_hash != alpha.alpha_hash:
+        return False
+    return bool(_next_canary_sessions(ws, key))
+
+
+def decide_canary(ws: Path, key: str) -> dict[str, Any]:
+    """Judge the canary by its summaries and act: more size, hold, or withdraw."""
+    alpha = alpha_of(key)
+    decision = promote.run_canary(ws, alpha, by="asset graph")
+    return {
+        "action": str(decision.action),
+        "weight_ppm": decision.weight_ppm,
+        "reasons": [reason.text for reason in decision.reasons],
+        "rolled_back": decision.action is canary_rules.Action.ROLL_BACK,
+    }
+
+
+def pending_canaries(ws: Path) -> list[tuple[str, str]]:
+    """Alphas with canary summaries, and the hash of those summaries: one run for each hash."""
+    pending = []
+    for key in registered_alphas(ws):
+        rows = [row for row in session_evidence(ws, key) if row["stage"] == "canary"]
+        issue = lineage.newest_issue(ws, key.split("@", maxsplit=1)[0])
+        if rows and issue is not None and issue.content.stage == "canary":
+            pending.append((key, canonical_sha256([row["decisions_sha256"] for row in rows])))
+    return pending
+
+
+def load_wal(ws: Path) -> dict[str, Any]:
+    """Load every sealed segment and the audit into the store, exactly once."""
+    from hft_platform.recorder.loader import load_sealed
+    from hft_platform.recorder.store import open_store, rows_by_table
+
+    with open_store(ws) as store:
+        report = load_sealed(ws, store).as_dict()
+        rows = rows_by_table(store)
+    content = {"load": report, "rows_by_table": rows}
+    (ws / "report").mkdir(parents=True, exist_ok=True)
+    atomic_write(ws / "report" / "store.json", canonical_json(content) + b"\n")
+    return content
+
+
+def sealed_segments_sha256(ws: Path) -> str | None:
+    """Hash over the names of all sealed segments; None when there is none."""
+    names = sorted(str(path.relative_to(ws)) for path in (ws / "sessions").glob("*/*/*.seg"))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest() if names else None
+
+
+def parity(ws: Path) -> dict[str, Any]:
+    """Replay every session bit for bit, and hold it against the backtest of the same records."""
+    from research.backtest.session_agreement import agreement_of
+
+    identical = total = 0
+    agreement = []
+    folders = sorted(path.parent for path in (ws / "sessions").glob("*/summary.json"))
+    for folder in folders:
+        report = replay_session(folder)
+        identical += report.identical
+        total += report.total
+        logs = read_session(folder)
+        agreement.append({"run_id": folder.name} | agreement_of(ws, folder, logs).as_dict())
+    content = {
+        "sessions": len(folders),
+        "identical": identical,
+        "total": total,
+        "share": 1.0 if total == 0 else identical / total,
+        "agreement": agreement,
+    }
+    (ws / "report").mkdir(parents=True, exist_ok=True)
+    atomic_write(ws / "report" / "parity.json", canonical_json(content) + b"\n")
+    return content
+
+
+def record_seconds(ws: Path, seconds: dict[str, float]) -> None:
+    """Keep how long each step took, for the report; no decision reads it."""
+    (ws / "report").mkdir(parents=True, exist_ok=True)
+    atomic_write(ws / "report" / "seconds.json", json.dumps(seconds).encode())
+
+
+def report_path(ws: Path) -> Path:
+    """Where the report page lies."""
+    return ws / "report" / "index.html"
+
+
+def write_report(ws: Path) -> Path:
+    """Collect the facts and write the page and summary.json."""
+    from research import report
+    from research.report_facts import collect
+
+    return report.write(collect(ws), ws / "report")
+
+
+def reasons_markdown(verdict: Verdict) -> str:
+    """Reasons of a verdict as a table, for Dagster."""
+    rows = [
+        {"reason": r["text"], "observed": r["observed"], "limit": r["limit"]} for r in verdict.reasons
+    ]
+    return _markdown(rows) if rows else "every threshold met"
+
+
+def sessions_markdown(rows: list[dict[str, Any]]) -> str:
+    """Sessions of the runtime as a table, for Dagster."""
+    return _markdown(
+        [
+            {
+                "session": row["session_id"], "stage": row["stage"],
+                "orders": row["counts"]["orders"], "net": row["account"]["net"] / _core.SCALE,
+                "parity": f"{row['parity']['identical']}/{row['parity']['total']}",
+            }
+            for row in rows
+        ]
+    )
+
+
+def verdict_rows(ws: Path, key: str) -> list[dict[str, str]]:
+    """One row a gate: verdict and first reason."""
+    rows = []
+    for gate in GATES:
+        verdict = read_verdict(ws, key, gate)
+        if verdict is None:
+            rows.append({"gate": gate[-1].upper(), "verdict": "not run", "reason": ""})
+            continue
+        reason = verdict.reasons[0]["text"] if verdict.reasons else ""
+        rows.append({"gate": gate[-1].upper(), "verdict": str(verdict.verdict), "reason": reason})
+    return rows
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "none"
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
