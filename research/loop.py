@@ -216,7 +216,8 @@ def stage_changes(ws: Path, key: str) -> list[dict[str, Any]]:
     alpha_id = key.split("@", maxsplit=1)[0]
     rows = []
     for entry in audit.verify_chain(ws):
-        if entry.record["kind"] not in ("promotion", "withdrawn", "weight_reduced"):
+        kind = entry.record["kind"]
+        if not kind.startswith("issued_") and kind not in ("withdrawn", "weight_reduced"):
             continue
         facts = entry.record["facts"]
         if facts.get("alpha_id") != alpha_id:

@@ -13,7 +13,6 @@ It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -152,8 +151,8 @@ class AlphaSpec:
         Returns
         -------
         AlphaSpec
-            Ready for `build_engine_config`. Parameters that only the template uses are left out
-            of the expression's table.
+            Ready for `build_engine_config`. `parameters` holds every chosen value, those that
+            only the template uses too: the engine accepts names an expression does not read.
 
         Raises
         ------
@@ -163,13 +162,12 @@ class AlphaSpec:
         """
         alpha_id = str(manifest["alpha_id"])
         values = _chosen(alpha_id, manifest["parameters"], parameters)
-        named = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", manifest["expression"]))
         lot, limits = instrument.lot_size, manifest["limits"]
         return cls(
             alpha_id=alpha_id,
             symbol=instrument.symbol,
             expression=manifest["expression"],
-            parameters={name: value for name, value in values.items() if name in named},
+            parameters=values,
             template=resolve_template(alpha_id, manifest["template"], values),
             order_qty=manifest["order_qty_lots"] * lot,
             ttl_ns=manifest["ttl_ms"] * 1_000_000,

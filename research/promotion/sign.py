@@ -73,7 +73,7 @@ _TIME_FIELDS = ("promotion_seq", "issued_trading_day", "not_before_ns", "expires
 
 
 class SignRequest(BaseModel):
-    """What may be asked for: whom, how far, at most how much, by whom and why."""
+    """What may be asked for: whom, how far, at most how much, who asks and why."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -82,7 +82,7 @@ class SignRequest(BaseModel):
     stage: Literal["shadow", "canary", "live"]
     symbol: str | None
     weight_ppm_max: Annotated[int, Field(gt=0, le=1_000_000)] | None
-    by: Annotated[str, Field(min_length=1, max_length=200)]
+    who: Annotated[str, Field(min_length=1, max_length=200)]
     why: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -218,13 +218,15 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         _require_issues_in_chain(ws, alpha.alpha_id, entries)
         verdicts = passed_verdicts(ws, alpha, request.stage, config_dir=context.config_dir)
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}
-        _require_not_rolled_back(ws, alpha, request.stage, hashes)
-        weight = _weight(request, alpha, verdicts, context)
-        window = _window(ws, alpha, request.stage, verdicts)
-        content = _content(request, alpha, verdicts, context, weight=weight, window=window)
+        _require_not_rolled_back(ws, alpha, hashes)
         current = newest_issue(
             ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path
         )
+        if current is not None and _includes_shadow(current, alpha, request.stage):
+            return _existing(ws, alpha, current)
+        weight = _weight(request, alpha, verdicts, context)
+        window = _window(ws, alpha, request.stage, verdicts)
+        content = _content(request, alpha, verdicts, context, weight=weight, window=window)
         if current is not None and _says_the_same(current, content, key, context.settings):
             return _existing(ws, alpha, current)
         return _issue(request, alpha, content, key, ws, entries)
@@ -273,19 +275,17 @@ def _require_issues_in_chain(
             )
 
 
-def _require_not_rolled_back(
-    ws: Path, alpha: Alpha, stage: str, hashes: Mapping[str, str]
-) -> None:
+def _require_not_rolled_back(ws: Path, alpha: Alpha, hashes: Mapping[str, str]) -> None:
     root = promotions_root(ws)
     seq = withdrawn_seq(root, alpha.alpha_id)
-    if stage == "shadow" or seq == 0:
+    if seq == 0:
         return
     path = withdrawn_path(root, alpha.alpha_id, seq)
     try:
         record = json.loads(path.read_bytes())
         is_rolled_back = bool(record["is_rolled_back"])
-        is_same = record["verdicts"] == dict(hashes)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        is_same = all(record["verdicts"].get(gate) == sha for gate, sha in hashes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlatformError(
             ReasonCode.CONFIG_WITHDRAWN,
             f"{alpha.key} was withdrawn up to sequence {seq}, and {path} does not say why",
@@ -462,6 +462,17 @@ def _roll_rule(traded: list[Instrument]) -> dict[str, Any]:
     return {"kind": "none", "trading_days_before": 0}
 
 
+def _includes_shadow(current: SignedIssue, alpha: Alpha, stage: str) -> bool:
+    # A canary or live permit covers what a shadow permit allows; asking again takes nothing back.
+    content = current.content
+    return (
+        stage == "shadow"
+        and content.stage != "shadow"
+        and content.alpha_hash == alpha.alpha_hash
+        and content.code_sha256 == code_sha256()
+    )
+
+
 def _says_the_same(
     current: SignedIssue, content: dict[str, Any], key: SigningKey, settings: Settings
 ) -> bool:
@@ -501,7 +512,7 @@ def _issue(
     audit.append(
         ws,
         kind=f"issued_{request.stage}",
-        who=request.by,
+        who=request.who,
         why=request.why,
         subject=alpha.key,
         facts={

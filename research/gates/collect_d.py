@@ -1,0 +1,95 @@
+"""Evidence for gate D: what trades already, from verified verdicts and signed promotions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hft_platform.config.keys import KeyRing
+from hft_platform.config.promoted import read_signed
+from hft_platform.config.promotion_folder import issued_path, promotions_root, withdrawn_seq
+from hft_platform.errors import PlatformError, ReasonCode
+from research.gates.context import GateContext
+from research.gates.gate_d import PoolEvidence
+from research.gates.verdict import Verdict, read_verdict
+
+POOL_STAGES = ("canary", "live")
+"""A shadow permit trades nothing, so it is not in the pool."""
+
+
+def collect(context: GateContext) -> tuple[PoolEvidence, dict[str, str]]:
+    """Collect the alpha's own profit and that of every promoted alpha.
+
+    Parameters
+    ----------
+    context : GateContext
+        Gate C's verdict of the alpha has been verified.
+
+    Returns
+    -------
+    PoolEvidence
+        See its fields.
+    dict of str to str
+        Gate C verdict hash by member.
+    """
+    own = _gate_c(context.ws, context.alpha.key)
+    members = {
+        key: _gate_c(context.ws, key)
+        for key in pool_members(context.ws)
+        if not key.startswith(f"{context.alpha.alpha_id}@")
+    }
+    evidence = PoolEvidence(
+        daily_net=_daily_net(own),
+        members={key: _daily_net(verdict) for key, verdict in members.items()},
+        displayed_share=tuple(own.results["displayed_share"]),
+        gate_weight_ppm=context.alpha.manifest.gate_weight_ppm,
+    )
+    return evidence, {key: verdict.sha256 for key, verdict in members.items()}
+
+
+def pool_members(ws: Path) -> list[str]:
+    """Keys of the alphas that hold an issue for canary or live that was not withdrawn.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace folder.
+
+    Returns
+    -------
+    list of str
+        Sorted; expiry is not looked at, since a verdict reads no clock.
+    """
+    root = promotions_root(ws)
+    if not root.is_dir():
+        return []
+    trusted = KeyRing.open(ws).trusted()
+    keys = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        issues = sorted(folder.glob("[0-9]*-*.yaml"))
+        if not issues:
+            continue
+        newest = read_signed(issues[-1], trusted_keys=trusted)
+        content = newest.content
+        expected = issued_path(root, folder.name, content.promotion_seq, newest.content_sha256)
+        if issues[-1] != expected:
+            raise PlatformError(
+                ReasonCode.CONFIG_MALFORMED,
+                f"promotion {issues[-1].name} of {folder.name} is not named by its content",
+            )
+        is_withdrawn = withdrawn_seq(root, folder.name) >= content.promotion_seq
+        if content.stage in POOL_STAGES and not is_withdrawn:
+            keys.append(f"{content.alpha_id}@{content.alpha_hash[:12]}")
+    return sorted(keys)
+
+
+def _gate_c(ws: Path, key: str) -> Verdict:
+    verdict = read_verdict(ws, key, "gate_c")
+    if verdict is None:
+        raise PlatformError(
+            ReasonCode.UPSTREAM_VERDICT_MISSING, f"{key} of the pool has no verdict of gate_c"
+        )
+    return verdict
+
+
+def _daily_net(verdict: Verdict) -> dict[int, int]:
+    return {int(day): int(value) for day, value in verdict.results["daily_net"].items()}

@@ -1,0 +1,238 @@
+"""Run a gate: collect its evidence, judge it, write the verdict, whatever it says.
+
+Why: the graph, the command line and a notebook call this one function and get the same bytes.
+
+Invariants:
+1. A gate whose upstream verdict is missing, failed, stale or tampered is refused: it raises and
+   writes nothing.
+2. From then on a verdict is written always: what cannot be computed is `not_computed` with its
+   reason, and its inputs.
+3. Running a gate again with equal inputs writes equal bytes and adds no trial.
+
+Operator's page: `docs/gates.md`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from hft_platform.config.canonical import canonical_sha256
+from hft_platform.config.code_hash import code_sha256
+from hft_platform.errors import PlatformError, ReasonCode
+from research.experiments import TrialLedger
+from research.gates import collect_a, collect_b, collect_c, collect_d, collect_e, gate_c
+from research.gates.context import GateContext, open_context
+from research.gates.package_backtests import PackageBacktests
+from research.gates.verdict import (
+    GATES,
+    UPSTREAM,
+    Finding,
+    GateVerdict,
+    Verdict,
+    reason,
+    require_chain,
+    write_verdict,
+)
+from research.registry import Alpha, find_alpha, register, trials_of
+
+log = structlog.get_logger(__name__)
+Collected = tuple[Finding, dict[str, Any]]
+
+
+def run_gate(
+    ws: Path,
+    alpha: Alpha | str,
+    gate: str,
+    *,
+    alphas_folder: Path | None = None,
+    config_dir: Path | None = None,
+    dataset_id: str | None = None,
+    workers: int = 1,
+) -> Verdict:
+    """Judge an alpha by one gate and write the verdict.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace folder.
+    alpha : Alpha or str
+        The alpha, or its key or id.
+    gate : str
+        ``gate_a`` to ``gate_e``.
+    alphas_folder : Path, optional
+        Where a key is looked up, by default the bundled alphas.
+    config_dir : Path, optional
+        Configuration of one's own.
+    dataset_id : str, optional
+        Which dataset, when several hold the alpha's instruments.
+    workers : int, optional
+        Backtests at a time; the verdict does not depend on it.
+
+    Returns
+    -------
+    Verdict
+        As written.
+
+    Raises
+    ------
+    PlatformError
+        UPSTREAM_VERDICT_MISSING, UPSTREAM_VERDICT_FAILED, VERDICT_TAMPERED, VERDICT_STALE,
+        LEDGER_BEHIND_AUDIT, or when there is nothing to judge by (no dataset, no profile).
+    """
+    if gate not in GATES:
+        raise ValueError(f"gate was {gate!r}, known are {', '.join(GATES)}")
+    found = find_alpha(alpha, alphas_folder) if isinstance(alpha, str) else alpha
+    context = open_context(
+        ws, found, config_dir=config_dir, dataset_id=dataset_id, workers=workers
+    )
+    return judge(context, gate)
+
+
+def judge(context: GateContext, gate: str) -> Verdict:
+    """Judge by one gate within a context; see `run_gate`."""
+    ws, alpha = context.ws, context.alpha
+    thresholds = context.thresholds.hashes()
+    before = UPSTREAM[gate]
+    upstream = require_chain(ws, alpha, before, thresholds=thresholds) if before else {}
+    register(
+        ws,
+        alpha,
+        dataset=context.dataset,
+        instruments=context.instruments,
+        latency_sha256=context.latency_sha256,
+    )
+    inputs = _inputs(context, upstream)
+    try:
+        finding, more = _COLLECT[gate](context)
+    except PlatformError as error:
+        if error.code in _REFUSALS:
+            raise
+        finding, more = _not_computed(error.code, _without_paths(error.message, context)), {}
+    except Exception as error:  # noqa: BLE001  # logged; the verdict says that nothing is known
+        log.error(
+            "gate_crashed",
+            gate=gate,
+            alpha=alpha.key,
+            reason_code=int(ReasonCode.GATE_NOT_COMPUTED),
+            trace=traceback.format_exc(),
+        )
+        text = f"{type(error).__name__} while computing {gate}"
+        finding, more = _not_computed(ReasonCode.GATE_NOT_COMPUTED, text), {}
+    verdict = Verdict(
+        gate=gate,
+        alpha_id=alpha.alpha_id,
+        alpha_hash=alpha.alpha_hash,
+        verdict=finding.verdict,
+        reasons=finding.reasons,
+        thresholds_sha256=thresholds[gate],
+        code_sha256=code_sha256(),
+        inputs=inputs | more,
+        results=finding.results,
+    )
+    write_verdict(ws, alpha, verdict)
+    return verdict
+
+
+_REFUSALS = frozenset(
+    int(code)
+    for code in (
+        ReasonCode.UPSTREAM_VERDICT_MISSING,
+        ReasonCode.UPSTREAM_VERDICT_FAILED,
+        ReasonCode.VERDICT_TAMPERED,
+        ReasonCode.VERDICT_STALE,
+        ReasonCode.LEDGER_BEHIND_AUDIT,
+    )
+)
+
+
+def _inputs(context: GateContext, upstream: dict[str, str]) -> dict[str, Any]:
+    return {
+        "dataset": context.dataset.sha256,
+        "sessions": [session.tape_sha256 for session in context.roles.judged],
+        "upstream": upstream,
+        "latency_profile": context.latency_sha256,
+        "costs": context.costs_sha256,
+    }
+
+
+def _gate_a(context: GateContext) -> Collected:
+    from research.gates import gate_a
+
+    evidence = collect_a.collect(context)
+    return gate_a.evaluate(evidence, context.thresholds.gate_a), {}
+
+
+def _gate_b(context: GateContext) -> Collected:
+    from research.gates import gate_b
+
+    evidence = collect_b.collect(context)
+    return gate_b.evaluate(evidence, context.thresholds.gate_b), {}
+
+
+def _gate_c(context: GateContext) -> Collected:
+    ledger = TrialLedger(context.ws).head()
+    trials = trials_of(context.alpha, context.dataset, costs=context.costs_sha256)
+    roles = context.roles
+    with ThreadPoolExecutor(max_workers=context.workers) as pool:
+        made = collect_c.collect(
+            context.alpha.manifest,
+            context.thresholds.gate_c,
+            PackageBacktests(context),
+            in_sample=len(roles.in_sample),
+            out_of_sample=len(roles.out_of_sample),
+            trial_count=ledger.count,
+            map_sessions=map if context.workers == 1 else pool.map,
+        )
+    found = gate_c.evaluate(made.evidence, context.thresholds.gate_c)
+    results = found.results | {
+        "promise": made.promise,
+        "displayed_share": list(made.displayed_share),
+    }
+    inputs = {
+        "ledger": ledger.as_dict(),
+        "trials": canonical_sha256(sorted(trial.key for trial in trials)),
+        "account_limits": canonical_sha256(context.account_limits),
+    }
+    return Finding(found.verdict, found.reasons, results), inputs
+
+
+def _gate_d(context: GateContext) -> Collected:
+    from research.gates import gate_d
+
+    evidence, members = collect_d.collect(context)
+    return gate_d.evaluate(evidence, context.thresholds.gate_d), {"pool": members}
+
+
+def _gate_e(context: GateContext) -> Collected:
+    from research.gates import gate_e
+
+    evidence = collect_e.collect(context)
+    summaries = [session.summary_sha256 for session in evidence.sessions]
+    return gate_e.evaluate(evidence, context.thresholds.gate_e), {"summaries": summaries}
+
+
+_COLLECT: dict[str, Callable[[GateContext], Collected]] = {
+    "gate_a": _gate_a,
+    "gate_b": _gate_b,
+    "gate_c": _gate_c,
+    "gate_d": _gate_d,
+    "gate_e": _gate_e,
+}
+
+
+def _not_computed(code: int, text: str) -> Finding:
+    return Finding(GateVerdict.NOT_COMPUTED, (reason(code, text),), {})
+
+
+def _without_paths(text: str, context: GateContext) -> str:
+    """A verdict holds no path: workspace and alpha folder are named, not located."""
+    for path, name in ((context.ws, "workspace"), (context.alpha.folder, context.alpha.alpha_id)):
+        for shown in {str(path), str(path.absolute())}:
+            text = text.replace(shown, name)
+    return text

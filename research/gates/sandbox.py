@@ -1,0 +1,160 @@
+"""Run an alpha's own code in a process of its own, with limits on time, memory and reach.
+
+Why: gate B executes code that somebody dropped into a folder.
+
+Invariants:
+1. The child sees no variable of this process's environment but the path, and no key.
+2. A child that does not answer within its limits is an outcome, not a hang.
+
+Operator's page: `docs/gates.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hft_platform.config.canonical import sha256_hex
+from hft_platform.errors import PlatformError, ReasonCode
+from research.gates.gate_b import TestRun
+from research.gates.thresholds import GateBThresholds
+from research.registry.alpha import KERNEL_FILE, MANIFEST_FILE, TEST_FILE, Alpha
+
+_ANSWER = "answer.json"
+
+
+def run_alpha_tests(alpha: Alpha, thresholds: GateBThresholds) -> tuple[TestRun, str]:
+    """Run `test_alpha.py` of an alpha.
+
+    Parameters
+    ----------
+    alpha : Alpha
+        Its folder is copied; the tests cannot write to the original.
+    thresholds : GateBThresholds
+        Limits of time and memory.
+
+    Returns
+    -------
+    TestRun
+        Counts, and how the process ended.
+    str
+        SHA-256 of the test file.
+    """
+    source = alpha.folder / TEST_FILE
+    if not source.is_file():
+        return TestRun(0, 0, 0, 0, "finished"), sha256_hex(b"")
+    with tempfile.TemporaryDirectory(prefix="alpha-tests-") as name:
+        folder = Path(name)
+        inside = _copy(alpha, folder)
+        # An empty settings file keeps the settings of whatever folder this runs in out of it.
+        (folder / "pytest.ini").write_text("[pytest]\n")
+        request = {"what": "tests", "test_file": str(Path(inside.name) / TEST_FILE)}
+        answer, ended = _run_child(folder, request, thresholds)
+        counts = answer or {"passed": 0, "failed": 0, "errors": 0, "skipped": 0}
+        return TestRun(ended=ended, **counts), sha256_hex(source.read_bytes())
+
+
+def signal_hash_in_process(
+    alpha: Alpha, tape: bytes, thresholds: GateBThresholds, *, instrument: dict[str, Any]
+) -> str:
+    """Hash of an alpha's signal over a tape, computed by a fresh process.
+
+    Parameters
+    ----------
+    alpha : Alpha
+        To be evaluated with its default parameters.
+    tape : bytes
+        Records of one session.
+    thresholds : GateBThresholds
+        Limits of time and memory.
+    instrument : dict
+        ``instrument_id``, ``tick_size`` and ``lot_size``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    PlatformError
+        GATE_NOT_COMPUTED when the process did not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="alpha-signal-") as name:
+        folder = Path(name)
+        inside = _copy(alpha, folder)
+        (folder / "tape.bin").write_bytes(tape)
+        request = {
+            "what": "signal",
+            "alpha_folder": str(inside),
+            "tape": str(folder / "tape.bin"),
+            "instrument": instrument,
+        }
+        answer, ended = _run_child(folder, request, thresholds)
+    if answer is None:
+        raise PlatformError(
+            ReasonCode.GATE_NOT_COMPUTED,
+            f"the process that evaluates {alpha.alpha_id} ended by {ended.replace('_', ' ')}",
+        )
+    return str(answer["signal_sha256"])
+
+
+def _copy(alpha: Alpha, folder: Path) -> Path:
+    inside = folder / alpha.alpha_id
+    inside.mkdir()
+    for name in (MANIFEST_FILE, TEST_FILE, KERNEL_FILE):
+        if (alpha.folder / name).is_file():
+            shutil.copyfile(alpha.folder / name, inside / name)
+    return inside
+
+
+def _run_child(
+    folder: Path, request: dict[str, Any], thresholds: GateBThresholds
+) -> tuple[dict[str, Any] | None, str]:
+    full = request | {
+        "answer_file": _ANSWER,
+        "seconds_max": thresholds.seconds_max,
+        "memory_bytes_max": thresholds.memory_bytes_max,
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-m", "research.gates.sandbox_child"],
+        cwd=folder,
+        env=_environment(folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        child.communicate(json.dumps(full).encode(), timeout=thresholds.seconds_max)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        return None, "time_limit"
+    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return None, "time_limit"
+    path = folder / _ANSWER
+    if child.returncode != 0 or not path.is_file():
+        return None, "crashed"
+    return json.loads(path.read_bytes()), "finished"
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    # One thread for numeric libraries: results and limits do not depend on the machine's cores.
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
+    root = str(Path(__file__).resolve().parents[2])
+    return {
+        "PATH": os.defpath,
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PYTHONPATH": root,
+        "PYTHONHASHSEED": "random",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LC_ALL": "C.UTF-8",
+    } | dict.fromkeys(threads, "1")
