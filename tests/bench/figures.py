@@ -1,0 +1,169 @@
+"""The figures: one function each, returning rows by dotted name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hft_platform import _core, records
+from hft_platform.config.canonical import canonical_json
+from hft_platform.config.engine_config import AlphaSpec, build_engine_config
+from hft_platform.config.settings import load_settings
+from hft_platform.market.instruments import Instrument, load_instruments
+from hft_platform.market.latency import load_latency_profile
+from research import loop, registry
+from research.backtest.runner import run_session
+from research.data import catalog
+from tests.bench.run import REPOSITORY, remove, repeat, spread, temporary_folder
+
+RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
+
+
+def input_name() -> str:
+    """What the tapes are."""
+    return "real TXF day session" if RECORDINGS.is_dir() else "generated sessions"
+
+
+@cache
+def _input() -> tuple[bytes, dict[str, Any], Instrument, str]:
+    """Tape, engine config, instrument and latency profile of one session."""
+    source = str(RECORDINGS) if RECORDINGS.is_dir() else "generator"
+    symbol, alpha_id = (
+        ("TXFD6", "txf_ofi_taker") if RECORDINGS.is_dir() else ("SIM_EDGE", "gen_imbalance_taker")
+    )
+    folder = temporary_folder()
+    try:
+        loop.make_datasets(folder, source)
+        refs = catalog.dataset_of(folder, [symbol]).sessions
+        ref = max((r for r in refs if r.symbol == symbol), key=lambda r: r.record_count)
+        tape = catalog.load_tape(ref)
+    finally:
+        remove(folder)
+    instrument = load_instruments().by_symbol(symbol)
+    alpha = next(a for a in registry.bundled_alphas() if a.alpha_id == alpha_id)
+    config = build_engine_config(
+        [AlphaSpec.from_manifest(alpha.manifest, instrument, weight_ppm=alpha.manifest.gate_weight_ppm)],
+        instruments=[instrument],
+        session=ref.session_of(instrument),
+        account_limits=load_settings().account_limits(),
+    )
+    return tape, config, instrument, alpha.manifest.latency_profile
+
+
+def engine() -> dict[str, Any]:
+    """Whole engine (all features, one alpha, all checks) over a session; and each decision's time."""
+    tape, config, _, _ = _input()
+    text = canonical_json(config).decode()
+    count = sum(part.size for part in records.split(tape).values())
+
+    def rate() -> float:
+        one = _core.Engine(text)
+        started = time.perf_counter()
+        one.on_tape(tape)
+        return count / (time.perf_counter() - started)
+
+    timed = [_core.time_decisions(text, tape) for _ in range(5)]
+    return {
+        "engine.events_per_s": spread(repeat(rate), "events/s", "replay and research speed"),
+        "engine.decide_ns.p50": spread([t["p50"] for t in timed], "ns", "record to decision, hot"),
+        "engine.decide_ns.p99": spread([t["p99"] for t in timed], "ns", "record to decision, tail"),
+    }
+
+
+def wal() -> dict[str, Any]:
+    """Appends of 96-byte trade records without waiting for a sync."""
+    count = 500_000
+    tape = records.empty("Trade", count).tobytes()
+
+    def rate() -> float:
+        folder = temporary_folder()
+        try:
+            writer = _core.WalWriter(str(folder / "market"), 7, "market", 64 << 20, 10, 1)
+            started = time.perf_counter()
+            writer.append(tape)
+            seconds = time.perf_counter() - started
+            writer.seal()
+            return count / seconds
+        finally:
+            remove(folder)
+
+    return {"wal.append_per_s": spread(repeat(rate), "records/s", "the recorder keeps up with any feed")}
+
+
+def loader() -> dict[str, Any]:
+    """Sealed segments of one session into the embedded store, verified."""
+    script = (
+        "import json,sys,time\n"
+        "from pathlib import Path\n"
+        "from hft_platform.recorder.loader import load_sealed\n"
+        "from hft_platform.recorder.store import open_store\n"
+        "ws=Path(sys.argv[1])\n"
+        "with open_store(ws) as store:\n"
+        "    started=time.perf_counter(); report=load_sealed(ws, store)\n"
+        "    seconds=time.perf_counter()-started\n"
+        "print(json.dumps({'rows': report.rows_inserted, 'seconds': seconds}))\n"
+    )
+    tape, _, _, _ = _input()
+    rates = []
+    for _ in range(3):
+        folder = temporary_folder()
+        try:
+            session = folder / "sessions" / "bench"
+            session.mkdir(parents=True)
+            writer = _core.WalWriter(str(session / "market"), 7, "market", 64 << 20, 10, 1)
+            writer.append(tape)
+            writer.seal()
+            done = subprocess.run(
+                [sys.executable, "-c", script, str(folder)],
+                capture_output=True, text=True, check=True, cwd=REPOSITORY,
+            )
+            row = json.loads(done.stdout.strip().splitlines()[-1])
+            rates.append(row["rows"] / row["seconds"])
+        finally:
+            remove(folder)
+    return {"loader.rows_per_s": spread(rates, "rows/s", "a session is in the store soon after it ends")}
+
+
+def backtest() -> dict[str, Any]:
+    """One session on the hftbacktest package: conversion, run, accounting."""
+    tape, config, instrument, profile = _input()
+    latency, _ = load_latency_profile(profile)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        run_session(
+            tape, config, latency=latency, queue_model="risk_adverse", instrument=instrument
+        )
+        return time.perf_counter() - started
+
+    return {
+        "backtest.seconds_per_session": spread(repeat(seconds, 3), "s", "sweeps of gate C stay cheap")
+    }
+
+
+def demo() -> dict[str, Any]:
+    """`make demo` on the generator in a fresh workspace, built before."""
+    seconds = []
+    folder = temporary_folder()
+    try:
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "dagster_project.demo", "--workspace", str(folder / "ws")],
+            check=True, capture_output=True, cwd=REPOSITORY,
+        )
+        seconds.append(time.perf_counter() - started)
+    finally:
+        remove(folder)
+    return {"demo.seconds": spread(seconds, "s", "a newcomer sees the whole loop in minutes")}
+
+
+FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "engine": engine, "wal": wal, "loader": loader, "backtest": backtest, "demo": demo,
+}
