@@ -34,7 +34,9 @@ STEP_RECORDS = 20_000
 """Records between two looks at the halt latch and the withdrawals when running unpaced."""
 STEP_NS = 200_000_000
 """Time between two looks when paced: a fifth of the second that ARCHITECTURE allows."""
-WITHDRAW, HALT, REDUCE_ONLY = 6, 1, 4
+HALT, WITHDRAW, SET_WEIGHT = 1, 6, 7
+"""`CommandKind` in rust_core/src/record.rs."""
+ALL_ALPHAS = 0xFFFF_FFFF
 MARKOUT_NS = {"1s": 1_000_000_000, "10s": 10_000_000_000}
 
 Progress = Callable[[dict[str, Any]], None]
@@ -93,7 +95,7 @@ def run_session(
     latch.require_clear(request.workspace)
     instrument = instruments.by_symbol(request.session.symbol)
     session = request.session.session_of(instrument)
-    ring = KeyRing.open(request.workspace)
+    ring = KeyRing.open(request.workspace, pinned_file=settings.pinned_keys_path)
     config = PromotedConfig.load_verified(
         request.config_path,
         workspace=request.workspace,
@@ -111,7 +113,7 @@ def run_session(
             f" the config was signed for {config.latency_profile_sha256[:12]}",
         )
     engine_config = build_engine_config(
-        [AlphaSpec.from_promoted(config)],
+        [AlphaSpec.from_promoted(config, instrument.symbol)],
         instruments=[instrument],
         session=session,
         account_limits=settings.account_limits(),
@@ -179,16 +181,20 @@ def _drive(
     start_ns: int,
     progress: Progress | None,
 ) -> bool:
-    """Step the session; between steps look at the latch and at withdrawals."""
+    """Step the session; between steps look at the latch, withdrawals and lowered weights."""
     halted = withdrawn = False
+    weight_ppm = config.weight_ppm
     wall_start, virtual_ns = time.monotonic(), start_ns
     while True:
         if not halted and (content := latch.read(request.workspace)) is not None:
-            paper.command(HALT, 0xFFFF_FFFF, 0, int(content["code"]))
+            paper.command(HALT, ALL_ALPHAS, 0, int(content["code"]))
             halted = True
         if not withdrawn and config.is_withdrawn(request.workspace):
             paper.command(WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
             withdrawn = True
+        if (now_ppm := config.weight_in_force(request.workspace)) < weight_ppm:
+            paper.command(SET_WEIGHT, 0, now_ppm, 0)
+            weight_ppm = now_ppm
         if request.speed is None:
             state = paper.run(None, STEP_RECORDS)
         else:
@@ -267,7 +273,7 @@ def _evidence(
 
 
 def _order_latency_ms(
-    decisions: records.npt.NDArray[np.void], broker: records.npt.NDArray[np.void]
+    decisions: position_store.Records, broker: position_store.Records
 ) -> dict[str, float | None]:
     """Decision to first broker report, in record time."""
     placed = decisions[(decisions["action"] == 1) & (decisions["verdict"] == 1)]
@@ -286,7 +292,7 @@ def _order_latency_ms(
 
 
 def _slippage_ticks(
-    fills: records.npt.NDArray[np.void], decisions: records.npt.NDArray[np.void], tick_size: int
+    fills: position_store.Records, decisions: position_store.Records, tick_size: int
 ) -> float | None:
     """Mean cost of a fill against the mid at its decision, in ticks; positive is worse."""
     placed = decisions[(decisions["action"] == 1) & (decisions["verdict"] == 1)]
@@ -302,8 +308,8 @@ def _slippage_ticks(
 
 
 def _markout_ticks(
-    fills: records.npt.NDArray[np.void],
-    books: records.npt.NDArray[np.void],
+    fills: position_store.Records,
+    books: position_store.Records,
     horizon_ns: int,
     tick_size: int,
 ) -> float | None:

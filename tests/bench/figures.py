@@ -49,7 +49,14 @@ def _input() -> tuple[bytes, dict[str, Any], Instrument, str]:
     instrument = load_instruments().by_symbol(symbol)
     alpha = next(a for a in registry.bundled_alphas() if a.alpha_id == alpha_id)
     config = build_engine_config(
-        [AlphaSpec.from_manifest(alpha.manifest, instrument, weight_ppm=alpha.manifest.gate_weight_ppm)],
+        [
+            AlphaSpec.from_manifest(
+                alpha.manifest.model_dump(mode="json"),
+                alpha.manifest.defaults(),
+                instrument,
+                weight_ppm=alpha.manifest.gate_weight_ppm,
+            )
+        ],
         instruments=[instrument],
         session=ref.session_of(instrument),
         account_limits=load_settings().account_limits(),
