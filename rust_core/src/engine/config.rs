@@ -11,6 +11,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::EngineError;
 use crate::costs::CostModel;
 
 /// Version of this layout.
@@ -35,6 +36,18 @@ pub struct EngineConfig {
     pub alphas: Vec<AlphaConfig>,
     /// Limits of the account as a whole.
     pub account_limits: AccountLimits,
+}
+
+impl EngineConfig {
+    /// Reads a config and checks it as a whole.
+    ///
+    /// # Errors
+    /// [`EngineError`] for text that is no config, or a field that does not hold.
+    pub fn from_json(text: &str) -> Result<Self, EngineError> {
+        let config: Self = serde_json::from_str(text).map_err(|error| EngineError::Malformed(error.to_string()))?;
+        super::validate::validate(&config)?;
+        Ok(config)
+    }
 }
 
 /// One trading session.

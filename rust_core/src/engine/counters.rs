@@ -23,6 +23,8 @@ pub struct Counters {
     pub decisions: u64,
     /// Of these, approved ones.
     pub approved: u64,
+    /// Evaluations that gave NaN: warm-up, gaps, bad books, division by zero.
+    pub nan_signals: u64,
     /// Fills counted into a position.
     pub fills: u64,
     refusals: Box<[u64]>,
@@ -37,6 +39,7 @@ impl Default for Counters {
             records: [0; TYPE_SLOTS],
             decisions: 0,
             approved: 0,
+            nan_signals: 0,
             fills: 0,
             refusals: slots(),
             dropped: slots(),

@@ -6,20 +6,44 @@
 //! 1. The same config and the same records give the same decisions, bit for bit.
 //! 2. It reads no clock, does no I/O, draws no random number; time is `sequence_time_ns`.
 //! 3. After construction it allocates nothing as long as `out` has room.
+//! 4. Every wish of a strategy goes through the seven steps of `steps::STEPS`.
+//! 5. A record that is malformed, out of order or for nobody changes nothing and is counted.
 //!
 //! It dispatches nothing and writes no log. Operator's page: `docs/architecture.md`.
 
+mod alpha_state;
+mod batch;
 mod config;
 mod counters;
+mod market;
+mod policy;
+mod sequencer;
+mod steps;
+mod validate;
 
+use alpha_state::AlphaState;
+pub use batch::{BatchError, FeatureTable, SignalRow, evaluate, evaluate_features, run_tape};
 pub use config::{
     AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, EngineConfig, InstrumentConfig, OnWithdrawal, Phase,
     PhaseWindow, SessionConfig, Stage, Template, WithdrawalAction,
 };
 pub use counters::Counters;
+pub use policy::ALL_ALPHAS;
+pub use sequencer::Sequencer;
+pub use steps::{APPROVED, REFUSED, STEPS};
+pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
+use crate::alpha::ExpressionError;
+use crate::gateway::{Gateway, Money, Order, OrderState};
 use crate::reason::ReasonCode;
-use crate::record::{DecisionRecord, RecordHeader};
+use crate::record::{
+    BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord, InstrumentRecord,
+    Record, RecordHeader, RecordType, TradeRecord,
+};
+use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
+use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View};
+use market::Market;
+use policy::Policy;
 
 /// Why an engine could not be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -37,21 +61,73 @@ pub enum EngineError {
         /// What is allowed.
         allowed: String,
     },
+    /// An alpha's expression does not compile.
+    #[error("engine config: {field}: {error}")]
+    Expression {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        error: ExpressionError,
+    },
 }
 
 impl EngineError {
     /// Its number.
     #[must_use]
     pub fn code(&self) -> ReasonCode {
-        ReasonCode::ConfigMalformed
+        match self {
+            Self::Malformed(_) | Self::OutOfRange { .. } => ReasonCode::ConfigMalformed,
+            Self::Expression { error, .. } => error.code,
+        }
     }
+}
+
+/// Result of one alpha so far, for summaries.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AlphaResult {
+    /// Place in the config.
+    pub alpha_index: u32,
+    /// Signed position.
+    pub position_qty: i64,
+    /// Result before costs, marked at the last good mid.
+    pub gross_pnl: Money,
+    /// Of this, realised.
+    pub realised_pnl: Money,
+    /// Costs.
+    pub fees: Money,
+    /// Result after costs.
+    pub net_pnl: Money,
+    /// Largest fall from the best net result.
+    pub drawdown_max: Money,
+    /// Executions.
+    pub fill_count: u64,
+    /// Weight in force, ppm.
+    pub weight_ppm: u64,
+    /// Stage in force: 0 research, 1 shadow, 2 canary, 3 live.
+    pub stage: u32,
+    /// What stopped it, if anything did.
+    pub halted_by: Option<ReasonCode>,
+    /// Last value of its expression.
+    pub signal: f64,
 }
 
 /// The state machine.
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
+    markets: Vec<Market>,
+    /// `(instrument_id, place in markets)`, sorted.
+    market_places: Vec<(u32, usize)>,
+    alphas: Vec<AlphaState>,
+    gateway: Gateway,
+    policy: Policy,
+    account_rate: TimeWindow,
+    rejects: TimeWindow,
+    repeats: RepeatWindow,
     counters: Counters,
+    decision_seq: u64,
+    last_seq: u64,
+    last_time_ns: i64,
 }
 
 impl Engine {
@@ -60,7 +136,30 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] when the config does not hold together.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        Ok(Self { config, counters: Counters::default() })
+        validate::validate(&config)?;
+        let mut market_places: Vec<(u32, usize)> =
+            config.instruments.iter().enumerate().map(|(place, instrument)| (instrument.instrument_id, place)).collect();
+        market_places.sort_unstable();
+        let mut alphas = Vec::with_capacity(config.alphas.len());
+        for alpha in &config.alphas {
+            let place = market_places.iter().find(|(id, _)| *id == alpha.instrument_id).map_or(0, |found| found.1);
+            alphas.push(AlphaState::new(alpha, &config.instruments[place], place, &config.session)?);
+        }
+        Ok(Self {
+            markets: config.instruments.iter().cloned().map(Market::new).collect(),
+            market_places,
+            gateway: Gateway::new(alphas.len()),
+            alphas,
+            policy: Policy::default(),
+            account_rate: TimeWindow::new(RATE_WINDOW_NS),
+            rejects: TimeWindow::new(REJECT_WINDOW_NS),
+            repeats: RepeatWindow::default(),
+            counters: Counters::default(),
+            decision_seq: 0,
+            last_seq: 0,
+            last_time_ns: i64::MIN,
+            config,
+        })
     }
 
     /// An engine for a config in JSON.
@@ -68,8 +167,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Malformed`] when the text is not a config, else as [`Engine::new`].
     pub fn from_json(text: &str) -> Result<Self, EngineError> {
-        let config = serde_json::from_str(text).map_err(|error| EngineError::Malformed(error.to_string()))?;
-        Self::new(config)
+        Self::new(EngineConfig::from_json(text)?)
     }
 
     /// Takes one sequenced input record and appends the decisions that follow from it to `out`.
@@ -77,8 +175,177 @@ impl Engine {
     /// `header` is the record's head with `input_seq` and `sequence_time_ns` filled in; `bytes` is
     /// the whole record, whose own head may still be unsequenced.
     pub fn on_record(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) {
-        let _being_built = (bytes, out);
         self.counters.count_record(header.record_type);
+        let outcome = self.take_sequence(header).and_then(|()| self.dispatch(header, bytes, out));
+        if let Err(code) = outcome {
+            self.counters.count_dropped(code);
+        }
+    }
+
+    /// Holds the one order of inputs; a hole in it is counted, going back is refused.
+    fn take_sequence(&mut self, header: &RecordHeader) -> Result<(), ReasonCode> {
+        if header.input_seq <= self.last_seq || header.sequence_time_ns <= self.last_time_ns {
+            return Err(ReasonCode::OutOfOrderRow);
+        }
+        if self.last_seq != 0 && header.input_seq != self.last_seq + 1 {
+            self.counters.count_dropped(ReasonCode::LogSequenceGap);
+        }
+        self.last_seq = header.input_seq;
+        self.last_time_ns = header.sequence_time_ns;
+        Ok(())
+    }
+
+    fn dispatch(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) -> Result<(), ReasonCode> {
+        match RecordType::from_code(header.record_type) {
+            Some(RecordType::Book) => {
+                let record = read::<BookRecord>(bytes)?;
+                let market_index = self.market_index(header.instrument_id)?;
+                let stored = self.markets[market_index].on_book(header, &record);
+                self.on_market(market_index, header, out);
+                stored
+            }
+            Some(RecordType::Trade) => {
+                let record = read::<TradeRecord>(bytes)?;
+                let market_index = self.market_index(header.instrument_id)?;
+                self.markets[market_index].on_trade(header, &record)?;
+                self.on_market(market_index, header, out);
+                Ok(())
+            }
+            Some(RecordType::Timer) => {
+                self.decide_all(header, out);
+                Ok(())
+            }
+            Some(RecordType::Command) => {
+                self.on_command(header, &read::<CommandRecord>(bytes)?)?;
+                self.decide_all(header, out);
+                Ok(())
+            }
+            Some(RecordType::ConfigSwitch) => {
+                self.on_config_switch(header, &read::<ConfigSwitchRecord>(bytes)?)?;
+                self.decide_all(header, out);
+                Ok(())
+            }
+            Some(RecordType::Broker) => self.on_broker(header, &read::<BrokerRecord>(bytes)?, out),
+            Some(RecordType::Instrument) => {
+                let market_index = self.market_index(header.instrument_id)?;
+                self.markets[market_index].on_instrument(&read::<InstrumentRecord>(bytes)?)
+            }
+            Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
+        }
+    }
+
+    fn market_index(&self, instrument_id: u32) -> Result<usize, ReasonCode> {
+        let found = self.market_places.binary_search_by_key(&instrument_id, |place| place.0);
+        found.map(|place| self.market_places[place].1).map_err(|_| ReasonCode::UnknownInstrument)
+    }
+
+    /// New signals for the alphas of an instrument, and what they want.
+    fn on_market(&mut self, market_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        for alpha_index in 0..self.alphas.len() {
+            let alpha = &mut self.alphas[alpha_index];
+            if alpha.market_index != market_index {
+                continue;
+            }
+            alpha.signal = alpha.program.evaluate(self.markets[market_index].features.values());
+            if alpha.signal.is_nan() {
+                self.counters.nan_signals += 1;
+            }
+            self.decide(alpha_index, header, out);
+        }
+    }
+
+    fn decide_all(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        for alpha_index in 0..self.alphas.len() {
+            self.decide(alpha_index, header, out);
+        }
+    }
+
+    /// Lets one alpha's template wish, and takes the wishes through the steps.
+    fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        let now_ns = header.sequence_time_ns;
+        self.refresh_alpha(alpha_index, now_ns);
+        let alpha = &self.alphas[alpha_index];
+        let market = &self.markets[alpha.market_index];
+        let (mode, cancel_reason) = self.mode(alpha, now_ns);
+        let mut own = [NO_ORDER; OWN_ORDER_COUNT_MAX];
+        let mut own_count = 0;
+        let is_own = |order: &&Order| order.alpha_index as usize == alpha_index;
+        for order in self.gateway.open_orders().filter(is_own).take(OWN_ORDER_COUNT_MAX) {
+            own[own_count] = *order;
+            own_count += 1;
+        }
+        let view = View {
+            now_ns,
+            book: &market.book,
+            is_tradable: market.book.fault(now_ns, self.config.account_limits.quote_age_ns_max).is_none(),
+            signal: alpha.signal,
+            position_qty: alpha.position.qty,
+            entry_ns: alpha.entry_ns,
+            clip_qty: alpha.clip_qty,
+            position_qty_max: alpha.position_qty_max,
+            order_qty_max: alpha.config.limits.order_qty_max,
+            tick_size: market.instrument.tick_size,
+            lot_size: market.instrument.lot_size,
+            limit_up: market.instrument.limit_up,
+            limit_down: market.instrument.limit_down,
+            mode,
+            cancel_reason,
+        };
+        let wishes = strategy::wishes(&alpha.config.template, &view, &own[..own_count]);
+        for wish in wishes.iter() {
+            self.take_wish(alpha_index, wish, header, out);
+        }
+    }
+
+    fn on_broker(&mut self, header: &RecordHeader, record: &BrokerRecord, out: &mut Vec<DecisionRecord>) -> Result<(), ReasonCode> {
+        let now_ns = header.sequence_time_ns;
+        let outcome = match self.gateway.on_broker(record) {
+            Ok(outcome) => outcome,
+            Err(code) => {
+                self.counters.count_broker(code);
+                // A fill of an order we do not know is a position we do not know.
+                let is_orphan_fill = code == ReasonCode::OrderUnknown && record.event_kind == BrokerEventKind::Fill as u32;
+                self.policy.is_reduce_only |= is_orphan_fill;
+                return Err(code);
+            }
+        };
+        if let Some(code) = outcome.code {
+            self.counters.count_broker(code);
+            if code == ReasonCode::OverFill {
+                self.policy.halt(code, now_ns);
+            }
+        }
+        let is_rejected = record.event_kind == BrokerEventKind::Rejected as u32;
+        if is_rejected {
+            self.counters.count_broker(ReasonCode::BrokerRejected);
+        }
+        if is_rejected || record.event_kind == BrokerEventKind::Unknown as u32 {
+            self.rejects.push(now_ns);
+        }
+        let alpha_index = outcome.order.alpha_index as usize;
+        if outcome.fill_qty > 0 {
+            self.take_fill(alpha_index, &outcome.order, outcome.fill_qty, record, now_ns);
+        }
+        self.decide(alpha_index, header, out);
+        Ok(())
+    }
+
+    fn take_fill(&mut self, alpha_index: usize, order: &Order, fill_qty: i64, record: &BrokerRecord, now_ns: i64) {
+        let instrument = &self.markets[order.market_index].instrument;
+        let alpha = &mut self.alphas[alpha_index];
+        let is_maker = record.is_maker != 0;
+        let filled =
+            alpha.position.fill(order.side, record.price, fill_qty, instrument.multiplier, &instrument.costs, is_maker);
+        let Some(position) = filled else {
+            return self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns);
+        };
+        if alpha.position.qty.signum() != position.qty.signum() {
+            alpha.entry_ns = now_ns;
+        }
+        alpha.position = position;
+        alpha.marked_mid = None;
+        alpha.fill_count += 1;
+        self.counters.fills += 1;
     }
 
     /// What was counted so far.
@@ -92,4 +359,52 @@ impl Engine {
     pub fn config(&self) -> &EngineConfig {
         &self.config
     }
+
+    /// Why everything is halted, if it is.
+    #[must_use]
+    pub fn halted_by(&self) -> Option<ReasonCode> {
+        self.policy.halted.map(|(code, _)| code)
+    }
+
+    /// Open orders, oldest first.
+    pub fn open_orders(&self) -> impl Iterator<Item = &Order> {
+        self.gateway.open_orders()
+    }
+
+    /// Result of every alpha, in config order.
+    pub fn results(&self) -> impl Iterator<Item = AlphaResult> {
+        let account = self.halted_by();
+        self.alphas.iter().map(move |alpha| AlphaResult {
+            alpha_index: alpha.config.alpha_index,
+            position_qty: alpha.position.qty,
+            gross_pnl: alpha.position.gross(),
+            realised_pnl: alpha.position.realised(),
+            fees: alpha.position.fees(),
+            net_pnl: alpha.position.net(),
+            drawdown_max: alpha.position.drawdown_max(),
+            fill_count: alpha.fill_count,
+            weight_ppm: alpha.weight_ppm,
+            stage: alpha.stage,
+            halted_by: account.or(alpha.halted.map(|(code, _)| code)).or(alpha.loss_latch).or(alpha.permit_fault()),
+            signal: alpha.signal,
+        })
+    }
+}
+
+/// Fills the fixed array of own orders.
+const NO_ORDER: Order = Order {
+    order_id: 0,
+    intent_id: 0,
+    alpha_index: 0,
+    market_index: 0,
+    side: 0,
+    price: 0,
+    qty: 0,
+    filled_qty: 0,
+    state: OrderState::Expired,
+    time_in_force: 0,
+};
+
+fn read<R: Record>(bytes: &[u8]) -> Result<R, ReasonCode> {
+    R::read(bytes).ok_or(ReasonCode::SchemaMismatch)
 }

@@ -1,1 +1,0 @@
-//! Module `alpha`: being built.

@@ -1,0 +1,247 @@
+//! One alpha inside the engine: program, permit, position and what stopped it.
+
+use sha2::{Digest, Sha256};
+
+use super::validate::{WEIGHT_PPM_MAX, hex32};
+use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage};
+use crate::alpha::{Expression, Program};
+use crate::gateway::Position;
+use crate::reason::ReasonCode;
+use crate::record::ConfigSwitchRecord;
+use crate::risk::{RATE_WINDOW_NS, TimeWindow};
+
+/// The last refusal that was written out, so that repeats are only counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LastRefusal {
+    code: Option<ReasonCode>,
+    written_ns: i64,
+}
+
+impl LastRefusal {
+    /// Repeats of one code are written out this far apart.
+    const REPEAT_NS: i64 = 1_000_000_000;
+
+    /// True if this refusal is to be written out.
+    pub(super) fn is_news(&mut self, code: ReasonCode, now_ns: i64) -> bool {
+        let is_repeat = self.code == Some(code) && now_ns.saturating_sub(self.written_ns) < Self::REPEAT_NS;
+        if !is_repeat {
+            *self = Self { code: Some(code), written_ns: now_ns };
+        }
+        !is_repeat
+    }
+
+    /// An approved order ends the series.
+    pub(super) fn clear(&mut self) {
+        self.code = None;
+    }
+}
+
+/// State of one alpha.
+#[derive(Debug, Clone)]
+pub(super) struct AlphaState {
+    pub(super) config: AlphaConfig,
+    pub(super) market_index: usize,
+    pub(super) program: Program,
+    /// Last value of the expression.
+    pub(super) signal: f64,
+    lot_size: i64,
+    /// Effective clip and position limit at `weight_ppm`.
+    pub(super) clip_qty: i64,
+    pub(super) position_qty_max: i64,
+    pub(super) weight_ppm: u64,
+    /// What the last verified config allows; a command may go below it, not above.
+    permit_weight_ppm: u64,
+    /// An increase waiting for a flat position.
+    pending_weight_ppm: Option<u64>,
+    pub(super) stage: u32,
+    pub(super) expires_ns: i64,
+    promotion_seq: u64,
+    config_sha256: Option<[u8; 32]>,
+    pub(super) withdrawn_since_ns: Option<i64>,
+    pub(super) expired_since_ns: Option<i64>,
+    pub(super) halted: Option<(ReasonCode, i64)>,
+    /// A loss limit was reached; stays for the session.
+    pub(super) loss_latch: Option<ReasonCode>,
+    pub(super) is_reduce_only: bool,
+    pub(super) is_flattening: bool,
+    pub(super) position: Position,
+    /// Mid of the last mark; `None` after a fill.
+    pub(super) marked_mid: Option<i64>,
+    pub(super) entry_ns: i64,
+    pub(super) fill_count: u64,
+    pub(super) order_rate: TimeWindow,
+    pub(super) refusals: [LastRefusal; 2],
+    intent_prefix: u64,
+    intent_counter: u32,
+}
+
+/// Code of a stage in records.
+pub(super) fn stage_code(stage: Stage) -> u32 {
+    match stage {
+        Stage::Research => 0,
+        Stage::Shadow => 1,
+        Stage::Canary => 2,
+        Stage::Live => 3,
+    }
+}
+
+/// Largest whole number of lots within `qty` times the weight.
+fn weighted(qty: i64, weight_ppm: u64, lot_size: i64) -> i64 {
+    let scaled = i128::from(qty) * i128::from(weight_ppm) / i128::from(WEIGHT_PPM_MAX);
+    let lots = scaled / i128::from(lot_size);
+    // The weight is at most one, so the result is at most `qty`.
+    i64::try_from(lots * i128::from(lot_size)).unwrap_or(0)
+}
+
+impl AlphaState {
+    pub(super) fn new(
+        config: &AlphaConfig,
+        instrument: &InstrumentConfig,
+        market_index: usize,
+        session: &SessionConfig,
+    ) -> Result<Self, EngineError> {
+        let names: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
+        let field = || format!("alphas[{}].expression", config.alpha_index);
+        let expression = Expression::parse(&config.expression, &names);
+        let program = expression.and_then(|parsed| Program::compile(&parsed, &config.parameters));
+        let program = program.map_err(|error| EngineError::Expression { field: field(), error })?;
+        let seed = format!("{}|{}|{}", config.alpha_id, session.session_id, config.config_sha256);
+        let digest = Sha256::digest(seed.as_bytes());
+        let mut prefix = [0_u8; 8];
+        prefix.copy_from_slice(&digest[..8]);
+        let mut state = Self {
+            config: config.clone(),
+            market_index,
+            program,
+            signal: f64::NAN,
+            lot_size: instrument.lot_size,
+            clip_qty: 0,
+            position_qty_max: 0,
+            weight_ppm: 0,
+            permit_weight_ppm: config.weight_ppm,
+            pending_weight_ppm: None,
+            stage: stage_code(config.stage),
+            expires_ns: config.expires_ns,
+            promotion_seq: config.promotion_seq,
+            config_sha256: hex32(&config.config_sha256),
+            withdrawn_since_ns: None,
+            expired_since_ns: None,
+            halted: None,
+            loss_latch: None,
+            is_reduce_only: false,
+            is_flattening: false,
+            position: Position::default(),
+            marked_mid: None,
+            entry_ns: 0,
+            fill_count: 0,
+            order_rate: TimeWindow::new(RATE_WINDOW_NS),
+            refusals: [LastRefusal::default(); 2],
+            intent_prefix: u64::from_be_bytes(prefix),
+            intent_counter: 0,
+        };
+        state.apply_weight(config.weight_ppm);
+        Ok(state)
+    }
+
+    fn apply_weight(&mut self, weight_ppm: u64) {
+        self.weight_ppm = weight_ppm;
+        self.pending_weight_ppm = None;
+        self.clip_qty = weighted(self.config.order_qty, weight_ppm, self.lot_size);
+        self.position_qty_max = weighted(self.config.limits.position_qty_max, weight_ppm, self.lot_size);
+    }
+
+    /// Less acts at once, more waits for a flat position.
+    pub(super) fn request_weight(&mut self, weight_ppm: u64) {
+        let allowed = weight_ppm.min(self.permit_weight_ppm);
+        if allowed <= self.weight_ppm {
+            self.apply_weight(allowed);
+        } else {
+            self.pending_weight_ppm = Some(allowed);
+        }
+    }
+
+    /// Called while position and open orders are zero.
+    pub(super) fn on_flat(&mut self) {
+        if let Some(weight_ppm) = self.pending_weight_ppm {
+            self.apply_weight(weight_ppm);
+        }
+        self.is_flattening = false;
+    }
+
+    /// A verified config took effect.
+    pub(super) fn switch_config(&mut self, record: &ConfigSwitchRecord, now_ns: i64) -> Result<(), ReasonCode> {
+        if record.stage > stage_code(Stage::Live) || record.weight_ppm > WEIGHT_PPM_MAX {
+            return Err(ReasonCode::ConfigMalformed);
+        }
+        let is_same_seq = record.promotion_seq == self.promotion_seq;
+        if record.promotion_seq < self.promotion_seq || (is_same_seq && self.withdrawn_since_ns.is_some()) {
+            return Err(ReasonCode::ConfigReplayed);
+        }
+        if is_same_seq && self.config_sha256.is_some_and(|known| known != record.config_sha256) {
+            return Err(ReasonCode::ConfigEvidenceMismatch);
+        }
+        self.promotion_seq = record.promotion_seq;
+        self.config_sha256 = Some(record.config_sha256);
+        self.stage = record.stage;
+        self.expires_ns = record.expires_ns;
+        self.withdrawn_since_ns = None;
+        if record.expires_ns > now_ns {
+            self.expired_since_ns = None;
+        }
+        self.permit_weight_ppm = record.weight_ppm;
+        self.request_weight(record.weight_ppm);
+        Ok(())
+    }
+
+    /// Why the permit does not hold.
+    pub(super) fn permit_fault(&self) -> Option<ReasonCode> {
+        let withdrawn = self.withdrawn_since_ns.map(|_| ReasonCode::ConfigWithdrawn);
+        withdrawn.or(self.expired_since_ns.map(|_| ReasonCode::ConfigExpired))
+    }
+
+    /// The next intent id: unique in the session, and across sessions by its prefix.
+    pub(super) fn next_intent_id(&mut self) -> u64 {
+        self.intent_counter = self.intent_counter.wrapping_add(1);
+        self.intent_prefix ^ u64::from(self.intent_counter)
+    }
+
+    pub(super) fn refusal_mut(&mut self, side: i64) -> &mut LastRefusal {
+        &mut self.refusals[usize::from(side < 0)]
+    }
+
+    /// Latches a loss limit that the marked position reached.
+    pub(super) fn latch_losses(&mut self) {
+        if self.loss_latch.is_some() {
+            return;
+        }
+        if -self.position.net() >= i128::from(self.config.limits.daily_loss_max) {
+            self.loss_latch = Some(ReasonCode::DailyLossReached);
+        } else if self.position.drawdown() >= i128::from(self.config.limits.drawdown_max) {
+            self.loss_latch = Some(ReasonCode::DrawdownReached);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_round_down_to_lots() {
+        assert_eq!(weighted(10, 1_000_000, 1), 10);
+        assert_eq!(weighted(10, 250_000, 1), 2);
+        assert_eq!(weighted(10, 99_999, 1), 0);
+        assert_eq!(weighted(1_000, 999_999, 100), 900);
+    }
+
+    #[test]
+    fn a_repeated_refusal_is_news_after_a_second_or_with_another_code() {
+        let mut last = LastRefusal::default();
+        assert!(last.is_news(ReasonCode::BookStale, 0));
+        assert!(!last.is_news(ReasonCode::BookStale, 999_999_999));
+        assert!(last.is_news(ReasonCode::BookStale, 1_000_000_000));
+        assert!(last.is_news(ReasonCode::KillSwitchOn, 1_000_000_001));
+        last.clear();
+        assert!(last.is_news(ReasonCode::KillSwitchOn, 1_000_000_002));
+    }
+}

@@ -1,0 +1,161 @@
+//! Whole tapes: the same code as event by event, in a loop.
+
+use super::{AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, validate};
+use crate::features::FEATURES;
+use crate::reason::ReasonCode;
+use crate::record::{BookRecord, DecisionRecord, Record, RecordHeader, RecordType, Tape, TapeError, TradeRecord};
+
+/// Why a tape could not be run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BatchError {
+    /// The config does not hold together.
+    #[error(transparent)]
+    Config(#[from] EngineError),
+    /// The bytes are not records.
+    #[error(transparent)]
+    Tape(#[from] TapeError),
+    /// There is no such alpha.
+    #[error("alpha_index was {alpha_index}, the config has {alpha_count} alphas")]
+    NoAlpha {
+        /// What was asked for.
+        alpha_index: usize,
+        /// How many there are.
+        alpha_count: usize,
+    },
+    /// A replay needs every input once, in order.
+    #[error("input sequence was {found}, expected {expected}")]
+    SequenceGap {
+        /// What came.
+        found: u64,
+        /// What should have come.
+        expected: u64,
+    },
+}
+
+impl BatchError {
+    /// Its number.
+    #[must_use]
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::Tape(_) => ReasonCode::FileDamaged,
+            Self::NoAlpha { .. } => ReasonCode::ConfigMalformed,
+            Self::SequenceGap { .. } => ReasonCode::LogSequenceGap,
+        }
+    }
+}
+
+/// One evaluation of an alpha.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SignalRow {
+    /// Receive time of the book.
+    pub receive_time_ns: i64,
+    /// Middle of the book.
+    pub mid: i64,
+    /// Value of the alpha, or NaN.
+    pub signal: f64,
+}
+
+/// Features at every good book.
+#[derive(Debug, Clone, Default)]
+pub struct FeatureTable {
+    /// Values, a row a book, in the order of the registry.
+    pub values: Vec<f64>,
+    /// Receive time of each row.
+    pub receive_time_ns: Vec<i64>,
+}
+
+/// Feeds a tape to an engine; decisions in the tape are skipped, missing stamps are given.
+///
+/// # Errors
+/// [`BatchError::Tape`] when the tape is damaged; with `is_replay` also
+/// [`BatchError::SequenceGap`] when an input is missing, doubled or was never sequenced.
+pub fn run_tape(
+    engine: &mut Engine,
+    sequencer: &mut Sequencer,
+    tape: &[u8],
+    is_replay: bool,
+    out: &mut Vec<DecisionRecord>,
+) -> Result<(), BatchError> {
+    for item in Tape::new(tape) {
+        let (mut header, bytes) = item?;
+        if header.record_type == RecordType::Decision as u8 {
+            continue;
+        }
+        if is_replay {
+            let expected = if sequencer.last_seq() == 0 { header.input_seq.max(1) } else { sequencer.last_seq() + 1 };
+            if header.input_seq != expected {
+                return Err(BatchError::SequenceGap { found: header.input_seq, expected });
+            }
+        }
+        sequencer.stamp_if_missing(&mut header);
+        engine.on_record(&header, bytes, out);
+    }
+    Ok(())
+}
+
+/// Runs an alpha's instrument over a tape and calls `row` at every good book.
+fn each_book(
+    tape: &[u8],
+    config: &EngineConfig,
+    alpha_index: usize,
+    mut row: impl FnMut(&RecordHeader, &Market, &AlphaState),
+) -> Result<(), BatchError> {
+    validate::validate(config)?;
+    let alpha_count = config.alphas.len();
+    let alpha = config.alphas.get(alpha_index).ok_or(BatchError::NoAlpha { alpha_index, alpha_count })?;
+    let place = config.instruments.iter().position(|instrument| instrument.instrument_id == alpha.instrument_id);
+    let place = place.ok_or(BatchError::NoAlpha { alpha_index, alpha_count })?;
+    let state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
+    let mut market = Market::new(config.instruments[place].clone());
+    let mut sequencer = Sequencer::default();
+    for item in Tape::new(tape) {
+        let (mut header, bytes) = item?;
+        if header.record_type == RecordType::Decision as u8 {
+            continue;
+        }
+        sequencer.stamp_if_missing(&mut header);
+        if header.instrument_id != alpha.instrument_id {
+            continue;
+        }
+        if let Some(record) = BookRecord::read(bytes) {
+            // What is malformed leaves an invalid book behind, which gives no row.
+            if market.on_book(&header, &record).is_ok() && market.book.is_valid() {
+                row(&header, &market, &state);
+            }
+        } else if let Some(record) = TradeRecord::read(bytes) {
+            let _ignored_as_by_the_engine = market.on_trade(&header, &record);
+        }
+    }
+    Ok(())
+}
+
+/// Value of an alpha at every good book of its instrument.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong.
+pub fn evaluate(tape: &[u8], config: &EngineConfig, alpha_index: usize) -> Result<Vec<SignalRow>, BatchError> {
+    let mut rows = Vec::new();
+    each_book(tape, config, alpha_index, |header, market, state| {
+        rows.push(SignalRow {
+            receive_time_ns: header.receive_time_ns,
+            mid: market.book.mid().unwrap_or(0),
+            signal: state.program.evaluate(market.features.values()),
+        });
+    })?;
+    Ok(rows)
+}
+
+/// Every feature at every good book of an alpha's instrument.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong.
+pub fn evaluate_features(tape: &[u8], config: &EngineConfig, alpha_index: usize) -> Result<FeatureTable, BatchError> {
+    let mut table = FeatureTable::default();
+    each_book(tape, config, alpha_index, |header, market, _| {
+        table.values.extend_from_slice(market.features.values());
+        table.receive_time_ns.push(header.receive_time_ns);
+    })?;
+    assert!(table.values.len() == table.receive_time_ns.len() * FEATURES.len(), "Invariant: a row has every feature");
+    Ok(table)
+}

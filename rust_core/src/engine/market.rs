@@ -1,0 +1,88 @@
+//! One instrument inside the engine: its book, its features, its reference data.
+
+use crate::book::{Book, VALUE_MAX, starts_over};
+use crate::engine::InstrumentConfig;
+use crate::features::FeatureSet;
+use crate::reason::ReasonCode;
+use crate::record::{BookRecord, InstrumentRecord, RecordHeader, TradeRecord, flags};
+
+/// Book and features of one instrument, fed by its records.
+#[derive(Debug, Clone)]
+pub struct Market {
+    /// Reference data.
+    pub instrument: InstrumentConfig,
+    /// The book.
+    pub book: Book,
+    /// The features.
+    pub features: FeatureSet,
+    /// False once the feed resolved another contract than the config.
+    pub has_reference: bool,
+}
+
+impl Market {
+    /// An instrument without any record yet.
+    #[must_use]
+    pub fn new(instrument: InstrumentConfig) -> Self {
+        let features = FeatureSet::new(instrument.tick_size, instrument.lot_size);
+        Self { instrument, book: Book::default(), features, has_reference: true }
+    }
+
+    fn start_over_if_told(&mut self, header: &RecordHeader) {
+        if starts_over(header) {
+            self.book.reset();
+            self.features.reset();
+        }
+    }
+
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    /// The code of what is wrong with it; the book is then invalid.
+    pub fn on_book(&mut self, header: &RecordHeader, record: &BookRecord) -> Result<(), ReasonCode> {
+        self.start_over_if_told(header);
+        let stored = self.book.on_book(record, header.sequence_time_ns);
+        self.features.on_book(&self.book, header.sequence_time_ns);
+        stored
+    }
+
+    /// Takes a market print.
+    ///
+    /// # Errors
+    /// The code of what is wrong with it; it was ignored.
+    pub fn on_trade(&mut self, header: &RecordHeader, record: &TradeRecord) -> Result<(), ReasonCode> {
+        self.start_over_if_told(header);
+        if header.flags & flags::SIMULATED_MATCH != 0 {
+            return Err(ReasonCode::SimulatedMatch);
+        }
+        if record.price <= 0 {
+            return Err(ReasonCode::PriceNotPositive);
+        }
+        if record.qty <= 0 {
+            return Err(ReasonCode::QtyNotPositive);
+        }
+        if record.price > VALUE_MAX || record.qty > VALUE_MAX {
+            return Err(ReasonCode::ValueOutOfRange);
+        }
+        if !(-1..=1).contains(&record.aggressor_side) {
+            return Err(ReasonCode::SchemaMismatch);
+        }
+        self.book.on_trade(record.price);
+        self.features.on_trade(record.qty, record.aggressor_side, header.sequence_time_ns);
+        Ok(())
+    }
+
+    /// Takes the contract that the session resolved.
+    ///
+    /// # Errors
+    /// [`ReasonCode::ConfigWrongInstrument`] when it is not the config's; no order passes then.
+    pub fn on_instrument(&mut self, record: &InstrumentRecord) -> Result<(), ReasonCode> {
+        let symbol = record.symbol.split(|byte| *byte == 0).next().unwrap_or_default();
+        let is_same = symbol == self.instrument.symbol.as_bytes()
+            && record.tick_size == self.instrument.tick_size
+            && record.multiplier == self.instrument.multiplier;
+        self.has_reference = is_same;
+        self.book.reset();
+        self.features.reset();
+        if is_same { Ok(()) } else { Err(ReasonCode::ConfigWrongInstrument) }
+    }
+}

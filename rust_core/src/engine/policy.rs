@@ -1,0 +1,182 @@
+//! What trading is allowed at all: operator commands, config switches, session phases, loss limits.
+
+use super::{AlphaState, Engine, Phase, WithdrawalAction};
+use crate::reason::ReasonCode;
+use crate::record::{CommandKind, CommandRecord, ConfigSwitchRecord, IntentReason, RecordHeader};
+use crate::strategy::Mode;
+
+/// `alpha_index` that means every alpha.
+pub const ALL_ALPHAS: u32 = u32::MAX;
+
+/// Latches of the whole account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Policy {
+    /// Why and since when trading is halted.
+    pub(super) halted: Option<(ReasonCode, i64)>,
+    /// Only reducing orders, until resumed.
+    pub(super) is_reduce_only: bool,
+    /// `input_seq` of the first resume step.
+    armed_seq: Option<u64>,
+}
+
+impl Policy {
+    /// Halts; the first reason stays.
+    pub(super) fn halt(&mut self, code: ReasonCode, now_ns: i64) {
+        self.halted = self.halted.or(Some((code, now_ns)));
+        self.armed_seq = None;
+    }
+}
+
+/// A code carried by a record, or the given one when it carries none that is known.
+fn code_or(number: u64, default: ReasonCode) -> ReasonCode {
+    let known = u16::try_from(number).ok().and_then(ReasonCode::from_code);
+    known.filter(|code| *code != ReasonCode::Unset).unwrap_or(default)
+}
+
+/// Alphas that a command concerns.
+fn concerned(alphas: &mut [AlphaState], alpha_index: u32) -> &mut [AlphaState] {
+    if alpha_index == ALL_ALPHAS {
+        return alphas;
+    }
+    let place = alpha_index as usize;
+    alphas.get_mut(place..=place).unwrap_or_default()
+}
+
+impl Engine {
+    /// Phase of the session at `now_ns`; `None` when closed.
+    pub(super) fn phase(&self, now_ns: i64) -> Option<Phase> {
+        let inside = self.config.session.phases.iter().find(|window| (window.start_ns..window.end_ns).contains(&now_ns));
+        inside.map(|window| window.phase)
+    }
+
+    /// What alpha may do now, and the reason to give for taking its orders back.
+    pub(super) fn mode(&self, alpha: &AlphaState, now_ns: i64) -> (Mode, IntentReason) {
+        let phase = self.phase(now_ns);
+        let is_reduce_only = self.policy.is_reduce_only || alpha.is_reduce_only;
+        let mut mode = match phase {
+            Some(Phase::Open) if !is_reduce_only => Mode::Normal,
+            Some(Phase::Open | Phase::CloseOnly) => Mode::ReduceOnly,
+            Some(Phase::ForceFlat) => Mode::Flatten,
+            None => Mode::Hold,
+        };
+        if alpha.loss_latch.is_some() || alpha.is_flattening {
+            mode = mode.max(Mode::Flatten);
+        }
+        for since_ns in [alpha.withdrawn_since_ns, alpha.expired_since_ns].into_iter().flatten() {
+            mode = mode.max(withdrawal_mode(alpha, since_ns, now_ns));
+        }
+        let halts = [self.policy.halted, alpha.halted];
+        for (_, since_ns) in halts.into_iter().flatten() {
+            // A halt takes every order back, also one that would reduce.
+            mode = mode.max(withdrawal_mode(alpha, since_ns, now_ns)).max(Mode::Hold);
+        }
+        let is_halted = halts.iter().any(Option::is_some);
+        (mode, if is_halted { IntentReason::HaltCancel } else { IntentReason::Flatten })
+    }
+
+    /// Takes an operator's command.
+    ///
+    /// # Errors
+    /// The code of what is wrong with it; it changed nothing.
+    pub(super) fn on_command(&mut self, header: &RecordHeader, record: &CommandRecord) -> Result<(), ReasonCode> {
+        let now_ns = header.sequence_time_ns;
+        let is_all = record.alpha_index == ALL_ALPHAS;
+        if !is_all && record.alpha_index as usize >= self.alphas.len() {
+            return Err(ReasonCode::ConfigMalformed);
+        }
+        let alphas = concerned(&mut self.alphas, record.alpha_index);
+        match record.command_kind {
+            kind if kind == CommandKind::Halt as u32 => {
+                let code = code_or(record.reason_code, ReasonCode::KillSwitchOn);
+                if is_all {
+                    self.policy.halt(code, now_ns);
+                } else {
+                    alphas.iter_mut().for_each(|alpha| alpha.halted = alpha.halted.or(Some((code, now_ns))));
+                }
+            }
+            kind if kind == CommandKind::ResumeArm as u32 => self.policy.armed_seq = Some(header.input_seq),
+            kind if kind == CommandKind::ResumeConfirm as u32 => return self.resume(record),
+            kind if kind == CommandKind::ReduceOnly as u32 => {
+                self.policy.is_reduce_only |= is_all;
+                alphas.iter_mut().for_each(|alpha| alpha.is_reduce_only = true);
+            }
+            kind if kind == CommandKind::Flatten as u32 => {
+                for alpha in alphas {
+                    alpha.is_flattening = true;
+                    alpha.is_reduce_only = true;
+                }
+            }
+            kind if kind == CommandKind::Withdraw as u32 => {
+                alphas.iter_mut().for_each(|alpha| alpha.withdrawn_since_ns = alpha.withdrawn_since_ns.or(Some(now_ns)));
+            }
+            kind if kind == CommandKind::SetWeight as u32 => {
+                let weight_ppm = u64::try_from(record.argument).map_err(|_| ReasonCode::ConfigMalformed)?;
+                alphas.iter_mut().for_each(|alpha| alpha.request_weight(weight_ppm));
+            }
+            _ => return Err(ReasonCode::ConfigMalformed),
+        }
+        Ok(())
+    }
+
+    /// Second step of re-arming: lifts halts and reduce-only, never a loss limit or a withdrawal.
+    fn resume(&mut self, record: &CommandRecord) -> Result<(), ReasonCode> {
+        let armed_seq = self.policy.armed_seq.take();
+        if armed_seq.is_none() || armed_seq != u64::try_from(record.argument).ok() {
+            return Err(ReasonCode::KillSwitchOn);
+        }
+        if record.alpha_index == ALL_ALPHAS {
+            self.policy.halted = None;
+            self.policy.is_reduce_only = false;
+        }
+        for alpha in concerned(&mut self.alphas, record.alpha_index) {
+            alpha.halted = None;
+            alpha.is_reduce_only = false;
+        }
+        Ok(())
+    }
+
+    /// Takes a verified config.
+    ///
+    /// # Errors
+    /// The code of what is wrong with it; it changed nothing.
+    pub(super) fn on_config_switch(&mut self, header: &RecordHeader, record: &ConfigSwitchRecord) -> Result<(), ReasonCode> {
+        let alpha = self.alphas.get_mut(record.alpha_index as usize).ok_or(ReasonCode::ConfigMalformed)?;
+        alpha.switch_config(record, header.sequence_time_ns)
+    }
+
+    /// Follows time: expiry, marks, loss limits, and what waited for a flat position.
+    pub(super) fn refresh_alpha(&mut self, alpha_index: usize, now_ns: i64) {
+        let alpha = &mut self.alphas[alpha_index];
+        if alpha.expires_ns <= now_ns && alpha.expired_since_ns.is_none() {
+            alpha.expired_since_ns = Some(now_ns);
+        }
+        let market = &self.markets[alpha.market_index];
+        if let Some(mid) = market.book.mid().filter(|mid| alpha.marked_mid != Some(*mid)) {
+            match alpha.position.mark(mid, market.instrument.multiplier) {
+                Some(marked) => {
+                    alpha.position = marked;
+                    alpha.marked_mid = Some(mid);
+                    alpha.latch_losses();
+                }
+                None => self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns),
+            }
+        }
+        let exposure = self.gateway.exposure(alpha_index);
+        if alpha.position.qty == 0 && exposure.buy_qty == 0 && exposure.sell_qty == 0 {
+            alpha.on_flat();
+        }
+    }
+}
+
+/// What the permit says should become of the position, `since_ns` after it ended.
+fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
+    let rule = alpha.config.on_withdrawal;
+    if now_ns.saturating_sub(since_ns) >= rule.deadline_ns {
+        return Mode::Flatten;
+    }
+    match rule.action {
+        WithdrawalAction::Flatten => Mode::Flatten,
+        WithdrawalAction::ReduceOnly => Mode::ReduceOnly,
+        WithdrawalAction::HoldToClose => Mode::Hold,
+    }
+}

@@ -1,1 +1,0 @@
-//! Module `gateway`: being built.
