@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hft_platform.config.code_hash import code_sha256
-from hft_platform.config.engine_config import AlphaSpec, build_engine_config
-from hft_platform.config.keys import key_folder, public_key
+from hft_platform.config.engine_config import AlphaSpec, spec_content
+from hft_platform.config.keys import KeyRing, key_folder, public_key
+from hft_platform.config.promoted import read_signed
+from hft_platform.config.promotion_folder import issued_path, promotions_root
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
-from research.backtest.runner import SessionResult, run_session
-from research.data import load_tape
+from research.data.catalog import load_tape
 from research.gates.context import GateContext
 from research.gates.execution import quality_of
 from research.gates.gate_e import ExecutionQuality, ShadowEvidence, ShadowSession
-from research.gates.verdict import read_verdict
+from research.gates.package_backtests import backtest
 
 if TYPE_CHECKING:
-    from research.data import SessionRef
+    from research.backtest.runner import SessionResult
+    from research.data.catalog import SessionRef
 
 
 def collect(context: GateContext) -> ShadowEvidence:
@@ -28,7 +31,7 @@ def collect(context: GateContext) -> ShadowEvidence:
     Parameters
     ----------
     context : GateContext
-        Gate C's verdict of the alpha has been verified: its parameters are used.
+        Its alpha's earlier verdicts have been verified.
 
     Returns
     -------
@@ -38,7 +41,7 @@ def collect(context: GateContext) -> ShadowEvidence:
     """
     refused: list[str] = []
     chosen: dict[str, tuple[str, SessionEvidence, str]] = {}
-    by_id = {(s.symbol, s.session_id): s for s in context.dataset.sessions}
+    by_id = {(s.symbol, s.session_id): s for s in context.judged.dataset.sessions}
     for path in sorted(_summaries(context.ws), key=lambda p: (len(p.parent.name), p.parent.name)):
         try:
             evidence = verify_summary(path, key=public_key(context.ws, "session"))
@@ -69,8 +72,6 @@ def _summaries(ws: Path) -> list[Path]:
 
 
 def _summary_sha256(path: Path) -> str:
-    import json
-
     return str(json.loads(path.read_bytes())["evidence_sha256"])
 
 
@@ -85,13 +86,13 @@ def _refusal(
         return "another version of the alpha"
     if evidence.code_sha256 != code_sha256():
         return "other code"
-    if evidence.latency_profile_sha256 != context.latency_sha256:
+    if evidence.latency_profile_sha256 != context.judged.latency_sha256:
         return "another latency profile"
     if evidence.queue_model != context.alpha.manifest.queue_model:
         return "another queue model"
     if session is None or session.tape_sha256 != evidence.tape_sha256:
         return "a session that is not in the dataset"
-    if session in context.roles.judged:
+    if session in context.judged.roles.judged:
         return "a session that gate C has seen"
     if evidence.parity is None or evidence.account is None:
         return "no parity or no account"
@@ -103,7 +104,7 @@ def _shadow_session(
 ) -> ShadowSession:
     if evidence.parity is None or evidence.account is None:
         raise PlatformError(ReasonCode.INVARIANT_BROKEN, "a summary without parity was counted")
-    result = backtest_of(context, session, weight_ppm=evidence.weight_ppm)
+    result = _backtest_of(evidence, context, session)
     return ShadowSession(
         session_id=evidence.session_id,
         trading_day=evidence.trading_day,
@@ -119,51 +120,37 @@ def _shadow_session(
             slippage_ticks=evidence.slippage_ticks,
             markout_ticks=dict(evidence.markout_ticks),
         ),
-        backtest=quality_of(result, context.instruments[session.symbol]),
+        backtest=quality_of(result, context.instrument_of(session)),
         net=evidence.account.net,
         backtest_net=result.net_pnl,
     )
 
 
-def backtest_of(context: GateContext, session: SessionRef, *, weight_ppm: int) -> SessionResult:
-    """Backtest a session with the parameters that gate C chose and a session's weight.
-
-    Parameters
-    ----------
-    context : GateContext
-        Of an alpha that has a verdict of gate C.
-    session : SessionRef
-        Any session of the dataset.
-    weight_ppm : int
-        Size as the session had it.
-
-    Returns
-    -------
-    SessionResult
-    """
-    verdict = read_verdict(context.ws, context.alpha.key, "gate_c")
-    if verdict is None:
+def _backtest_of(
+    evidence: SessionEvidence, context: GateContext, session: SessionRef
+) -> SessionResult:
+    """Backtest a session with exactly what was signed for it."""
+    path = issued_path(
+        promotions_root(context.ws),
+        evidence.alpha_id,
+        evidence.promotion_seq,
+        evidence.config_sha256,
+    )
+    signed = read_signed(path, trusted_keys=KeyRing.open(context.ws).trusted())
+    if signed.content_sha256 != evidence.config_sha256:
         raise PlatformError(
-            ReasonCode.UPSTREAM_VERDICT_MISSING, f"{context.alpha.key} has no verdict of gate_c"
+            ReasonCode.CONFIG_EVIDENCE_MISMATCH,
+            f"session {evidence.session_id} names another config than issue "
+            f"{evidence.promotion_seq} of {evidence.alpha_id}",
         )
-    parameters: dict[str, Any] = verdict.results["chosen_parameters"]
-    instrument = context.instruments[session.symbol]
-    spec = AlphaSpec.from_manifest(
-        context.alpha.manifest.model_dump(mode="json"),
-        parameters,
-        instrument,
-        weight_ppm=weight_ppm,
+    spec = AlphaSpec(
+        symbol=session.symbol, weight_ppm=evidence.weight_ppm, **spec_content(signed.content)
     )
-    config = build_engine_config(
-        [spec],
-        instruments=[instrument],
-        session=session.session_of(instrument),
-        account_limits=context.account_limits,
-    )
-    return run_session(
+    return backtest(
+        context,
+        spec,
+        session,
         load_tape(session),
-        config,
-        latency=context.latency,
-        queue_model=context.alpha.manifest.queue_model,
-        instrument=instrument,
+        latency_corner=None,
+        queue_model=evidence.queue_model,
     )

@@ -40,7 +40,7 @@ class SpecEvidence:
     label_horizon_s : float
         Declared horizon.
     program : dict
-        What the compiler says about the expression: ``op_count``, ``features``, ``state_bytes``.
+        What the compiler says about the expression: ``operations``, ``features``, ``memory_bytes``.
     session_records : dict of str to int
         Records by session that will be judged.
     damaged_sessions : tuple of str
@@ -91,10 +91,15 @@ def evaluate(evidence: SpecEvidence, thresholds: GateAThresholds) -> Finding:
         ),
         at_least("references", e.reference_count, t.references_min, "number of references"),
         at_most("label_horizon_s", e.label_horizon_s, t.label_horizon_s_max, "label horizon in s"),
-        at_most("program_ops", int(e.program["op_count"]), t.program_ops_max, "operations a record"),
+        at_most(
+            "operations", int(e.program["operations"]), t.operations_max, "number of operations a book"
+        ),
         at_most("features", len(features), t.features_max, "number of features"),
         at_most(
-            "state_bytes", int(e.program["state_bytes"]), t.state_bytes_max, "state of the program in bytes"
+            "memory_bytes",
+            int(e.program["memory_bytes"]),
+            t.program_bytes_max,
+            "memory of the program in bytes",
         ),
         at_least("sessions", len(e.session_records), t.sessions_min, "number of judged sessions"),
         _records(e, t),
@@ -115,8 +120,8 @@ def evaluate(evidence: SpecEvidence, thresholds: GateAThresholds) -> Finding:
     results = {
         "program": {
             "features": features,
-            "op_count": int(e.program["op_count"]),
-            "state_bytes": int(e.program["state_bytes"]),
+            "operations": int(e.program["operations"]),
+            "memory_bytes": int(e.program["memory_bytes"]),
         },
         "sessions": e.session_records,
         "quality": dict(sorted(e.quality.items())),

@@ -18,19 +18,10 @@ import numpy.typing as npt
 
 from hft_platform import records
 from research.gates.gate_a import LookAhead
+from research.gates.record_places import record_offsets
 
-Evaluate = Callable[[bytes], npt.NDArray[np.float64]]
-"""Signal after each record of a tape."""
-
-
-def record_offsets(tape: bytes) -> npt.NDArray[np.int64]:
-    """Start of each record of a tape."""
-    view, offsets, at = memoryview(tape), [], 0
-    end = len(tape)
-    while at < end:
-        offsets.append(at)
-        at += view[at] | view[at + 1] << 8
-    return np.array(offsets, dtype=np.int64)
+Evaluate = Callable[[bytes], npt.NDArray[np.void]]
+"""Rows of a tape with fields ``receive_time_ns`` (ascending) and ``signal``."""
 
 
 def find_look_ahead(tape: bytes, evaluate: Evaluate, *, cuts: int, price_shift: int) -> LookAhead:
@@ -41,7 +32,7 @@ def find_look_ahead(tape: bytes, evaluate: Evaluate, *, cuts: int, price_shift: 
     tape : bytes
         Records of one session.
     evaluate : callable
-        Gives the signal after each record.
+        Gives the signal at each good book.
     cuts : int
         Number of places at which the future begins, evenly over the tape.
     price_shift : int
@@ -52,18 +43,19 @@ def find_look_ahead(tape: bytes, evaluate: Evaluate, *, cuts: int, price_shift: 
     LookAhead
     """
     offsets = record_offsets(tape)
-    whole = _bits(evaluate(tape))
+    whole = evaluate(tape)
     rows = truncated = perturbed = 0
     for cut in range(1, cuts + 1):
-        count = offsets.size * cut // (cuts + 1)
-        if count == 0 or count >= offsets.size:
+        place = offsets.size * cut // (cuts + 1)
+        if place == 0:
             continue
-        at = int(offsets[count])
-        cut_off = _bits(evaluate(tape[:at]))
-        disturbed = _bits(evaluate(tape[:at] + disturb(tape[at:], price_shift=price_shift)))
-        rows += count
-        truncated += _differences(whole, cut_off, count)
-        perturbed += _differences(whole, disturbed, count)
+        at = int(offsets[place])
+        until = int.from_bytes(tape[at + 32 : at + 40], "little")
+        before = whole[whole["receive_time_ns"] < until]
+        rows += before.size
+        truncated += _differences(before, evaluate(tape[:at]), until)
+        future = disturb(tape[at:], price_shift=price_shift)
+        perturbed += _differences(before, evaluate(tape[:at] + future), until)
     return LookAhead(rows, truncated, perturbed)
 
 
@@ -103,13 +95,11 @@ def disturb(tape: bytes, *, price_shift: int) -> bytes:
     return raw.tobytes()
 
 
-def _bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
-    return np.ascontiguousarray(values, dtype=np.float64).view(np.uint64)
-
-
 def _differences(
-    whole: npt.NDArray[np.uint64], part: npt.NDArray[np.uint64], count: int
+    expected: npt.NDArray[np.void], found: npt.NDArray[np.void], until: int
 ) -> int:
-    if part.size < count:
-        return count
-    return int((whole[:count] != part[:count]).sum())
+    found = found[found["receive_time_ns"] < until]
+    if found.size != expected.size:
+        return max(found.size, expected.size)
+    bits = [np.ascontiguousarray(rows["signal"]).view(np.uint64) for rows in (expected, found)]
+    return int(((bits[0] != bits[1]) | (expected["receive_time_ns"] != found["receive_time_ns"])).sum())

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.market.sessions import session_of
 from research.backtest.runner import SessionResult, run_session
-from research.data import load_tape
+from research.data.catalog import load_tape
 from research.gates.backtests import RunOutput, RunSpec, path_of, reduce_run
 from research.gates.context import GateContext
 from research.gates.execution import slippage_of
+
+if TYPE_CHECKING:
+    from hft_platform.market.instruments import Instrument
+    from hft_platform.market.sessions import Session
+    from research.data.catalog import SessionRef
 
 
 class PackageBacktests:
@@ -18,34 +26,22 @@ class PackageBacktests:
     Parameters
     ----------
     context : GateContext
-        What is judged, and on what.
+        What is judged, and by what.
     """
 
     def __init__(self, context: GateContext) -> None:
         self._context = context
-        self._sessions = context.roles.judged
+        self._sessions = context.judged.roles.judged
         self._manifest = context.alpha.manifest.model_dump(mode="json")
 
     def __call__(self, session_index: int, specs: Sequence[RunSpec]) -> list[RunOutput]:
         """Run specs of one session; its tape is read and verified once."""
         session = self._sessions[session_index]
-        instrument = self._context.instruments[session.symbol]
         tape = load_tape(session)
-        outputs = []
-        for spec in specs:
-            result = self._run(session_index, spec, tape)
-            outputs.append(
-                RunOutput(
-                    run=reduce_run(result, instrument, trading_day=session.trading_day),
-                    path=path_of(result, instrument),
-                    slippage_ticks=slippage_of(result, instrument),
-                )
-            )
-        return outputs
+        return [self._output(session, spec, tape) for spec in specs]
 
-    def _run(self, session_index: int, spec: RunSpec, tape: bytes) -> SessionResult:
-        context, session = self._context, self._sessions[session_index]
-        instrument = context.instruments[session.symbol]
+    def _output(self, session: SessionRef, spec: RunSpec, tape: bytes) -> RunOutput:
+        instrument = self._context.instrument_of(session)
         manifest = dict(self._manifest)
         if spec.is_flipped:
             manifest["expression"] = f"-({manifest['expression']})"
@@ -53,18 +49,93 @@ class PackageBacktests:
             manifest,
             spec.parameters,
             instrument,
-            weight_ppm=context.alpha.manifest.gate_weight_ppm,
+            weight_ppm=self._context.alpha.manifest.gate_weight_ppm,
         )
-        config = build_engine_config(
-            [alpha],
-            instruments=[instrument],
-            session=session.session_of(instrument),
-            account_limits=context.account_limits,
-        )
-        return run_session(
+        result = backtest(
+            self._context,
+            alpha,
+            session,
             tape,
-            config,
-            latency=context.latency | {"corner": spec.latency_corner},
+            latency_corner=spec.latency_corner,
             queue_model=spec.queue_model,
-            instrument=instrument,
         )
+        return RunOutput(
+            run=reduce_run(result, instrument, trading_day=session.trading_day),
+            path=path_of(result, instrument),
+            slippage_ticks=slippage_of(result, instrument),
+        )
+
+
+def backtest(
+    context: GateContext,
+    alpha: AlphaSpec,
+    session: SessionRef,
+    tape: bytes,
+    *,
+    latency_corner: float | None,
+    queue_model: str,
+) -> SessionResult:
+    """Run one alpha alone over one session.
+
+    Parameters
+    ----------
+    context : GateContext
+        Gives instrument, account limits and latency profile.
+    alpha : AlphaSpec
+        Resolved parameters and weight.
+    session : SessionRef
+        Which session.
+    tape : bytes
+        Its records.
+    latency_corner : float or None
+        Quantile that fixes every delay; None samples them.
+    queue_model : str
+        As the backtest names it.
+
+    Returns
+    -------
+    SessionResult
+    """
+    instrument = context.instrument_of(session)
+    config = build_engine_config(
+        [alpha],
+        instruments=[instrument],
+        session=hours_of(session, instrument),
+        account_limits=context.account_limits,
+    )
+    return run_session(
+        tape,
+        config,
+        latency=context.judged.latency | {"corner": latency_corner},
+        queue_model=queue_model,
+        instrument=instrument,
+    )
+
+
+def hours_of(session: SessionRef, instrument: Instrument) -> Session:
+    """Hours and phases of a recorded session, from the calendar.
+
+    Parameters
+    ----------
+    session : SessionRef
+        Of a dataset.
+    instrument : Instrument
+        The one traded in it.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    PlatformError
+        VERDICT_STALE when the calendar has no such session any more.
+    """
+    hours = session_of(instrument, session.start_ns)
+    if hours is None or hours.session_id != session.session_id:
+        raise PlatformError(
+            ReasonCode.VERDICT_STALE,
+            f"the calendar of {session.symbol} has no session {session.session_id}",
+            next_step="ingest the recordings again: the calendar changed since",
+        )
+    return hours

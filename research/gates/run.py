@@ -39,7 +39,7 @@ from research.gates.verdict import (
     require_chain,
     write_verdict,
 )
-from research.registry import Alpha, find_alpha, register, trials_of
+from research.registry import Alpha, declare, find_alpha, trials_of
 
 log = structlog.get_logger(__name__)
 Collected = tuple[Finding, dict[str, Any]]
@@ -52,7 +52,6 @@ def run_gate(
     *,
     alphas_folder: Path | None = None,
     config_dir: Path | None = None,
-    dataset_id: str | None = None,
     workers: int = 1,
 ) -> Verdict:
     """Judge an alpha by one gate and write the verdict.
@@ -69,8 +68,6 @@ def run_gate(
         Where a key is looked up, by default the bundled alphas.
     config_dir : Path, optional
         Configuration of one's own.
-    dataset_id : str, optional
-        Which dataset, when several hold the alpha's instruments.
     workers : int, optional
         Backtests at a time; the verdict does not depend on it.
 
@@ -88,10 +85,7 @@ def run_gate(
     if gate not in GATES:
         raise ValueError(f"gate was {gate!r}, known are {', '.join(GATES)}")
     found = find_alpha(alpha, alphas_folder) if isinstance(alpha, str) else alpha
-    context = open_context(
-        ws, found, config_dir=config_dir, dataset_id=dataset_id, workers=workers
-    )
-    return judge(context, gate)
+    return judge(open_context(ws, found, config_dir=config_dir, workers=workers), gate)
 
 
 def judge(context: GateContext, gate: str) -> Verdict:
@@ -100,13 +94,7 @@ def judge(context: GateContext, gate: str) -> Verdict:
     thresholds = context.thresholds.hashes()
     before = UPSTREAM[gate]
     upstream = require_chain(ws, alpha, before, thresholds=thresholds) if before else {}
-    register(
-        ws,
-        alpha,
-        dataset=context.dataset,
-        instruments=context.instruments,
-        latency_sha256=context.latency_sha256,
-    )
+    declare(ws, alpha, context.judged)
     inputs = _inputs(context, upstream)
     try:
         finding, more = _COLLECT[gate](context)
@@ -152,12 +140,13 @@ _REFUSALS = frozenset(
 
 
 def _inputs(context: GateContext, upstream: dict[str, str]) -> dict[str, Any]:
+    judged = context.judged
     return {
-        "dataset": context.dataset.sha256,
-        "sessions": [session.tape_sha256 for session in context.roles.judged],
+        "dataset": judged.dataset.sha256,
+        "sessions": [session.tape_sha256 for session in judged.roles.judged],
         "upstream": upstream,
-        "latency_profile": context.latency_sha256,
-        "costs": context.costs_sha256,
+        "latency_profile": judged.latency_sha256,
+        "costs": judged.costs_sha256,
     }
 
 
@@ -177,8 +166,8 @@ def _gate_b(context: GateContext) -> Collected:
 
 def _gate_c(context: GateContext) -> Collected:
     ledger = TrialLedger(context.ws).head()
-    trials = trials_of(context.alpha, context.dataset, costs=context.costs_sha256)
-    roles = context.roles
+    trials = trials_of(context.alpha, context.judged)
+    roles = context.judged.roles
     with ThreadPoolExecutor(max_workers=context.workers) as pool:
         made = collect_c.collect(
             context.alpha.manifest,

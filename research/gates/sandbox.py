@@ -62,7 +62,7 @@ def run_alpha_tests(alpha: Alpha, thresholds: GateBThresholds) -> tuple[TestRun,
 
 
 def signal_hash_in_process(
-    alpha: Alpha, tape: bytes, thresholds: GateBThresholds, *, instrument: dict[str, Any]
+    alpha: Alpha, tape: bytes, thresholds: GateBThresholds, *, engine_config: dict[str, Any]
 ) -> str:
     """Hash of an alpha's signal over a tape, computed by a fresh process.
 
@@ -74,8 +74,8 @@ def signal_hash_in_process(
         Records of one session.
     thresholds : GateBThresholds
         Limits of time and memory.
-    instrument : dict
-        ``instrument_id``, ``tick_size`` and ``lot_size``.
+    engine_config : dict
+        Of the alpha with its default parameters.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def signal_hash_in_process(
             "what": "signal",
             "alpha_folder": str(inside),
             "tape": str(folder / "tape.bin"),
-            "instrument": instrument,
+            "engine_config": engine_config,
         }
         answer, ended = _run_child(folder, request, thresholds)
     if answer is None:

@@ -101,13 +101,14 @@ def run_tests(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_signal(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluate the alpha over a tape and hash every bit of its signal."""
+    """Load the alpha again, evaluate it over a tape and hash every bit of its signal."""
+    from hft_platform.config.canonical import sha256_hex
     from research.gates.signals import signal_sha256
-    from research.registry import load_alpha
+    from research.registry.alpha import load_alpha
 
     alpha = load_alpha(Path(request["alpha_folder"]))
-    tape = Path(request["tape"]).read_bytes()
-    return {"signal_sha256": signal_sha256(alpha, tape, **request["instrument"])}
+    signal = signal_sha256(Path(request["tape"]).read_bytes(), request["engine_config"])
+    return {"signal_sha256": sha256_hex(f"{alpha.alpha_hash}{signal}".encode())}
 
 
 def main() -> None:

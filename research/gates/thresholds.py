@@ -35,9 +35,9 @@ class GateAThresholds(_Strict):
     hypothesis_chars_min: _Count
     references_min: _Count
     label_horizon_s_max: FiniteFloat
-    program_ops_max: _Count
+    operations_max: _Count
     features_max: _Count
-    state_bytes_max: _Count
+    program_bytes_max: _Count
     sessions_min: _Count
     session_records_min: _Count
     rejected_share_max: _Share

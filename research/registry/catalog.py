@@ -44,6 +44,11 @@ def load_alphas(folder: Path | None = None) -> list[Alpha]:
     return [load_alpha(path) for path in found]
 
 
+def bundled_alphas() -> list[Alpha]:
+    """The alphas that ship with the package, sorted by id."""
+    return load_alphas()
+
+
 def find_alpha(key: str, folder: Path | None = None) -> Alpha:
     """Find the alpha of a key, and refuse when it was edited since the key was made.
 

@@ -11,20 +11,14 @@ It runs no backtest. Operator's page: `docs/alphas.md`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hft_platform import _core
-from hft_platform.config.canonical import canonical_sha256
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.errors import PlatformError
 from research.experiments import Trial, TrialLedger
 from research.registry.alpha import Alpha
-from research.registry.roles import sessions_of
-
-if TYPE_CHECKING:
-    from hft_platform.market.instruments import Instrument
-    from research.data import Dataset
+from research.registry.judged import JudgedData, judged_data
 
 
 def check_expression(alpha: Alpha) -> dict[str, Any]:
@@ -38,7 +32,7 @@ def check_expression(alpha: Alpha) -> dict[str, Any]:
     Returns
     -------
     dict
-        What the compiler says: features used, size of the program and of its state.
+        What the compiler says: ``features``, ``operations``, ``memory_bytes``, ``canonical``.
 
     Raises
     ------
@@ -47,64 +41,36 @@ def check_expression(alpha: Alpha) -> dict[str, Any]:
     """
     manifest = alpha.manifest
     try:
-        return dict(_core.check_expression(manifest.expression, manifest.defaults()))
+        return dict(_core.check_expression(manifest.expression, sorted(manifest.parameters)))
     except _core.ExpressionError as error:
         code, message, position, suggestion = error.args
-        hint = f"; did you mean {suggestion!r}?" if suggestion else ""
+        hint = f"; did you mean {suggestion}?" if suggestion else ""
         raise PlatformError(
             code,
-            f"{alpha.alpha_id}: {message} at character {position} of {manifest.expression!r}{hint}",
-            next_step=f"write {suggestion!r} in field expression of the manifest"
+            f"{alpha.alpha_id}: expression {manifest.expression!r}: {message} "
+            f"at position {position}{hint}",
+            next_step=f"write {suggestion} in field expression of the manifest"
             if suggestion
             else None,
             facts={"position": position, "suggestion": suggestion},
         ) from error
 
 
-def costs_sha256(
-    alpha: Alpha, instruments: Mapping[str, Instrument], latency_sha256: str
-) -> str:
-    """Hash of everything between a signal and money: costs, latency profile, queue model.
-
-    Parameters
-    ----------
-    alpha : Alpha
-        Names instruments and queue model.
-    instruments : mapping of str to Instrument
-        By symbol.
-    latency_sha256 : str
-        Content hash of the latency profile.
-
-    Returns
-    -------
-    str
-    """
-    return canonical_sha256(
-        {
-            "costs": {symbol: instruments[symbol].costs_json() for symbol in sorted(instruments)},
-            "latency": latency_sha256,
-            "queue_model": alpha.manifest.queue_model,
-        }
-    )
-
-
-def trials_of(alpha: Alpha, dataset: Dataset, *, costs: str) -> list[Trial]:
+def trials_of(alpha: Alpha, judged: JudgedData) -> list[Trial]:
     """Every point of an alpha's grid as a trial."""
-    window = sessions_of(alpha, dataset).window
     return [
-        Trial(alpha.program_sha256, parameters, dataset.sha256, costs, window)
+        Trial(
+            program=alpha.program_sha256,
+            parameters=parameters,
+            data=judged.dataset.sha256,
+            costs=judged.costs_sha256,
+            window=judged.roles.window,
+        )
         for parameters in alpha.manifest.grid()
     ]
 
 
-def register(
-    ws: Path,
-    alpha: Alpha,
-    *,
-    dataset: Dataset,
-    instruments: Mapping[str, Instrument],
-    latency_sha256: str,
-) -> str:
+def register(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> str:
     """Check an alpha and declare its whole grid; nothing is run.
 
     Parameters
@@ -113,12 +79,8 @@ def register(
         Workspace folder.
     alpha : Alpha
         To be registered.
-    dataset : Dataset
-        What it will be judged on.
-    instruments : mapping of str to Instrument
-        The alpha's instruments in that dataset, by symbol.
-    latency_sha256 : str
-        Content hash of its latency profile.
+    config_dir : Path, optional
+        Folder with instruments and latency profiles of one's own.
 
     Returns
     -------
@@ -128,17 +90,13 @@ def register(
     Raises
     ------
     PlatformError
-        UNKNOWN_FEATURE, EXPRESSION_INVALID, or UNKNOWN_INSTRUMENT when the dataset holds no
-        session of it.
+        UNKNOWN_FEATURE, EXPRESSION_INVALID, or as `judged_data`.
     """
     check_expression(alpha)
-    if not instruments:
-        raise PlatformError(
-            ReasonCode.UNKNOWN_INSTRUMENT,
-            f"{alpha.alpha_id} trades {', '.join(alpha.manifest.instruments)}; dataset "
-            f"{dataset.dataset_id} holds {', '.join(dataset.symbols)}",
-            next_step="ingest a recording of its instruments, or name one it has in the manifest",
-        )
-    costs = costs_sha256(alpha, instruments, latency_sha256)
-    TrialLedger(ws).declare(trials_of(alpha, dataset, costs=costs), alpha_id=alpha.alpha_id)
+    declare(ws, alpha, judged_data(ws, alpha, config_dir=config_dir))
     return alpha.key
+
+
+def declare(ws: Path, alpha: Alpha, judged: JudgedData) -> int:
+    """Declare an alpha's grid on given data; returns how many trials were new."""
+    return TrialLedger(ws).declare(trials_of(alpha, judged), alpha_id=alpha.alpha_id)

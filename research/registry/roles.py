@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from research.data import Dataset, SessionRef
+    from research.data.catalog import Dataset, SessionRef
     from research.registry.alpha import Alpha
     from research.registry.manifest import DataRoles
 

@@ -20,7 +20,7 @@ SPEC = gate_a.SpecEvidence(
     hypothesis_chars=200,
     reference_count=1,
     label_horizon_s=2.0,
-    program={"features": ["imbalance_ema_2s"], "op_count": 3, "state_bytes": 512},
+    program={"features": ["imbalance_ema_2s"], "operations": 3, "memory_bytes": 512},
     session_records={"d1": 5000, "d2": 6000},
     damaged_sessions=(),
     quality={"rejected": 0.0, "crossed": 0.0, "out_of_order": 0.0, "duplicate": 0.0},
@@ -54,8 +54,8 @@ def test_a_sound_specification_passes_gate_a(thresholds):
         ({"damaged_sessions": ("d2",)}, "tape_hashes"),
         ({"quality": SPEC.quality | {"crossed": 0.01}}, "crossed_share"),
         ({"quality": {"rejected": 0.0, "crossed": 0.0, "duplicate": 0.0}}, "out_of_order_share"),
-        ({"program": SPEC.program | {"op_count": 10_000}}, "program_ops"),
-        ({"program": SPEC.program | {"state_bytes": 1 << 30}}, "state_bytes"),
+        ({"program": SPEC.program | {"operations": 10_000}}, "operations"),
+        ({"program": SPEC.program | {"memory_bytes": 1 << 30}}, "memory_bytes"),
     ],
 )
 def test_each_flaw_of_specification_or_data_has_its_own_check(thresholds, change, check):

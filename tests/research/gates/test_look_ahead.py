@@ -1,0 +1,100 @@
+"""A leak of one record is caught; a signal of the past is not accused."""
+
+import numpy as np
+import pytest
+
+from hft_platform import _core, records
+from research.gates.look_ahead import disturb, find_look_ahead
+
+TICK = records.SCALE
+
+
+def tape(count: int = 300) -> bytes:
+    rng = np.random.default_rng(1)
+    books = records.empty("Book", count)
+    times = 1_000_000_000 * (1 + np.arange(count))
+    for name in ("exchange_time_ns", "receive_time_ns"):
+        books[name] = times
+    mid = 20_000 + rng.integers(-1, 2, count).cumsum()
+    books["bid_price"][:, 0], books["ask_price"][:, 0] = (mid - 1) * TICK, mid * TICK
+    books["bid_qty"][:, 0] = rng.integers(1, 50, count) * TICK
+    books["ask_qty"][:, 0] = rng.integers(1, 50, count) * TICK
+    trades = records.empty("Trade", count // 3)
+    for name in ("exchange_time_ns", "receive_time_ns"):
+        trades[name] = times[::3] + 5
+    trades["price"], trades["aggressor_side"], trades["qty"] = books["ask_price"][::3, 0], 1, TICK
+    rows = sorted(
+        [(int(r["receive_time_ns"]), r.tobytes()) for r in books]
+        + [(int(r["receive_time_ns"]), r.tobytes()) for r in trades]
+    )
+    return b"".join(raw for _, raw in rows)
+
+
+ROW = np.dtype([("receive_time_ns", "<i8"), ("signal", "<f8")])
+
+
+def rows_of(made: bytes, signal_of_books) -> np.ndarray:
+    books = records.split(made)["Book"]
+    rows = np.zeros(books.size, dtype=ROW)
+    rows["receive_time_ns"] = books["receive_time_ns"]
+    rows["signal"] = signal_of_books(books)
+    return rows
+
+
+def imbalance(books) -> np.ndarray:
+    bid, ask = books["bid_qty"][:, 0].astype(float), books["ask_qty"][:, 0].astype(float)
+    return (bid - ask) / (bid + ask)
+
+
+def mid(books) -> np.ndarray:
+    return (books["bid_price"][:, 0] + books["ask_price"][:, 0]) / 2
+
+
+def check(signal):
+    return find_look_ahead(
+        tape(), lambda made: rows_of(made, signal), cuts=4, price_shift=7 * TICK
+    )
+
+
+def test_a_signal_of_the_past_does_not_change():
+    found = check(imbalance)
+    assert found.rows > 500
+    assert (found.truncated_mismatches, found.perturbed_mismatches) == (0, 0)
+
+
+def leak_next_book(books):
+    return np.append(mid(books)[1:], mid(books)[-1:]) - mid(books)
+
+
+def leak_whole_sample_mean(books):
+    return imbalance(books) - imbalance(books).mean()
+
+
+def leak_centered_window(books):
+    return np.convolve(imbalance(books), np.ones(5) / 5, mode="same")
+
+
+def leak_session_close(books):
+    return mid(books)[-1] - mid(books)
+
+
+@pytest.mark.parametrize(
+    "leak", [leak_next_book, leak_whole_sample_mean, leak_centered_window, leak_session_close]
+)
+def test_a_leak_is_caught_when_the_future_is_cut_off_and_when_it_is_disturbed(leak):
+    found = check(leak)
+    assert found.truncated_mismatches > 0
+    assert found.perturbed_mismatches > 0
+
+
+def test_a_disturbed_tape_has_the_same_form_and_another_market():
+    before = tape()
+    after = disturb(before, price_shift=7 * TICK)
+    assert len(after) == len(before)
+    old, new = records.split(before), records.split(after)
+    assert (new["Book"]["bid_price"][:, 0] == old["Book"]["bid_price"][:, 0] + 7 * TICK).all()
+    assert (new["Book"]["bid_price"][:, 1] == 0).all(), "an empty level stays empty"
+    assert (new["Book"]["bid_qty"][:, 0] == old["Book"]["ask_qty"][:, 0]).all()
+    assert (new["Trade"]["aggressor_side"] == -1).all()
+    assert (new["Book"]["receive_time_ns"] == old["Book"]["receive_time_ns"]).all()
+    assert _core.SCHEMA_VERSION == int(new["Book"]["schema_version"][0])
