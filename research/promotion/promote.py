@@ -99,7 +99,7 @@ def promote(
     alpha: Alpha,
     *,
     stage: str,
-    who: str,
+    by: str,
     why: str,
     symbol: str | None = None,
     weight_ppm_max: int | None = None,
@@ -116,7 +116,7 @@ def promote(
     stage : str
         `shadow`, `canary` or `live`. Asking for `canary` again climbs a stage when the canary's
         sessions have earned it.
-    who : str
+    by : str
         Who asks.
     why : str
         In words, for the audit chain.
@@ -143,7 +143,7 @@ def promote(
         "stage": stage,
         "symbol": symbol,
         "weight_ppm_max": weight_ppm_max,
-        "who": who,
+        "by": by,
         "why": why,
     }
     name = f"{alpha.alpha_id}-{canonical_sha256(request)[:12]}.json"
@@ -159,7 +159,7 @@ def withdraw(
     ws: Path,
     alpha_id: str,
     *,
-    who: str,
+    by: str,
     why: str,
     code: int = ReasonCode.CONFIG_WITHDRAWN,
     is_rolled_back: bool = False,
@@ -173,7 +173,7 @@ def withdraw(
         Workspace.
     alpha_id : str
         Alpha.
-    who, why : str
+    by, why : str
         For the audit chain.
     code : int, optional
         Reason code.
@@ -210,7 +210,7 @@ def withdraw(
         "reason_code": int(code),
         "is_rolled_back": is_rolled_back,
         "verdicts": _verdicts_of(root, alpha_id, seq),
-        "who": who,
+        "by": by,
         "why": why,
     }
     problem = ""
@@ -222,7 +222,7 @@ def withdraw(
         problem = _append_anyway(
             ws,
             kind="withdrawn",
-            who=who,
+            by=by,
             why=why,
             subject=alpha_id,
             facts=record | {"decision": dict(facts or {})},
@@ -231,7 +231,7 @@ def withdraw(
 
 
 def reduce_weight(
-    ws: Path, alpha_id: str, *, weight_ppm: int, who: str, why: str
+    ws: Path, alpha_id: str, *, weight_ppm: int, by: str, why: str
 ) -> Withdrawal:
     """Lower the weight of the config in force; needs no key.
 
@@ -243,7 +243,7 @@ def reduce_weight(
         Alpha.
     weight_ppm : int
         New weight, below the one in force.
-    who, why : str
+    by, why : str
         For the audit chain.
 
     Returns
@@ -280,7 +280,7 @@ def reduce_weight(
     problem = _append_anyway(
         ws,
         kind="weight_reduced",
-        who=who,
+        by=by,
         why=why,
         subject=alpha_id,
         facts={
@@ -294,8 +294,8 @@ def reduce_weight(
     return Withdrawal(alpha_id, seq, weight_ppm, path, True, problem)
 
 
-def apply_canary(
-    ws: Path, alpha: Alpha, *, who: str, config_dir: Path | None = None
+def run_canary(
+    ws: Path, alpha: Alpha, *, by: str, config_dir: Path | None = None
 ) -> CanaryDecision:
     """Evaluate an alpha's canary and act on it: hold, climb through the signer, or roll back.
 
@@ -305,7 +305,7 @@ def apply_canary(
         Workspace.
     alpha : Alpha
         With a canary in force.
-    who : str
+    by : str
         Who or what asks.
     config_dir : Path, optional
         Folder with overriding thresholds.
@@ -327,7 +327,7 @@ def apply_canary(
         withdraw(
             ws,
             alpha.alpha_id,
-            who=who,
+            by=by,
             why=f"the promise cannot be read: {error.message}",
             code=error.code,
         )
@@ -339,7 +339,7 @@ def apply_canary(
         config_dir=config_dir,
         pinned_file=load_settings(config_dir).pinned_keys_path,
     )
-    apply_decision(ws, alpha, decision, who=who, config_dir=config_dir)
+    apply_decision(ws, alpha, decision, by=by, config_dir=config_dir)
     return decision
 
 
@@ -348,7 +348,7 @@ def apply_decision(
     alpha: Alpha,
     decision: CanaryDecision,
     *,
-    who: str,
+    by: str,
     config_dir: Path | None = None,
 ) -> None:
     """Record a canary decision in the audit chain and carry it out.
@@ -361,7 +361,7 @@ def apply_decision(
         Whose canary.
     decision : CanaryDecision
         From `evaluate_canary`; the signer evaluates again before it signs more weight.
-    who : str
+    by : str
         Who or what acts.
     config_dir : Path, optional
         Folder with overriding thresholds.
@@ -373,7 +373,7 @@ def apply_decision(
         withdraw(
             ws,
             alpha.alpha_id,
-            who=who,
+            by=by,
             why=f"{first.text}: {_shown(first.observed)}, limit {_shown(first.limit)}",
             code=first.code,
             is_rolled_back=True,
@@ -383,10 +383,10 @@ def apply_decision(
         count = len(canary_history(ws, alpha))
         why = f"{count} canary sessions kept the promise; weight to {decision.weight_ppm} ppm"
         audit.append(
-            ws, kind="canary_step", who=who, why=why, subject=alpha.key, facts=facts
+            ws, kind="canary_step", who=by, why=why, subject=alpha.key, facts=facts
         )
         promote(
-            ws, alpha, stage=_stage_in_force(ws, alpha.alpha_id), who=who, why=why,
+            ws, alpha, stage=_stage_in_force(ws, alpha.alpha_id), by=by, why=why,
             config_dir=config_dir,
         )  # fmt: skip
 
@@ -442,11 +442,11 @@ def _run_signer(
 
 
 def _append_anyway(
-    ws: Path, *, kind: str, who: str, why: str, subject: str, facts: Mapping[str, Any]
+    ws: Path, *, kind: str, by: str, why: str, subject: str, facts: Mapping[str, Any]
 ) -> str:
     # Taking risk away never waits for its record; the caller shows what could not be recorded.
     try:
-        audit.append(ws, kind=kind, who=who, why=why, subject=subject, facts=facts)
+        audit.append(ws, kind=kind, who=by, why=why, subject=subject, facts=facts)
     except PlatformError as error:
         return error.message
     return ""

@@ -62,9 +62,8 @@ from research.promotion.lineage import evaluate_canary, load_canary_thresholds, 
 from research.registry import Alpha, find_alpha
 
 if TYPE_CHECKING:
-    from hft_platform.market.instruments import Instrument
-
     from hft_platform.config.settings import Settings
+    from hft_platform.market.instruments import Instrument
     from research.gates.verdict import Verdict
 
 REQUEST_BYTES_MAX = 16 * 1024
@@ -82,7 +81,7 @@ class SignRequest(BaseModel):
     stage: Literal["shadow", "canary", "live"]
     symbol: str | None
     weight_ppm_max: Annotated[int, Field(gt=0, le=1_000_000)] | None
-    who: Annotated[str, Field(min_length=1, max_length=200)]
+    by: Annotated[str, Field(min_length=1, max_length=200)]
     why: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -406,7 +405,10 @@ def _content(
         "instruments": [
             {"symbol": row.symbol, "product_root": row.product_root} for row in traded
         ],
-        "roll_rule": _roll_rule(traded),
+        "roll_rule": {
+            "kind": traded[0].roll_rule.kind,
+            "trading_days_before": traded[0].roll_rule.trading_days_before,
+        },
         "latency_profile": manifest.latency_profile,
         "latency_profile_sha256": latency_sha256,
         "queue_model": manifest.queue_model,
@@ -428,7 +430,6 @@ def _instruments(
     request: SignRequest, alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext
 ) -> list[Instrument]:
     from hft_platform.market.instruments import load_instruments
-
     from research.promotion.evidence import dataset_sessions
 
     held = {
@@ -446,20 +447,14 @@ def _instruments(
             f"{alpha.key} was judged on none of {', '.join(wanted)}",
         )
     traded = [table.by_symbol(symbol) for symbol in symbols]
-    if len({(row.lot_size, row.tick_size) for row in traded}) > 1:
+    if len({(row.lot_size, row.tick_size, row.roll_rule) for row in traded}) > 1:
         raise PlatformError(
             ReasonCode.PROMOTION_NOT_PERMITTED,
-            f"{alpha.key}: {', '.join(symbols)} have different lots or ticks; "
+            f"{alpha.key}: {', '.join(symbols)} have different lots, ticks or roll rules; "
             "one permit has one size",
             next_step=f"hft-research promote {alpha.alpha_id} --symbol {symbols[0]}",
         )
     return traded
-
-
-def _roll_rule(traded: list[Instrument]) -> dict[str, Any]:
-    if any(row.last_trading_day for row in traded):
-        return {"kind": "flatten_before_last_trading_day", "trading_days_before": 1}
-    return {"kind": "none", "trading_days_before": 0}
 
 
 def _includes_shadow(current: SignedIssue, alpha: Alpha, stage: str) -> bool:
@@ -512,7 +507,7 @@ def _issue(
     audit.append(
         ws,
         kind=f"issued_{request.stage}",
-        who=request.who,
+        who=request.by,
         why=request.why,
         subject=alpha.key,
         facts={
