@@ -35,10 +35,11 @@ def reason_codes_page() -> str:
 def features_page() -> str:
     """Markdown of the feature registry."""
     lines = [HEAD + "# Features", "", "Incremental and batch evaluation run the same code.", "",
-             "| id | name | unit | formula | warm-up | reset | source |", "|---|---|---|---|---|---|---|"]
+             "| id | name | unit | formula | warm-up ms | reset | source |", "|---|---|---|---|---|---|---|"]
     lines += [
-        "| {id} | `{name}` | {unit} | {formula} | {warm_up} | {reset} | {source} |".format(
-            **{key: str(value).replace("|", "\\|") for key, value in row.items()}
+        "| {id} | `{name}` | {unit} | {formula} | {warm_up_ms} | {reset} | {source} |".format(
+            **{key: str(value).replace("|", "\\|") for key, value in row.items()},
+            warm_up_ms=row["warm_up_ns"] // 1_000_000,
         )
         for row in _core.feature_registry()
     ]
