@@ -70,7 +70,7 @@ reason_codes! {
     SequenceGap = 116, "update numbers of a depth stream are not contiguous", "lost websocket messages", "nothing; the book starts over at the next snapshot";
     QtyOffLotGrid = 117, "a quantity is not a multiple of the lot size", "wrong instrument settings or malformed row", "check config/instruments";
     MalformedLine = 118, "a line of a raw recording is not what its format says", "an interrupted or damaged recording", "nothing if rare; the line was dropped and counted";
-    NotABookMatch = 119, "a print that no order in the book made: insurance fund, deleveraging", "liquidations on crypto venues", "nothing; the row was dropped and counted";
+    NotBookMatch = 119, "a print that no order in the book made: insurance fund, deleveraging", "liquidations on crypto venues", "nothing; the row was dropped and counted";
 
     KillSwitchOn = 201, "trading is halted", "after halt, a loss limit or a storage failure", "find the cause, then resume in two steps";
     ReduceOnlyOn = 202, "only orders that reduce the position are allowed", "withdrawal, session end, operator command", "nothing, or lift it with resume";
