@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 DATA ?=
-WORKSPACE ?= build/workspace
+WORKSPACE ?=
 STAMP := $(VENV)/.installed
 CORE_STAMP := $(VENV)/.core-built
 RUST_SOURCES := $(shell find rust_core/src -name '*.rs') rust_core/Cargo.toml rust_core/build.rs rust_core/Cargo.lock pyproject.toml
@@ -34,10 +34,12 @@ setup: $(STAMP) ## create .venv with the pinned packages
 build: $(CORE_STAMP) ## build the extension into .venv
 
 demo: build ## run the whole loop once; DATA=<folder> runs it on recordings
-	@$(BIN)/python -m dagster_project.demo $(if $(DATA),--data "$(DATA)",) --workspace "$(WORKSPACE)"
+	@$(BIN)/python -m dagster_project.demo $(if $(DATA),--data "$(DATA)",) $(if $(WORKSPACE),--workspace "$(WORKSPACE)",)
 
 ui: build ## open Dagster's UI on the demo's workspace (loopback only)
-	@source $(BIN)/activate && HFT_WORKSPACE="$(abspath $(WORKSPACE))" DAGSTER_HOME="$(abspath $(WORKSPACE))/dagster_home" \
+	@source $(BIN)/activate && ws="$(abspath $(or $(WORKSPACE),build/demo/generator))" && \
+		python -m dagster_project.demo --prepare --workspace "$$ws" && \
+		HFT_WORKSPACE="$$ws" $(if $(DATA),HFT_SOURCE="$(abspath $(DATA))",) DAGSTER_HOME="$$ws/dagster_home" \
 		dagster dev -m dagster_project.definitions -h 127.0.0.1 -p 3000
 
 test: lint test-rust test-python ## everything that must be green

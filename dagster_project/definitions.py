@@ -28,6 +28,5 @@ def defs() -> dg.Definitions:
     from hft_platform.config.settings import load_settings
 
     settings = load_settings()
-    return build_definitions(
-        Workspace(path=str(settings.workspace), source=settings.source)
-    )
+    workspace = Workspace(path=str(settings.workspace_path), source=settings.source)
+    return build_definitions(workspace)

@@ -33,14 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the loop; prints ``report: <path>`` last."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--data", help="folder with recordings (default: the market generator)")
-    parser.add_argument("--workspace", type=Path, default=Path("build/demo"))
+    parser.add_argument(
+        "--workspace", type=Path, help="default: build/demo/<name of the source>"
+    )
+    parser.add_argument(
+        "--prepare", action="store_true", help="only make the folder of the Dagster instance"
+    )
     arguments = parser.parse_args(argv)
-    workspace = arguments.workspace.absolute()
+    name = Path(arguments.data).resolve().name if arguments.data else "generator"
+    workspace = (arguments.workspace or Path("build") / "demo" / name).absolute()
     if arguments.data and not Path(arguments.data).is_dir():
         sys.stderr.write(f"no folder {arguments.data}; DATA names a folder with recordings\n")
         return 2
     source = str(Path(arguments.data).absolute()) if arguments.data else "generator"
     prepare_instance_folder(workspace)
+    if arguments.prepare:
+        return 0
     Demo(workspace, source, Console()).run()
     return 0
 

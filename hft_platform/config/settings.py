@@ -55,6 +55,7 @@ class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
     workspace: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=1)]
     promotion_key_file: str | None
     pinned_keys_file: str | None
     promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
