@@ -1,0 +1,56 @@
+"""Settings: three layers, no unknown key, no limit without a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hft_platform.config.settings import load_settings
+from hft_platform.errors import PlatformError, ReasonCode
+
+
+def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(
+        "workspace: elsewhere\naccount_limits:\n  order_rate_max: 100\n"
+    )
+    packaged = load_settings(tmp_path / "none", environment={})
+    filed = load_settings(tmp_path, environment={})
+    both = load_settings(
+        tmp_path,
+        environment={"HFT_ACCOUNT_LIMITS__ORDER_RATE_MAX": "90", "HFT_WORKSPACE": "third"},
+    )
+    assert packaged.account_limits()["order_rate_max"] == 180
+    assert (filed.workspace, filed.account_limits()["order_rate_max"]) == ("elsewhere", 100)
+    assert filed.account_limits()["cancel_reserve"] == 60
+    assert (both.workspace, both.account_limits()["order_rate_max"]) == ("third", 90)
+    assert both.workspace_path == Path("third")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("workspaces: x\n", "did you mean workspace"),
+        ("account_limits:\n  order_rate: 1\n", "order_rate_max"),
+        ("account_limits:\n  order_rate_max: fast\n", "order_rate_max"),
+        ("account_limits:\n  order_rate_max: null\n", "order_rate_max"),
+        ("account_limits:\n  order_rate_max: 50\n", "cancel_reserve"),
+        ("account_limits: 5\n", "account_limits"),
+        ("promotion_validity_days: 0\n", "promotion_validity_days"),
+        ("- a\n", "keys and values"),
+        ("a: [\n", "YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_key(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(PlatformError) as caught:
+        load_settings(tmp_path, environment={})
+    assert caught.value.code == ReasonCode.SETTINGS_INVALID
+    assert named in caught.value.message
+
+
+def test_a_mistyped_variable_is_refused_and_a_foreign_one_is_not(tmp_path: Path) -> None:
+    load_settings(tmp_path, environment={"HFT_DATA": "/data", "HFT_LIVE_ENABLED": "1", "PATH": ""})
+    with pytest.raises(PlatformError) as caught:
+        load_settings(tmp_path, environment={"HFT_WORKSPCAE": "x"})
+    assert "HFT_WORKSPACE" in caught.value.message
