@@ -102,7 +102,16 @@ pub fn read_log(dir: &Path) -> Result<Log, WalError> {
 pub fn verify_segment(path: &Path) -> Result<SegmentCheck, WalError> {
     let (segment_id, state) = named(path)?;
     let bytes = OsDisk.read(path).map_err(|error| read_failed(path, "reading", error))?;
-    let outcome = inspect(path, segment_id, state, &bytes).map(|segment| segment.info);
+    Ok(check_bytes(path, segment_id, state, &bytes))
+}
+
+pub(super) fn check_bytes(
+    path: &Path,
+    segment_id: u64,
+    state: SegmentState,
+    bytes: &[u8],
+) -> SegmentCheck {
+    let outcome = inspect(path, segment_id, state, bytes).map(|segment| segment.info);
     let mut check = SegmentCheck {
         path: path.to_path_buf(),
         file_bytes: size(bytes.len()),
@@ -113,28 +122,29 @@ pub fn verify_segment(path: &Path) -> Result<SegmentCheck, WalError> {
         fault: None,
         following: Following::default(),
     };
-    let header = match SegmentHeader::decode(&bytes) {
+    let header = match SegmentHeader::decode(bytes) {
         Ok(header) => header,
-        Err(HeaderFault::Schema(..)) => return Ok(check),
+        Err(HeaderFault::Schema(..)) => return check,
         Err(HeaderFault::Bad(fault)) => {
             check.bad_offset = Some(0);
             check.fault = Some(fault);
-            check.following = find_following(&bytes, SEGMENT_HEADER_BYTES, None, 0);
-            return Ok(check);
+            check.following = find_following(bytes, SEGMENT_HEADER_BYTES, None, 0);
+            return check;
         }
     };
-    let scan = scan_frames(&bytes, &header, &mut Vec::new());
+    let scan = scan_frames(bytes, &header, &mut Vec::new());
     check.valid_frames = scan.stats.map_or(0, |stats| stats.record_count);
     check.last_valid_seq = scan.stats.map(|stats| stats.last_seq);
     if let Stop::Bad(fault) = scan.stop {
         check.bad_offset = Some(size(scan.data_bytes));
         check.fault = Some(fault);
-        check.following = find_following(&bytes, scan.data_bytes, Some(scan.next_seq), header.epoch);
+        check.following =
+            find_following(bytes, scan.data_bytes, Some(scan.next_seq), header.epoch);
     } else if let Err(WalError::SealedMismatch { offset, fault, .. }) = &check.outcome {
         check.bad_offset = Some(*offset);
         check.fault = Some(fault.clone());
     }
-    Ok(check)
+    check
 }
 
 pub(super) fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> {
@@ -234,7 +244,7 @@ pub(super) fn read_segment_on(disk: &dyn Disk, path: &Path) -> Result<Segment, W
 }
 
 /// Holds the bytes of one file against everything they must satisfy.
-fn inspect(
+pub(super) fn inspect(
     path: &Path,
     segment_id: u64,
     state: SegmentState,

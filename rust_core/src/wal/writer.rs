@@ -83,8 +83,7 @@ impl Writer {
     /// reaches that.
     ///
     /// # Errors
-    /// Bytes that are not one record of this log (901), a sealed writer (901), an earlier failure
-    /// (605).
+    /// Bytes that are not one record of this log (901), an earlier failure (605).
     pub fn append(&self, record: &[u8]) -> Result<u64, WalError> {
         let header = check_record(self.shared.options.kind, record)
             .map_err(|fault| self.shared.refused(fault))?;
@@ -155,13 +154,10 @@ impl Writer {
     /// a record in the segment nothing happens.
     ///
     /// # Errors
-    /// A sealed writer (901), an earlier failure, or this one (605).
+    /// An earlier failure, or this one (605).
     pub fn rotate(&self) -> Result<(), WalError> {
         self.shared.healthy()?;
         let mut queue = self.shared.queue();
-        if queue.is_closed {
-            return Err(self.shared.closed());
-        }
         if queue.stats.is_none() {
             return Ok(());
         }
@@ -177,7 +173,6 @@ impl Writer {
     pub fn seal(self) -> Result<u64, WalError> {
         self.shared.healthy()?;
         let mut queue = self.shared.queue();
-        queue.is_closed = true;
         queue.cut(None).map_err(|what| self.shared.broken(what))?;
         drop(queue);
         self.shared.commit(None)?;
@@ -327,17 +322,10 @@ impl Shared {
         WalError::Invariant { path: self.dir.clone(), what }
     }
 
-    fn closed(&self) -> WalError {
-        WalError::Closed { path: self.dir.clone() }
-    }
-
     /// Encodes one record into the buffer.
     fn push(&self, header: &RecordHeader, record: &[u8]) -> Result<u64, WalError> {
         self.healthy()?;
         let mut queue = self.queue();
-        if queue.is_closed {
-            return Err(self.closed());
-        }
         let before = queue.buffer.len();
         if queue.segment_bytes + size(frame_bytes(record.len()) + FOOTER_BYTES)
             > self.options.segment_bytes
@@ -420,7 +408,6 @@ struct Queue {
     segment_bytes: u64,
     stats: Option<SegmentStats>,
     last_seq: u64,
-    is_closed: bool,
     is_stopping: bool,
 }
 
@@ -456,7 +443,6 @@ impl Queue {
             segment_bytes: size(SEGMENT_HEADER_BYTES),
             stats: None,
             last_seq,
-            is_closed: false,
             is_stopping: false,
         }
     }
@@ -638,4 +624,51 @@ fn failed(
 ) -> impl FnOnce(std::io::Error) -> Failed + use<> {
     let path = path.to_path_buf();
     move |source| Failed { path, offset, operation, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sim_disk::{Fate, SimDisk};
+    use super::super::tests::support::{manual, record};
+    use super::*;
+
+    #[test]
+    fn a_record_that_got_into_the_buffer_before_a_failure_is_never_written_after_it() {
+        let disk = SimDisk::new(Fate::Reliable);
+        let writer = Writer::open_on(Arc::new(disk.clone()), Path::new("log"), manual()).unwrap();
+        writer.append(&record(1)).unwrap();
+        disk.set_fate(Fate::ErrorAt(0));
+        let failure = writer.sync().unwrap_err().to_string();
+        assert_eq!(disk.steps(), 1);
+        let header = check_record(LogKind::Market, &record(2)).unwrap();
+        writer.shared.queue().encode(&header, &record(2), 0).unwrap();
+        assert_eq!(writer.shared.commit(None).unwrap_err().to_string(), failure);
+        drop(writer);
+        assert_eq!(disk.steps(), 1);
+    }
+
+    #[test]
+    fn buffers_are_reused() {
+        let disk = SimDisk::new(Fate::Reliable);
+        let writer = Writer::open_on(Arc::new(disk), Path::new("log"), manual()).unwrap();
+        let grow = || {
+            for number in 1..=20 {
+                writer.append(&record(number)).unwrap();
+            }
+            writer.sync().unwrap();
+        };
+        grow();
+        grow();
+        let pointers = || {
+            let io = writer.shared.io.lock().unwrap();
+            let mut pointers = [io.spare.as_ptr(), writer.shared.queue().buffer.as_ptr()];
+            pointers.sort_unstable();
+            pointers
+        };
+        let before = pointers();
+        for _ in 0..10 {
+            grow();
+        }
+        assert_eq!(pointers(), before);
+    }
 }

@@ -9,10 +9,10 @@ use crate::wal::{LogKind, Options, SEGMENT_BYTES_MIN};
 
 /// A folder that is removed when the test ends.
 #[derive(Debug)]
-pub(super) struct TempDir(PathBuf);
+pub(in crate::wal) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub(super) fn new() -> Self {
+    pub(in crate::wal) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("hft-wal-test-{}-{number}", std::process::id());
@@ -21,7 +21,7 @@ impl TempDir {
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::wal) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -33,7 +33,7 @@ impl Drop for TempDir {
 }
 
 /// Small segments and no thread: what is durable when is up to the test.
-pub(super) fn manual() -> Options {
+pub(in crate::wal) fn manual() -> Options {
     Options {
         wal_id: 7,
         kind: LogKind::Market,
@@ -44,7 +44,7 @@ pub(super) fn manual() -> Options {
 }
 
 /// A trade or timer whose content follows from its number.
-pub(super) fn record(number: u64) -> Vec<u8> {
+pub(in crate::wal) fn record(number: u64) -> Vec<u8> {
     if number.is_multiple_of(5) {
         let mut timer = TimerRecord::empty();
         timer.header.input_seq = number;
@@ -60,22 +60,22 @@ pub(super) fn record(number: u64) -> Vec<u8> {
     trade.as_bytes().to_vec()
 }
 
-pub(super) fn time_ns(number: u64) -> i64 {
+pub(in crate::wal) fn time_ns(number: u64) -> i64 {
     1_700_000_000_000_000_000 + i64::try_from(number).unwrap() * 1_000
 }
 
 /// The tape of records `first..=last`.
-pub(super) fn tape(first: u64, last: u64) -> Vec<u8> {
+pub(in crate::wal) fn tape(first: u64, last: u64) -> Vec<u8> {
     (first..=last).flat_map(record).collect()
 }
 
 /// A record of the other log.
-pub(super) fn command() -> Vec<u8> {
+pub(in crate::wal) fn command() -> Vec<u8> {
     CommandRecord::empty().as_bytes().to_vec()
 }
 
 /// Names of a log's segment files.
-pub(super) fn segment_names(dir: &Path) -> Vec<String> {
+pub(in crate::wal) fn segment_names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,0 +1,38 @@
+//! The bytes of format 1, frozen: a change of the format shows here, and the old file stays.
+
+use super::support::{TempDir, manual, tape};
+use crate::wal::Writer;
+use crate::wal::reader::inspect;
+use crate::wal::segment::{SegmentState, segment_path};
+
+const GOLDEN: &[u8] = include_bytes!("golden/00000001.seg");
+
+fn written_now() -> Vec<u8> {
+    let dir = TempDir::new();
+    let writer = Writer::open(dir.path(), manual()).unwrap();
+    writer.append_tape(&tape(1, 6)).unwrap();
+    writer.seal().unwrap();
+    std::fs::read(segment_path(dir.path(), 1, SegmentState::Sealed)).unwrap()
+}
+
+#[test]
+fn a_segment_written_by_an_earlier_build_reads_the_same() {
+    let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
+    let segment = inspect(&path, 1, SegmentState::Sealed, GOLDEN).unwrap();
+    assert_eq!(segment.tape, tape(1, 6));
+    assert_eq!(segment.info.stats.unwrap().last_input_seq, 6);
+}
+
+#[test]
+fn the_same_records_make_the_same_bytes() {
+    assert_eq!(written_now(), GOLDEN);
+}
+
+/// Run by `cargo test --lib -- --ignored write_golden` when the format changes on purpose.
+#[test]
+#[ignore = "writes the golden file"]
+fn write_golden() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/wal/tests/golden");
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(format!("{dir}/00000001.seg"), written_now()).unwrap();
+}
