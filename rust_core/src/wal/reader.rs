@@ -26,8 +26,6 @@ pub struct Segment {
     pub tape: Vec<u8>,
     /// What stands behind the last whole frame of an open segment, if anything does.
     pub torn: Option<TornTail>,
-    /// An open segment with a whole footer: only the rename is missing.
-    pub is_complete: bool,
 }
 
 /// Bytes behind the last whole frame that are not a frame.
@@ -84,7 +82,9 @@ pub struct SegmentCheck {
 /// Damage (602), a sealed segment that does not match (603), another schema (604), a segment cut
 /// while it was created (601), or a file that cannot be read (612).
 pub fn read_segment(path: &Path) -> Result<Segment, WalError> {
-    read_segment_on(&OsDisk, path)
+    let mut tape = Vec::new();
+    let found = read_segment_on(&OsDisk, path, &mut Vec::new(), Some(&mut tape))?;
+    Ok(Segment { info: found.info, tape, torn: found.torn })
 }
 
 /// Reads all segments of a log in order.
@@ -101,7 +101,8 @@ pub fn read_log(dir: &Path) -> Result<Log, WalError> {
 /// A file that cannot be read (612) or is not named like a segment (515).
 pub fn verify_segment(path: &Path) -> Result<SegmentCheck, WalError> {
     let (segment_id, state) = named(path)?;
-    let bytes = OsDisk.read(path).map_err(|error| read_failed(path, "reading", error))?;
+    let mut bytes = Vec::new();
+    OsDisk.read_into(path, &mut bytes).map_err(|error| read_failed(path, "reading", error))?;
     Ok(check_bytes(path, segment_id, state, &bytes))
 }
 
@@ -111,7 +112,7 @@ pub(super) fn check_bytes(
     state: SegmentState,
     bytes: &[u8],
 ) -> SegmentCheck {
-    let outcome = inspect(path, segment_id, state, bytes).map(|segment| segment.info);
+    let outcome = inspect(path, segment_id, state, bytes, None).map(|found| found.info);
     let mut check = SegmentCheck {
         path: path.to_path_buf(),
         file_bytes: size(bytes.len()),
@@ -132,7 +133,7 @@ pub(super) fn check_bytes(
             return check;
         }
     };
-    let scan = scan_frames(bytes, &header, &mut Vec::new());
+    let scan = scan_frames(bytes, &header, None);
     check.valid_frames = scan.stats.map_or(0, |stats| stats.record_count);
     check.last_valid_seq = scan.stats.map(|stats| stats.last_seq);
     if let Stop::Bad(fault) = scan.stop {
@@ -149,26 +150,34 @@ pub(super) fn check_bytes(
 
 pub(super) fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> {
     let mut log = Log::default();
-    walk(disk, dir, |step| {
+    let mut tape = Vec::new();
+    walk(disk, dir, Some(&mut tape), |step| {
         match step {
-            Step::Whole(segment) => {
-                log.tape.extend_from_slice(&segment.tape);
-                log.torn = segment.torn;
-                log.segments.push(segment.info);
+            Step::Whole(found) => {
+                log.torn = found.torn;
+                log.segments.push(found.info);
             }
             // Cut while it was created: it holds nothing, a recovery removes it.
             Step::Headless { .. } => {}
         }
-        Ok(())
     })?;
-    Ok(log)
+    Ok(Log { tape, ..log })
+}
+
+/// A segment that holds what it must, without its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) info: SegmentInfo,
+    pub(super) torn: Option<TornTail>,
+    /// An open segment with a whole footer: only the rename is missing.
+    pub(super) is_complete: bool,
 }
 
 /// One file of a log.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A segment.
-    Whole(Box<Segment>),
+    Whole(Box<Found>),
     /// The last file has no valid header, and no frame.
     Headless {
         /// The file.
@@ -178,17 +187,20 @@ pub(super) enum Step {
     },
 }
 
-/// Visits the segments of a log in order and checks that they follow each other.
+/// Visits the segments of a log in order and checks that they follow each other. Their records go
+/// to `tape`, if there is one.
 pub(super) fn walk(
     disk: &dyn Disk,
     dir: &Path,
-    mut visit: impl FnMut(Step) -> Result<(), WalError>,
+    mut tape: Option<&mut Vec<u8>>,
+    mut visit: impl FnMut(Step),
 ) -> Result<(), WalError> {
     let names = disk.list(dir).map_err(|error| read_failed(dir, "listing", error))?;
     let mut files: Vec<(u64, SegmentState)> =
         names.iter().filter_map(|name| parse_name(name)).collect();
     files.sort_unstable_by_key(|file| file.0);
     let mut before: Option<SegmentInfo> = None;
+    let mut content = Vec::new();
     for (index, (segment_id, state)) in files.iter().copied().enumerate() {
         let path = super::segment::segment_path(dir, segment_id, state);
         let layout = |what| Err(WalError::Layout { path: path.clone(), what });
@@ -199,40 +211,51 @@ pub(super) fn walk(
         if state == SegmentState::Open && !is_last {
             return layout("an open segment stands before another segment");
         }
-        match read_segment_on(disk, &path) {
-            Ok(segment) => {
+        match read_segment_on(disk, &path, &mut content, tape.as_deref_mut()) {
+            Ok(found) => {
                 if let Some(before) = &before {
-                    check_follows(before, &segment.info)?;
+                    check_follows(before, &found.info)?;
                 }
-                before = Some(segment.info.clone());
-                visit(Step::Whole(Box::new(segment)))?;
+                before = Some(found.info.clone());
+                visit(Step::Whole(Box::new(found)));
             }
-            Err(WalError::TornHeader { path, fault }) => visit(Step::Headless { path, fault })?,
+            Err(WalError::TornHeader { path, fault }) => visit(Step::Headless { path, fault }),
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-pub(super) fn read_segment_on(disk: &dyn Disk, path: &Path) -> Result<Segment, WalError> {
+/// Reads a file into `content` and, if it holds what it must, its records behind those in `tape`.
+fn read_segment_on(
+    disk: &dyn Disk,
+    path: &Path,
+    content: &mut Vec<u8>,
+    mut tape: Option<&mut Vec<u8>>,
+) -> Result<Found, WalError> {
     let (segment_id, state) = named(path)?;
+    let tape_bytes = tape.as_deref().map_or(0, Vec::len);
     let mut last_offset = None;
     for _ in 0..READ_TRIES_MAX {
-        let bytes = match disk.read(path) {
-            Ok(bytes) => bytes,
+        match disk.read_into(path, content) {
+            Ok(()) => {}
             // The writer sealed it between listing and reading.
             Err(error) if error.kind() == io::ErrorKind::NotFound && state == SegmentState::Open => {
                 let sealed = path.with_extension("seg");
-                let bytes = disk.read(&sealed).map_err(|_| read_failed(path, "reading", error))?;
-                return inspect(&sealed, segment_id, SegmentState::Sealed, &bytes);
+                let missing = |_| read_failed(path, "reading", error);
+                disk.read_into(&sealed, content).map_err(missing)?;
+                return inspect(&sealed, segment_id, SegmentState::Sealed, content, tape);
             }
             Err(error) => return Err(read_failed(path, "reading", error)),
-        };
-        let outcome = inspect(path, segment_id, state, &bytes);
+        }
+        let outcome = inspect(path, segment_id, state, content, tape.as_deref_mut());
         // A writer may fill a page after it was read: what is damaged is damaged at a second look.
         match &outcome {
             Err(WalError::Damaged { offset, .. }) if last_offset != Some(*offset) => {
                 last_offset = Some(*offset);
+                if let Some(tape) = tape.as_deref_mut() {
+                    tape.truncate(tape_bytes);
+                }
             }
             _ => return outcome,
         }
@@ -249,7 +272,8 @@ pub(super) fn inspect(
     segment_id: u64,
     state: SegmentState,
     bytes: &[u8],
-) -> Result<Segment, WalError> {
+    mut tape: Option<&mut Vec<u8>>,
+) -> Result<Found, WalError> {
     let header = match SegmentHeader::decode(bytes) {
         Ok(header) => header,
         Err(HeaderFault::Schema(was, expected)) => {
@@ -257,11 +281,13 @@ pub(super) fn inspect(
         }
         Err(HeaderFault::Bad(fault)) => return Err(headless(path, state, bytes, fault)),
     };
-    let mut tape = Vec::with_capacity(bytes.len());
-    let scan = scan_frames(bytes, &header, &mut tape);
+    if let Some(tape) = tape.as_deref_mut() {
+        tape.reserve(bytes.len());
+    }
+    let scan = scan_frames(bytes, &header, tape);
     match state {
-        SegmentState::Sealed => inspect_sealed(path, segment_id, bytes, &header, &scan, tape),
-        SegmentState::Open => inspect_open(path, segment_id, bytes, &header, scan, tape),
+        SegmentState::Sealed => inspect_sealed(path, segment_id, bytes, &header, &scan),
+        SegmentState::Open => inspect_open(path, segment_id, bytes, &header, &scan),
     }
 }
 
@@ -284,8 +310,7 @@ fn inspect_sealed(
     bytes: &[u8],
     header: &SegmentHeader,
     scan: &Scan,
-    tape: Vec<u8>,
-) -> Result<Segment, WalError> {
+) -> Result<Found, WalError> {
     let mismatch = |offset: usize| {
         move |fault: Fault| WalError::SealedMismatch {
             path: path.to_path_buf(),
@@ -299,9 +324,8 @@ fn inspect_sealed(
     must_be("segment id", header.segment_id, segment_id).map_err(mismatch(0))?;
     let footer_at = scan.data_bytes;
     let footer = whole_footer(bytes, scan).map_err(mismatch(footer_at))?;
-    Ok(Segment {
+    Ok(Found {
         info: info(path, SegmentState::Sealed, header, scan, bytes, Some(footer.sha256)),
-        tape,
         torn: None,
         is_complete: true,
     })
@@ -312,9 +336,8 @@ fn inspect_open(
     segment_id: u64,
     bytes: &[u8],
     header: &SegmentHeader,
-    scan: Scan,
-    tape: Vec<u8>,
-) -> Result<Segment, WalError> {
+    scan: &Scan,
+) -> Result<Found, WalError> {
     if header.segment_id != segment_id {
         return Err(WalError::SegmentGap {
             path: path.to_path_buf(),
@@ -323,19 +346,18 @@ fn inspect_open(
             expected: segment_id,
         });
     }
-    let mut segment = Segment {
-        info: info(path, SegmentState::Open, header, &scan, bytes, None),
-        tape,
+    let mut found = Found {
+        info: info(path, SegmentState::Open, header, scan, bytes, None),
         torn: None,
         is_complete: false,
     };
     let fault = match &scan.stop {
-        Stop::End => return Ok(segment),
-        Stop::Footer => match whole_footer(without_reserved_tail(bytes, &scan), &scan) {
+        Stop::End => return Ok(found),
+        Stop::Footer => match whole_footer(without_reserved_tail(bytes, scan), scan) {
             Ok(footer) => {
-                segment.info.sha256 = Some(footer.sha256);
-                segment.is_complete = true;
-                return Ok(segment);
+                found.info.sha256 = Some(footer.sha256);
+                found.is_complete = true;
+                return Ok(found);
             }
             Err(fault) => fault,
         },
@@ -351,14 +373,14 @@ fn inspect_open(
             following: Box::new(following),
         });
     }
-    segment.torn = Some(TornTail {
+    found.torn = Some(TornTail {
         offset: size(scan.data_bytes),
         bytes: size(bytes.len().saturating_sub(scan.data_bytes)),
         seq: scan.next_seq,
         fault,
         following,
     });
-    Ok(segment)
+    Ok(found)
 }
 
 /// The bytes up to the end of a footer behind the frames, if only zeros follow it: the writer died

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::{Disk, LockGuard, OsDisk};
 use super::error::{Fault, WalError};
-use super::reader::{Segment, Step, read_failed, size, walk};
+use super::reader::{Found, Step, read_failed, size, walk};
 use super::segment::{FOOTER_BYTES, Footer, LogKind, SegmentState, SegmentStats, segment_path};
 use crate::reason::ReasonCode;
 
@@ -132,15 +132,12 @@ pub(super) fn recover_on(
     };
     let mut resume: Option<Resume> = None;
     let mut open: Option<Step> = None;
-    walk(disk, dir, |step| {
-        match step {
-            Step::Whole(segment) if segment.info.state == SegmentState::Sealed => {
-                report.segment_count += 1;
-                note(&mut report, &mut resume, &segment);
-            }
-            step => open = Some(step),
+    walk(disk, dir, None, |step| match step {
+        Step::Whole(found) if found.info.state == SegmentState::Sealed => {
+            report.segment_count += 1;
+            note(&mut report, &mut resume, &found);
         }
-        Ok(())
+        step => open = Some(step),
     })?;
     match open {
         None => {}
@@ -148,16 +145,16 @@ pub(super) fn recover_on(
             remove(disk, dir, &path)?;
             report.tail = RecoveredTail::Removed { path, fault: Some(fault) };
         }
-        Some(Step::Whole(segment)) => match segment.info.stats {
+        Some(Step::Whole(found)) => match found.info.stats {
             None => {
-                remove(disk, dir, &segment.info.path)?;
-                let fault = segment.torn.as_ref().map(|torn| torn.fault.clone());
-                report.tail = RecoveredTail::Removed { path: segment.info.path, fault };
+                remove(disk, dir, &found.info.path)?;
+                let fault = found.torn.as_ref().map(|torn| torn.fault.clone());
+                report.tail = RecoveredTail::Removed { path: found.info.path, fault };
             }
             Some(stats) => {
-                report.tail = seal_found(disk, dir, &segment, stats)?;
+                report.tail = seal_found(disk, dir, &found, stats)?;
                 report.segment_count += 1;
-                note(&mut report, &mut resume, &segment);
+                note(&mut report, &mut resume, &found);
             }
         },
     }
@@ -168,15 +165,17 @@ pub(super) fn recover_on(
 fn seal_found(
     disk: &dyn Disk,
     dir: &Path,
-    segment: &Segment,
+    found: &Found,
     stats: SegmentStats,
 ) -> Result<RecoveredTail, WalError> {
-    let info = &segment.info;
+    let info = &found.info;
     let path = segment_path(dir, info.segment_id, SegmentState::Sealed);
     let fail = |operation| write_failed(&info.path, operation, stats.last_seq);
     let file = disk.open(&info.path).map_err(fail("opening for recovery"))?;
-    if !segment.is_complete {
-        let bytes = disk.read(&info.path).map_err(|error| read_failed(&info.path, "reading", error))?;
+    if !found.is_complete {
+        let mut bytes = Vec::new();
+        disk.read_into(&info.path, &mut bytes)
+            .map_err(|error| read_failed(&info.path, "reading", error))?;
         let data_bytes = usize::try_from(info.data_bytes).unwrap_or(usize::MAX);
         let data = bytes.get(..data_bytes).unwrap_or_default();
         let footer =
@@ -188,7 +187,7 @@ fn seal_found(
     file.sync().map_err(fail("syncing"))?;
     disk.rename(&info.path, &path).map_err(fail("renaming"))?;
     disk.sync_dir(dir).map_err(fail("syncing the folder"))?;
-    Ok(match &segment.torn {
+    Ok(match &found.torn {
         None => RecoveredTail::Sealed { path },
         Some(torn) => RecoveredTail::Cut {
             path,
@@ -205,8 +204,8 @@ fn remove(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<(), WalError> {
     disk.sync_dir(dir).map_err(write_failed(dir, "syncing the folder", 0))
 }
 
-fn note(report: &mut RecoveryReport, resume: &mut Option<Resume>, segment: &Segment) {
-    let info = &segment.info;
+fn note(report: &mut RecoveryReport, resume: &mut Option<Resume>, found: &Found) {
+    let info = &found.info;
     let last_seq = info.stats.map_or(info.first_seq.saturating_sub(1), |stats| stats.last_seq);
     report.last_seq = Some(last_seq);
     *resume = Some(Resume {

@@ -1,7 +1,7 @@
 //! Walks the frames of one segment and says where and why it stopped. Pure: bytes in, facts out.
 
 use super::error::{Fault, Following};
-use super::frame::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, FrameCrc, decode_frame, frame_crc, u64_at};
+use super::frame::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, decode_frame, frame_crc, u64_at};
 use super::segment::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_record};
 
 /// Why a scan stopped.
@@ -28,17 +28,12 @@ pub(super) struct Scan {
     pub(super) stop: Stop,
 }
 
-/// Reads frames behind the header until one is not the next of this segment. Payloads go to `tape`.
-pub(super) fn scan_frames(bytes: &[u8], header: &SegmentHeader, tape: &mut Vec<u8>) -> Scan {
-    scan_frames_with(bytes, header, tape, frame_crc)
-}
-
-/// The same with another checksum, for the negative control.
-pub(super) fn scan_frames_with(
+/// Reads frames behind the header until one is not the next of this segment. Payloads go to `tape`,
+/// if there is one.
+pub(super) fn scan_frames(
     bytes: &[u8],
     header: &SegmentHeader,
-    tape: &mut Vec<u8>,
-    crc_of: FrameCrc,
+    mut tape: Option<&mut Vec<u8>>,
 ) -> Scan {
     let mut scan = Scan {
         data_bytes: SEGMENT_HEADER_BYTES,
@@ -55,9 +50,11 @@ pub(super) fn scan_frames_with(
         if Footer::starts(rest) {
             return Scan { stop: Stop::Footer, ..scan };
         }
-        match next_frame(rest, header, &scan, chain, crc_of) {
+        match next_frame(rest, header, &scan, chain) {
             Ok((frame, stats)) => {
-                tape.extend_from_slice(frame.payload);
+                if let Some(tape) = tape.as_deref_mut() {
+                    tape.extend_from_slice(frame.payload);
+                }
                 chain = frame.crc;
                 scan.data_bytes += frame.frame_bytes();
                 scan.next_seq = frame.seq.saturating_add(1);
@@ -75,9 +72,8 @@ fn next_frame<'a>(
     header: &SegmentHeader,
     scan: &Scan,
     chain: u32,
-    crc_of: FrameCrc,
 ) -> Result<(Frame<'a>, SegmentStats), Fault> {
-    let frame = decode_frame(rest, crc_of)?;
+    let frame = decode_frame(rest, frame_crc)?;
     must_be("sequence", frame.seq, scan.next_seq)?;
     must_be("epoch", frame.epoch, header.epoch)?;
     if frame.prev_crc != chain {

@@ -208,13 +208,14 @@ impl Writer {
                 (resume.segment_id + 1, resume.last_seq)
             }
         };
-        let queue = Queue::new(options, segment_id, last_seq);
+        let mut queue = Queue::new(options, segment_id, last_seq);
+        queue.buffer.reserve(WAKE_BYTES);
         let mut io = Io {
             disk,
             dir: dir.to_path_buf(),
             options,
             open: None,
-            spare: Vec::new(),
+            spare: Vec::with_capacity(WAKE_BYTES),
             spare_cuts: Vec::new(),
             lock: Some(lock),
         };

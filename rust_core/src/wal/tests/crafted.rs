@@ -36,7 +36,7 @@ fn fault_of(second: impl Fn(FrameHead) -> (FrameHead, Vec<u8>)) -> Option<String
     let (head, payload) = second(right(2, chain));
     encode_frame(&mut bytes, &head, &payload, frame_crc).unwrap();
     let mut tape = Vec::new();
-    match scan_frames(&bytes, &HEADER, &mut tape).stop {
+    match scan_frames(&bytes, &HEADER, Some(&mut tape)).stop {
         Stop::Bad(fault) => {
             assert_eq!(tape, record(1));
             Some(fault.to_string())
@@ -79,7 +79,7 @@ fn unknown_frame_flags_are_refused() {
     bytes[start + 22] = 1;
     let crc = frame_crc(&bytes[start..]);
     bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
-    let stop = scan_frames(&bytes, &HEADER, &mut Vec::new()).stop;
+    let stop = scan_frames(&bytes, &HEADER, None).stop;
     let expected = Fault::Number { field: "frame flags", was: 1, expected: 0 };
     assert_eq!(stop, Stop::Bad(expected));
 }
@@ -96,7 +96,7 @@ fn a_whole_footer_with_one_wrong_field_is_refused_and_the_field_is_named() {
     let seen = |footer: Footer| {
         let path = segment_path(Path::new("log"), 1, SegmentState::Sealed);
         let bytes = [&data[..], &footer.encode()].concat();
-        match inspect(&path, 1, SegmentState::Sealed, &bytes) {
+        match inspect(&path, 1, SegmentState::Sealed, &bytes, None) {
             Ok(_) => String::new(),
             Err(WalError::SealedMismatch { fault, .. }) => fault.to_string(),
             Err(error) => panic!("{error}"),

@@ -40,11 +40,12 @@ fn sealed_bytes() -> Vec<u8> {
 
 fn look(bytes: &[u8], state: SegmentState) -> Result<Segment, WalError> {
     let path = segment_path(Path::new("log"), 1, state);
-    let seen = inspect(&path, 1, state, bytes);
+    let mut tape = Vec::new();
+    let seen = inspect(&path, 1, state, bytes, Some(&mut tape));
     // The report never disagrees with the reader, and neither panics.
     let check = check_bytes(&path, 1, state, bytes);
     assert_eq!(check.outcome.is_ok(), seen.is_ok());
-    seen
+    seen.map(|found| Segment { info: found.info, tape, torn: found.torn })
 }
 
 /// Offsets at which the frames of records `1..=records` end.
@@ -243,7 +244,7 @@ fn a_segment_under_another_name_is_refused() {
         [(open_bytes(2, |_| true), SegmentState::Open), (sealed_bytes(), SegmentState::Sealed)]
     {
         let path = segment_path(Path::new("log"), 2, state);
-        let error = inspect(&path, 2, state, &bytes).unwrap_err();
+        let error = inspect(&path, 2, state, &bytes, None).unwrap_err();
         let expected = match state {
             SegmentState::Open => ReasonCode::LogSequenceGap,
             SegmentState::Sealed => ReasonCode::WalSegmentMismatch,

@@ -18,9 +18,10 @@ fn written_now() -> Vec<u8> {
 #[test]
 fn a_segment_written_by_an_earlier_build_reads_the_same() {
     let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
-    let segment = inspect(&path, 1, SegmentState::Sealed, GOLDEN).unwrap();
-    assert_eq!(segment.tape, tape(1, 6));
-    assert_eq!(segment.info.stats.unwrap().last_input_seq, 6);
+    let mut records = Vec::new();
+    let found = inspect(&path, 1, SegmentState::Sealed, GOLDEN, Some(&mut records)).unwrap();
+    assert_eq!(records, tape(1, 6));
+    assert_eq!(found.info.stats.unwrap().last_input_seq, 6);
 }
 
 #[test]

@@ -189,10 +189,11 @@ impl Disk for SimDisk {
         Ok(self.state().names.keys().map(name).collect())
     }
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn read_into(&self, path: &Path, content: &mut Vec<u8>) -> io::Result<()> {
         let state = self.state();
-        let content = state.names.get(path).ok_or_else(|| not_found(path))?;
-        Ok(state.contents[*content].current.clone())
+        let found = state.names.get(path).ok_or_else(|| not_found(path))?;
+        content.clone_from(&state.contents[*found].current);
+        Ok(())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
