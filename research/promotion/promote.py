@@ -42,11 +42,8 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.verdict import require_verdict
 from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
-from research.promotion.lineage import (
-    canary_history,
-    evaluate_canary,
-    load_canary_thresholds,
-)
+from research.promotion.canary_thresholds import load_canary_thresholds
+from research.promotion.lineage import canary_history, evaluate_canary
 from research.promotion.sign import Promotion
 
 if TYPE_CHECKING:

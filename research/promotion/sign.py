@@ -51,6 +51,7 @@ from hft_platform.config.promotion_folder import (
 from hft_platform.errors import PlatformError, ReasonCode
 from research.promotion import audit
 from research.promotion.canary import Action, first_weight
+from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import (
     RecordedSession,
     judged_end,
@@ -58,7 +59,7 @@ from research.promotion.evidence import (
     session_of_tape,
     session_summaries,
 )
-from research.promotion.lineage import evaluate_canary, load_canary_thresholds, newest_issue
+from research.promotion.lineage import evaluate_canary, newest_issue
 from research.registry import Alpha, find_alpha
 
 if TYPE_CHECKING:

@@ -1,0 +1,320 @@
+"""Canary lives: how often the healthy are rolled back, how soon the dead are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hft_platform.errors import PlatformError, ReasonCode
+from research.promotion.canary import (
+    Action,
+    CanaryDecision,
+    CanaryThresholds,
+    Promise,
+    SessionFacts,
+    decide,
+    edge_log_evidence,
+    first_weight,
+)
+from research.promotion.canary_thresholds import load_canary_thresholds
+
+LIVES = 300
+SESSIONS = 40
+UNIT = 1e12
+
+
+@pytest.fixture(scope="module")
+def limits() -> CanaryThresholds:
+    """The packaged thresholds."""
+    return load_canary_thresholds(Path("none"))[0]
+
+
+def promise(**changes: Any) -> Promise:
+    """One promised deviation a session, at ten per cent of full size."""
+    return Promise(**({"mean_net": UNIT, "std_net": UNIT, "session_count": 30,
+                       "weight_ppm": 100_000, "slippage_ticks": 0.5} | changes))  # fmt: skip
+
+
+def session(
+    index: int, result: float = UNIT, weight: int = 100_000, **changes: Any
+) -> SessionFacts:
+    """A clean session with `result` at the promise's weight."""
+    facts: dict[str, Any] = {
+        "session_id": f"s{index:03}", "weight_ppm": weight, "net": round(result * weight / 100_000),
+        "parity_identical": 10, "parity_total": 10, "approved": 100, "broker_rejects": 0,
+        "fills": 50, "slippage_ticks": 0.5, "halted_by": 0,
+    }  # fmt: skip
+    return SessionFacts(**(facts | changes))
+
+
+def live(
+    nets: np.ndarray, limits: CanaryThresholds, promised: Promise, *, spoiled_at: int = -1,
+    **spoil: Any,
+) -> tuple[int | None, CanaryDecision | None, int]:  # fmt: skip
+    """Live until rolled back: sessions lived, the decision, the weight reached."""
+    history: list[SessionFacts] = []
+    weight = first_weight(limits, promised.weight_ppm)
+    for index, net in enumerate(nets):
+        changes = spoil if index == spoiled_at else {}
+        history.append(session(index, float(net), weight, **changes))
+        decision = decide(history, limits, promised, weight_ppm=weight)
+        if decision.action is Action.ROLL_BACK:
+            return index + 1, decision, weight
+        weight = decision.weight_ppm
+    return None, None, weight
+
+
+def lives(
+    limits: CanaryThresholds, *, promised: float, real: float, heavy: bool = False, seed: int = 7
+) -> tuple[float, float, float]:
+    """Share rolled back, median session of it, share that reached full size."""
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int, mean: float) -> np.ndarray:
+        noise = rng.standard_t(4, count) / math.sqrt(2) if heavy else rng.standard_normal(count)
+        return (mean + noise) * UNIT
+
+    ends, full, total = [], 0, 0
+    while total < LIVES:
+        judged = draw(30, promised)
+        if judged.mean() <= 0:
+            continue
+        total += 1
+        said = promise(mean_net=float(judged.mean()), std_net=float(judged.std(ddof=1)))
+        end, _, weight = live(draw(SESSIONS, real), limits, said)
+        ends += [end] if end else []
+        full += weight == limits.weight_stages_ppm[-1]
+    return len(ends) / total, float(np.median(ends)) if ends else math.inf, full / total
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+@pytest.mark.parametrize("edge", [0.5, 1.0, 2.0])
+def test_a_healthy_canary_is_rolled_back_within_the_stated_error_rate(
+    limits: CanaryThresholds, edge: float, heavy: bool
+) -> None:
+    rolled_back, _, full = lives(limits, promised=edge, real=edge, heavy=heavy)
+    error = math.sqrt(limits.edge_error_rate * (1 - limits.edge_error_rate) / LIVES)
+    assert rolled_back <= limits.edge_error_rate + 2.33 * error
+    assert full >= 0.75
+
+
+def test_a_canary_on_the_edge_of_its_promise_stays_within_the_edge_tests_error_rate(
+    limits: CanaryThresholds,
+) -> None:
+    # The least favorable truth of the null: the mean is the promised lower bound, no more.
+    rng = np.random.default_rng(11)
+    said = promise()
+    bound = 1.0 - limits.promise_standard_errors / math.sqrt(said.session_count)
+    limit = -math.log(limits.edge_error_rate)
+    rejected = 0
+    for _ in range(1000):
+        nets = (bound + rng.standard_normal(SESSIONS)) * UNIT
+        history = [session(i, float(net)) for i, net in enumerate(nets)]
+        rejected += edge_log_evidence(history, limits, said) >= limit
+    assert rejected / 1000 <= limits.edge_error_rate
+
+
+@pytest.mark.parametrize(
+    ("edge", "real", "share", "sessions"),
+    [(1.0, -0.5, 0.97, 12), (1.0, -1.5, 0.99, 6), (2.0, 0.0, 0.97, 10), (2.0, -2.0, 0.99, 5)],
+)
+def test_a_dead_edge_is_rolled_back_soon(
+    limits: CanaryThresholds, edge: float, real: float, share: float, sessions: int
+) -> None:
+    rolled_back, median, full = lives(limits, promised=edge, real=real)
+    assert rolled_back >= share
+    assert median <= sessions
+    assert full <= 0.05
+
+
+def test_an_edge_that_dies_after_the_canary_climbed_is_rolled_back(
+    limits: CanaryThresholds,
+) -> None:
+    rng = np.random.default_rng(3)
+    late = 0
+    for _ in range(200):
+        nets = np.concatenate([1.5 + rng.standard_normal(12), -1.5 + rng.standard_normal(28)])
+        end, decision, _ = live(nets * UNIT, limits, promise(mean_net=1.5 * UNIT))
+        assert end is not None
+        assert decision is not None
+        codes = {reason.code for reason in decision.reasons}
+        assert codes <= {ReasonCode.CANARY_EDGE_LOST, ReasonCode.CANARY_LOSS_BUDGET}
+        late += end <= 12 + 16
+    assert late >= 190
+
+
+MISSING = [
+    {"net": None}, {"parity_identical": None}, {"parity_total": None}, {"approved": None},
+    {"broker_rejects": None}, {"fills": None}, {"slippage_ticks": None},
+    {"slippage_ticks": math.nan}, {"problem": "summary does not match its signature"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", MISSING)
+def test_a_missing_metric_rolls_back_at_once_in_every_life(
+    limits: CanaryThresholds, spoil: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(5)
+    for at in rng.integers(0, 8, 200 // len(MISSING) + 1):
+        nets = np.full(SESSIONS, 1.5 * UNIT)
+        end, decision, _ = live(nets, limits, promise(), spoiled_at=int(at), **spoil)
+        assert end == at + 1
+        assert decision is not None
+        assert {r.code for r in decision.reasons} == {ReasonCode.CANARY_METRIC_MISSING}
+        assert decision.weight_ppm == 0
+
+
+def test_a_session_that_does_not_replay_rolls_back_at_once_in_every_life(
+    limits: CanaryThresholds,
+) -> None:
+    for at in range(200):
+        index = at % 10
+        end, decision, _ = live(
+            np.full(SESSIONS, UNIT), limits, promise(), spoiled_at=index, parity_identical=9
+        )
+        assert end == index + 1
+        assert decision is not None
+        assert decision.reasons[0].code == ReasonCode.CANARY_PARITY_BROKEN
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit_met"),
+    [
+        ({"broker_rejects": 2}, True),
+        ({"broker_rejects": 3}, False),
+        ({"slippage_ticks": 1.5}, True),
+        ({"slippage_ticks": 1.51}, False),
+    ],
+)
+def test_degraded_execution_rolls_back_beyond_its_limit_and_not_at_it(
+    limits: CanaryThresholds, changes: dict[str, Any], limit_met: bool
+) -> None:
+    history = [session(0, **changes)]
+    decision = decide(history, limits, promise(), weight_ppm=100_000)
+    if limit_met:
+        assert decision.action is Action.HOLD
+    else:
+        assert [r.code for r in decision.reasons] == [ReasonCode.CANARY_EXECUTION_DEGRADED]
+
+
+def test_slippage_without_a_promise_of_it_fails(limits: CanaryThresholds) -> None:
+    decision = decide([session(0)], limits, promise(slippage_ticks=None), weight_ppm=100_000)
+    assert [r.code for r in decision.reasons] == [ReasonCode.CANARY_METRIC_MISSING]
+
+
+@pytest.mark.parametrize("changes", [{"std_net": 0.0}, {"mean_net": 0.0}, {"session_count": 1},
+                                     {"mean_net": math.nan}])  # fmt: skip
+def test_without_a_promise_there_is_no_canary(
+    limits: CanaryThresholds, changes: dict[str, Any]
+) -> None:
+    decision = decide([session(0)], limits, promise(**changes), weight_ppm=100_000)
+    assert decision.action is Action.ROLL_BACK
+    assert decision.reasons[0].code == ReasonCode.CANARY_METRIC_MISSING
+
+
+def test_weight_climbs_one_stage_for_each_quota_of_sessions_at_it(
+    limits: CanaryThresholds,
+) -> None:
+    history: list[SessionFacts] = []
+    weight, seen = 100_000, []
+    for index in range(14):
+        history.append(session(index, weight=weight))
+        weight = decide(history, limits, promise(), weight_ppm=weight).weight_ppm
+        seen.append(weight)
+    quota = limits.sessions_per_stage
+    assert seen[: 3 * quota] == [100_000] * 2 + [200_000] * 3 + [400_000] * 3 + [1_000_000]
+    assert set(seen[3 * quota - 1 :]) == {1_000_000}
+
+
+def test_deciding_again_without_new_sessions_does_not_climb_again(
+    limits: CanaryThresholds,
+) -> None:
+    history = [session(i) for i in range(3)]
+    up = decide(history, limits, promise(), weight_ppm=100_000)
+    assert (up.action, up.weight_ppm) == (Action.STEP_UP, 200_000)
+    again = decide(history, limits, promise(), weight_ppm=200_000)
+    assert (again.action, again.weight_ppm) == (Action.HOLD, 200_000)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [session(0), session(0), session(0)],
+        [session(0), session(1), session(2, halted_by=211)],
+        [session(0), session(1), session(2, parity_identical=0, parity_total=0)],
+        [session(0), session(1), session(2, weight=200_000)],
+        [session(i, 0.3 * UNIT) for i in range(3)],
+    ],
+)
+def test_repeated_halted_empty_foreign_or_poor_sessions_are_no_quota(
+    limits: CanaryThresholds, history: list[SessionFacts]
+) -> None:
+    assert decide(history, limits, promise(), weight_ppm=100_000).action is Action.HOLD
+
+
+def test_a_decision_is_pure_and_a_rejection_stays_one(limits: CanaryThresholds) -> None:
+    nets = [-UNIT, -UNIT, -2 * UNIT, -2 * UNIT, -UNIT, *[3 * UNIT] * 20]
+    history = [session(i, net) for i, net in enumerate(nets)]
+    one = decide(history, limits, promise(), weight_ppm=100_000)
+    two = decide(history, limits, promise(), weight_ppm=100_000)
+    assert one.as_dict() == two.as_dict()
+    early = edge_log_evidence(history[:5], limits, promise())
+    assert edge_log_evidence(history, limits, promise()) >= early
+
+
+def test_results_at_a_larger_weight_count_by_the_promised_size(limits: CanaryThresholds) -> None:
+    small = [session(i, weight=100_000) for i in range(4)]
+    large = [session(i, weight=400_000) for i in range(4)]
+    assert edge_log_evidence(small, limits, promise()) == pytest.approx(
+        edge_log_evidence(large, limits, promise())
+    )
+
+
+def test_a_new_canary_starts_at_the_first_stage_and_never_above_the_judged_weight(
+    limits: CanaryThresholds,
+) -> None:
+    assert first_weight(limits, 1_000_000) == 100_000
+    assert first_weight(limits, 50_000) == 50_000
+
+
+def test_every_roll_back_reason_has_been_seen(limits: CanaryThresholds) -> None:
+    loss = decide([session(0, -7 * UNIT)], limits, promise(), weight_ppm=100_000)
+    assert ReasonCode.CANARY_LOSS_BUDGET in {r.code for r in loss.reasons}
+    dead = [session(i, -0.5 * UNIT) for i in range(11)]
+    lost = decide(dead, limits, promise(), weight_ppm=100_000)
+    assert [r.code for r in lost.reasons] == [ReasonCode.CANARY_EDGE_LOST]
+    assert lost.as_dict()["reasons"][0]["name"] == "CANARY_EDGE_LOST"
+
+
+@pytest.mark.parametrize(
+    "text", ["sessions_per_stage: 3\n", "a: [", "weight_stages_ppm: [200000, 100000]\n"]
+)
+def test_wrong_thresholds_are_refused(tmp_path: Path, text: str) -> None:
+    from importlib import resources
+
+    packaged = (resources.files("hft_platform") / "defaults" / "canary.yaml").read_text()
+    if text.startswith("weight"):
+        rest = [line for line in packaged.splitlines() if not line.startswith("weight_")]
+        text = text + "\n".join(rest)
+    (tmp_path / "canary.yaml").write_text(text)
+    with pytest.raises(PlatformError) as caught:
+        load_canary_thresholds(tmp_path)
+    assert caught.value.code == ReasonCode.SETTINGS_INVALID
+
+
+def test_thresholds_are_hashed_by_what_they_say(tmp_path: Path) -> None:
+    from importlib import resources
+
+    packaged = (resources.files("hft_platform") / "defaults" / "canary.yaml").read_text()
+    same, hash_packaged = load_canary_thresholds(Path("none"))
+    (tmp_path / "canary.yaml").write_text("# a comment\n" + packaged)
+    assert load_canary_thresholds(tmp_path) == (same, hash_packaged)
+    (tmp_path / "canary.yaml").write_text(packaged.replace("0.05", "0.06"))
+    other, hash_other = load_canary_thresholds(tmp_path)
+    assert other == dataclasses.replace(same, edge_error_rate=0.06)
+    assert hash_other != hash_packaged
