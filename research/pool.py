@@ -198,7 +198,10 @@ def hrp_weights(profits: Sequence[Sequence[float]]) -> list[float] | None:
             for half in (cluster[: len(cluster) // 2], cluster[len(cluster) // 2 :])
         ]
         for left, right in zip(halves[::2], halves[1::2], strict=True):
-            risk_left, risk_right = _cluster_risk(covariance, left), _cluster_risk(covariance, right)
+            risk_left, risk_right = (
+                _cluster_risk(covariance, left),
+                _cluster_risk(covariance, right),
+            )
             share = 1.0 - risk_left / (risk_left + risk_right)
             weights[left] *= share
             weights[right] *= 1.0 - share

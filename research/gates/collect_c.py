@@ -147,9 +147,7 @@ def promise_of(outputs: Sequence[RunOutput], *, weight_ppm: int) -> dict[str, An
     deviation = None
     if mean is not None and count > 1:
         deviation = math.sqrt(math.fsum((n - mean) ** 2 for n in nets) / (count - 1))
-    slips = [
-        (o.run.fill_count, o.slippage_ticks) for o in outputs if o.slippage_ticks is not None
-    ]
+    slips = [(o.run.fill_count, o.slippage_ticks) for o in outputs if o.slippage_ticks is not None]
     fills = sum(n for n, _ in slips)
     slippage = math.fsum(n * value for n, value in slips) / fills if fills else None
     return {

@@ -87,12 +87,18 @@ def evaluate(evidence: SpecEvidence, thresholds: GateAThresholds) -> Finding:
     features = list(e.program["features"])
     checks = [
         at_least(
-            "hypothesis_chars", e.hypothesis_chars, t.hypothesis_chars_min, "hypothesis in characters"
+            "hypothesis_chars",
+            e.hypothesis_chars,
+            t.hypothesis_chars_min,
+            "hypothesis in characters",
         ),
         at_least("references", e.reference_count, t.references_min, "number of references"),
         at_most("label_horizon_s", e.label_horizon_s, t.label_horizon_s_max, "label horizon in s"),
         at_most(
-            "operations", int(e.program["operations"]), t.operations_max, "number of operations a book"
+            "operations",
+            int(e.program["operations"]),
+            t.operations_max,
+            "number of operations a book",
         ),
         at_most("features", len(features), t.features_max, "number of features"),
         at_most(

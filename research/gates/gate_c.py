@@ -38,7 +38,9 @@ POWER_CHECKS = frozenset({"newey_west_t", "deflated_sharpe", "min_track_record_d
 """Misses of these alone can mean too few days rather than no edge."""
 
 
-def choose(grid: Sequence[tuple[dict[str, float], tuple[SessionRun, ...]]], *, trips_min: int) -> int:
+def choose(
+    grid: Sequence[tuple[dict[str, float], tuple[SessionRun, ...]]], *, trips_min: int
+) -> int:
     """Choose the setting with the best mean in-sample session among those that trade.
 
     Parameters
@@ -100,7 +102,9 @@ def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding
         "out_of_sample": [run.as_dict() for run in evidence.corners[worst]],
         "daily_net": _by_day(evidence.corners[worst]),
     }
-    verdict, reasons, decided = _decide(corners[worst], worst, costs, selection, placebos, thresholds)
+    verdict, reasons, decided = _decide(
+        corners[worst], worst, costs, selection, placebos, thresholds
+    )
     return Finding(verdict, tuple(reasons), results | decided)
 
 
@@ -271,7 +275,9 @@ def _selection(evidence: BacktestEvidence, t: GateCThresholds) -> dict[str, Any]
     result = stats.cscv(matrix, blocks=blocks) if blocks >= t.cscv_blocks else None
     why = None
     if result is None:
-        why = "one setting only" if len(by_point) < 2 else f"{len(days)} days, {t.cscv_blocks} blocks"
+        why = (
+            "one setting only" if len(by_point) < 2 else f"{len(days)} days, {t.cscv_blocks} blocks"
+        )
     return {
         "settings": len(by_point),
         "days": len(days),
@@ -322,7 +328,7 @@ def _cost_kill(costs: list[dict[str, Any]]) -> dict[str, Any] | None:
     best = max(judged, key=lambda row: row["mid_edge_upper"] - row["cost_ticks"])
     return reason(
         ReasonCode.COST_EXCEEDS_EDGE,
-        f"a round trip costs {best['cost_ticks']:.2f} ticks in half-spreads and fees; its gross edge "
+        f"a round trip costs {best['cost_ticks']:.2f} ticks in half-spreads and fees; its edge "
         f"is {best['mid_edge_ticks']:.2f} ticks and at most {best['mid_edge_upper']:.2f} "
         f"({best['round_trips']} round trips, best of {len(judged)} settings)",
         observed=best["mid_edge_upper"],
@@ -387,7 +393,8 @@ def _checks(
         (at_most, "round_trips_per_day", t.round_trips_per_day_max, "number of round trips a day"),
     )
     checks = [
-        compare(name, corner[name], limit, f"{what} ({worst})") for compare, name, limit, what in rows
+        compare(name, corner[name], limit, f"{what} ({worst})")
+        for compare, name, limit, what in rows
     ]
     if selection["settings"] > 1:
         checks.append(

@@ -80,7 +80,9 @@ def evaluate(evidence: PoolEvidence, thresholds: GateDThresholds) -> Finding:
     marginal = pool.marginal(evidence.daily_net, list(evidence.members.values()))
     capacity = _capacity(evidence.displayed_share, evidence.gate_weight_ppm, t)
     checks: list[Check] = [
-        at_most("pool_size", len(evidence.members), t.pool_size_max, "number of alphas in the pool"),
+        at_most(
+            "pool_size", len(evidence.members), t.pool_size_max, "number of alphas in the pool"
+        ),
         *(
             at_most(
                 f"correlation_{row['alpha']}",

@@ -96,9 +96,24 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
     orders = sum(s.orders for s in sessions)
     checks = [
         broken,
-        at_most("reject_share", _share(sessions, "rejects", orders), t.reject_share_max, "share of orders refused"),
-        at_most("unknown_share", _share(sessions, "unknown", orders), t.unknown_share_max, "share of orders whose outcome is unknown"),
-        at_most("halted_sessions", sum(s.halted_by != 0 for s in sessions), 0, "number of sessions that halted"),
+        at_most(
+            "reject_share",
+            _share(sessions, "rejects", orders),
+            t.reject_share_max,
+            "share of orders refused",
+        ),
+        at_most(
+            "unknown_share",
+            _share(sessions, "unknown", orders),
+            t.unknown_share_max,
+            "share of orders whose outcome is unknown",
+        ),
+        at_most(
+            "halted_sessions",
+            sum(s.halted_by != 0 for s in sessions),
+            0,
+            "number of sessions that halted",
+        ),
         at_most(
             "slippage_difference",
             _difference(sessions, "slippage"),
@@ -138,7 +153,12 @@ def _missing(
 ) -> list[dict[str, Any]]:
     fills = sum(s.session.fills for s in sessions)
     wanted = (
-        (len(sessions), t.sessions_min, "signed shadow sessions", ReasonCode.SHADOW_SESSIONS_TOO_FEW),
+        (
+            len(sessions),
+            t.sessions_min,
+            "signed shadow sessions",
+            ReasonCode.SHADOW_SESSIONS_TOO_FEW,
+        ),
         (len(days), t.days_min, "trading days in shadow", ReasonCode.SHADOW_SESSIONS_TOO_FEW),
         (fills, t.fills_min, "fills in shadow", ReasonCode.GATE_INSUFFICIENT_EVIDENCE),
     )

@@ -95,11 +95,11 @@ def disturb(tape: bytes, *, price_shift: int) -> bytes:
     return raw.tobytes()
 
 
-def _differences(
-    expected: npt.NDArray[np.void], found: npt.NDArray[np.void], until: int
-) -> int:
+def _differences(expected: npt.NDArray[np.void], found: npt.NDArray[np.void], until: int) -> int:
     found = found[found["receive_time_ns"] < until]
     if found.size != expected.size:
         return max(found.size, expected.size)
     bits = [np.ascontiguousarray(rows["signal"]).view(np.uint64) for rows in (expected, found)]
-    return int(((bits[0] != bits[1]) | (expected["receive_time_ns"] != found["receive_time_ns"])).sum())
+    return int(
+        ((bits[0] != bits[1]) | (expected["receive_time_ns"] != found["receive_time_ns"])).sum()
+    )

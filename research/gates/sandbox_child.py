@@ -95,7 +95,15 @@ def run_tests(request: Mapping[str, Any]) -> dict[str, Any]:
         def pytest_deselected(self, items: list[pytest.Item]) -> None:
             counts["skipped"] += len(items)
 
-    arguments = ["-q", "-c", "pytest.ini", "--rootdir=.", "--basetemp=tmp", "-p", "no:cacheprovider"]
+    arguments = [
+        "-q",
+        "-c",
+        "pytest.ini",
+        "--rootdir=.",
+        "--basetemp=tmp",
+        "-p",
+        "no:cacheprovider",
+    ]
     pytest.main([*arguments, request["test_file"]], plugins=[Counter()])
     return counts
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from hft_platform.config.canonical import canonical_sha256, sha256_hex
+from hft_platform.config.yaml_files import parse_yaml, validated
 from hft_platform.errors import PlatformError, ReasonCode
 from research.registry.manifest import AlphaManifest
 
 MANIFEST_FILE = "manifest.yaml"
 TEST_FILE = "test_alpha.py"
 KERNEL_FILE = "kernel.py"
-MANIFEST_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,32 +103,15 @@ def parse_manifest(raw: bytes, *, name: str) -> AlphaManifest:
     -------
     AlphaManifest
     """
-    if len(raw) > MANIFEST_BYTES_MAX:
-        raise PlatformError(
-            ReasonCode.MANIFEST_INVALID,
-            f"{name} has {len(raw)} bytes; at most {MANIFEST_BYTES_MAX} are read",
-        )
-    try:
-        content = yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  # a SafeLoader, see below
-        return AlphaManifest.model_validate_json(json.dumps(content))
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise PlatformError(ReasonCode.MANIFEST_INVALID, f"{name} is no YAML: {text}") from error
-    except ValidationError as error:
-        raise PlatformError(
-            ReasonCode.MANIFEST_INVALID,
-            f"{name}: " + "; ".join(_problem(item) for item in error.errors()[:5]),
-            facts={"fields": [".".join(map(str, item["loc"])) for item in error.errors()]},
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise PlatformError(ReasonCode.MANIFEST_INVALID, f"{name}: {error}") from error
+    code = ReasonCode.MANIFEST_INVALID
+    content = parse_yaml(raw, name=name, code=code)
+    return validated(_as_tuples(content), AlphaManifest, name=name, code=code)
 
 
-def _problem(item: Any) -> str:  # Any: pydantic's ErrorDetails
-    field = ".".join(str(part) for part in item["loc"]) or "manifest"
-    shown = repr(item["input"])
-    value = "" if isinstance(item["input"], dict) else f" (was {shown[:80]})"
-    return f"field {field}: {item['msg'].removeprefix('Value error, ')}{value}"
+def _as_tuples(value: Any) -> Any:  # Any: plain YAML data; a strict model takes no list here
+    if isinstance(value, dict):
+        return {key: _as_tuples(item) for key, item in value.items()}
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _read(path: Path) -> bytes:
@@ -144,22 +123,3 @@ def _read(path: Path) -> bytes:
             f"{path.parent.name}/{path.name} cannot be read: {error.strerror}",
             next_step="hft-research new ALPHA_ID writes one to start from",
         ) from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice instead of taking the last one."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is written twice", key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -26,7 +26,6 @@ _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 _Reference = Annotated[str, Field(pattern=r"^\$[a-z][a-z0-9_]{0,63}$")]
 _Number = FiniteFloat | _Reference
 _Positive = Annotated[int, Field(gt=0, lt=1 << 40)]
-_Money = Annotated[int, Field(ge=100_000_000, lt=1 << 63)]
 
 
 class _Strict(BaseModel):
@@ -39,7 +38,7 @@ class TakerTemplate(_Strict):
     kind: Literal["taker"]
     entry_ticks: _Number
     exit_ticks: _Number
-    hold_ms: Annotated[int, Field(gt=0)] | _Reference
+    hold_ns: Annotated[int, Field(gt=0)] | _Reference
     slippage_ticks: Annotated[int, Field(ge=0)] | _Reference
 
 
@@ -69,12 +68,12 @@ class Parameter(_Strict):
 
 
 class ManifestLimits(_Strict):
-    """Limits at full weight; quantities in lots, money an integer at 1e-8 of the currency."""
+    """Limits at full weight; quantities in lots, money in whole units of the currency."""
 
     order_qty_lots_max: _Positive
     position_qty_lots_max: _Positive
-    daily_loss_max: _Money
-    drawdown_max: _Money
+    daily_loss_max: _Positive
+    drawdown_max: _Positive
     order_rate_max: Annotated[int, Field(gt=0, le=10_000)]
 
 

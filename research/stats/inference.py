@@ -150,7 +150,7 @@ def block_bootstrap_mean(
         starts = generator.integers(0, count, size=blocks)
         means[index] = block_sums[starts].sum() / (blocks * length)
     means.sort()
-    below = int(math.floor((1.0 - level) * draws))
+    below = math.floor((1.0 - level) * draws)
     return Bootstrap(
         lower=float(means[below]),
         upper=float(means[draws - 1 - below]),

@@ -1,4 +1,4 @@
-"""Sharpe ratio inference: probabilistic, deflated, minimum track record, minimum backtest length."""
+"""Sharpe ratio inference: probabilistic, deflated, minimum track record and backtest length."""
 
 from __future__ import annotations
 
@@ -240,9 +240,7 @@ def haircut_sharpe_bonferroni(
     correction of Lo (2002).
     """
     k, r = periods_per_year, autocorrelation
-    correction = math.sqrt(
-        1.0 + 2.0 * r / (1.0 - r) * (1.0 - (1.0 - r**k) / (k * (1.0 - r)))
-    )
+    correction = math.sqrt(1.0 + 2.0 * r / (1.0 - r) * (1.0 - (1.0 - r**k) / (k * (1.0 - r))))
     corrected = annual_sharpe / correction
     t_value = corrected / math.sqrt(k) * math.sqrt(count)
     p_value = 2.0 * float(stats.t.sf(t_value, count - 1))

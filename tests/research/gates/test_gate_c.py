@@ -66,7 +66,8 @@ def evidence(
     out = grid[chosen].out_of_sample
     placebos = {
         name: {
-            20260101 + d: round(v * TICK_MONEY) for d, v in enumerate(rng.normal(placebo, 3.0, days))
+            20260101 + d: round(v * TICK_MONEY)
+            for d, v in enumerate(rng.normal(placebo, 3.0, days))
         }
         for name in ("sign_flipped", "session_shifted")
     }

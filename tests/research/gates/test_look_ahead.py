@@ -51,9 +51,7 @@ def mid(books) -> np.ndarray:
 
 
 def check(signal):
-    return find_look_ahead(
-        tape(), lambda made: rows_of(made, signal), cuts=4, price_shift=7 * TICK
-    )
+    return find_look_ahead(tape(), lambda made: rows_of(made, signal), cuts=4, price_shift=7 * TICK)
 
 
 def test_a_signal_of_the_past_does_not_change():
@@ -97,4 +95,4 @@ def test_a_disturbed_tape_has_the_same_form_and_another_market():
     assert (new["Book"]["bid_qty"][:, 0] == old["Book"]["ask_qty"][:, 0]).all()
     assert (new["Trade"]["aggressor_side"] == -1).all()
     assert (new["Book"]["receive_time_ns"] == old["Book"]["receive_time_ns"]).all()
-    assert _core.SCHEMA_VERSION == int(new["Book"]["schema_version"][0])
+    assert int(new["Book"]["schema_version"][0]) == _core.SCHEMA_VERSION

@@ -76,7 +76,7 @@ def test_the_best_mix_has_the_sharpe_ratio_that_the_identity_says():
 
 
 def test_without_a_pool_the_marginal_is_the_alpha_itself():
-    days = {d: v for d, v in enumerate([5, -2, 7, 3, 1, 4])}
+    days = dict(enumerate([5, -2, 7, 3, 1, 4]))
     result = pool.marginal(days, [])
     assert result.beta is None
     assert result.intercept == 3.0
