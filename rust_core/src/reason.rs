@@ -139,6 +139,7 @@ reason_codes! {
     LogSequenceGap = 610, "the merged logs do not hold every input sequence once", "a lost segment", "find the segment; parity ends there";
     WalBusy = 611, "another writer holds the log or took it over", "two sessions on one folder, an old process", "wait for it to end, or find out which process it is";
     WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
+    MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";

@@ -56,6 +56,27 @@ fn split_tape<'py>(py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyDict>>
     Ok(table)
 }
 
+/// Records of a tape by type name, with the place of each in the tape:
+/// `{name: (records, positions)}`, positions as little-endian `u32` counted in records.
+#[pyfunction]
+fn index_tape<'py>(py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let mut parts: Vec<(Vec<u8>, Vec<u8>)> = LAYOUTS.iter().map(|_| Default::default()).collect();
+    for (position, item) in Tape::new(tape).enumerate() {
+        let (header, bytes) = item.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let position = u32::try_from(position)
+            .map_err(|_| PyValueError::new_err("a tape holds at most 2^32 records"))?;
+        if let Some(index) = LAYOUTS.iter().position(|layout| layout.code == header.record_type) {
+            parts[index].0.extend_from_slice(bytes);
+            parts[index].1.extend_from_slice(&position.to_le_bytes());
+        }
+    }
+    let table = PyDict::new(py);
+    for (layout, (records, positions)) in LAYOUTS.iter().zip(parts) {
+        table.set_item(layout.name, (PyBytes::new(py, &records), PyBytes::new(py, &positions)))?;
+    }
+    Ok(table)
+}
+
 /// One tape from several, ordered by `(receive_time_ns, source_seq)`; equal keys keep part order.
 #[pyfunction]
 fn merge_tapes<'py>(py: Python<'py>, parts: Vec<Vec<u8>>) -> PyResult<Bound<'py, PyBytes>> {
@@ -106,6 +127,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(record_layouts, module)?)?;
     module.add_function(wrap_pyfunction!(reason_codes, module)?)?;
     module.add_function(wrap_pyfunction!(split_tape, module)?)?;
+    module.add_function(wrap_pyfunction!(index_tape, module)?)?;
     module.add_function(wrap_pyfunction!(merge_tapes, module)?)?;
     module.add_function(wrap_pyfunction!(merge_logs, module)?)?;
     Ok(())
