@@ -14,6 +14,7 @@ It judges no rows (see `checks`). Operator's page: `docs/formats.md`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ FLOAT_ULPS = 4
 
 _TIME = "int64 nanoseconds"
 _NUMBER = "integers or float64"
+_DEEPER_LEVEL = re.compile(r"(bid|ask)_(px|qty)_\d{1,3}")
 _OPTIONAL = ("ts_recv", "session", "kind")
 BOOK_MATCH_KINDS = ("MARKET",)
 """Values of a trade's `kind` that are matches of orders; null is one too."""
@@ -143,7 +145,7 @@ def _read(path: Path, numbers: list[str], notes: dict[str, Any]) -> pl.DataFrame
             next_step="fetch the file again; nothing of this source was written",
             facts={"file": str(path)},
         ) from error
-    ignored = sorted(set(schema.names) - set(wanted))
+    ignored = _summarized(set(schema.names) - set(wanted))
     if ignored:
         notes.setdefault("ignored_columns", {})[path.name] = ignored
     frame = pl.from_arrow(table)
@@ -157,6 +159,13 @@ def _read(path: Path, numbers: list[str], notes: dict[str, Any]) -> pl.DataFrame
         notes["reordered_rows"] = notes.get("reordered_rows", 0) + back
         frame = frame.sort("seq", maintain_order=True)
     return frame
+
+
+def _summarized(names: set[str]) -> list[str]:
+    deeper = {name for name in names if _DEEPER_LEVEL.fullmatch(name)}
+    levels = sorted({int(name.rpartition("_")[2]) for name in deeper})
+    text = [f"levels {levels[0]} to {levels[-1]}"] if levels else []
+    return sorted(names - deeper) + text
 
 
 def _checked_columns(path: Path, schema: pa.Schema, numbers: list[str]) -> list[str]:

@@ -1,0 +1,201 @@
+"""Catalog: open what was ingested, and look at it through SQL.
+
+Why: gates, reports and notebooks find datasets by what they hold, never by a folder's name.
+
+Invariants:
+1. Only complete datasets are seen; a folder without its `dataset.json` does not exist.
+2. A dataset whose content hash does not follow from its `dataset.json` is refused.
+3. The SQL lens reads; it holds no data of its own.
+
+It ingests nothing. Operator's page: `docs/formats.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.feed.recording import FILES, dataset_folders, load_tape, records_table
+from hft_platform.records import empty
+from research.data import quality
+from research.data.datasets import Dataset, SessionRef
+
+__all__ = [
+    "Dataset",
+    "SessionRef",
+    "connect",
+    "dataset_of",
+    "datasets",
+    "load_tape",
+    "open_dataset",
+    "quality_report",
+    "quality_rows",
+    "session_of_tape",
+]
+
+
+def datasets(ws: Path) -> list[Dataset]:
+    """Complete datasets of a workspace, by id."""
+    return [_open(folder) for folder in dataset_folders(ws)]
+
+
+def open_dataset(ws: Path, dataset_id: str) -> Dataset:
+    """Open a dataset by its id.
+
+    Raises
+    ------
+    PlatformError
+        FILE_DAMAGED when there is none; lists what there is.
+    """
+    for folder in dataset_folders(ws):
+        if folder.name == dataset_id:
+            return _open(folder)
+    held = ", ".join(folder.name for folder in dataset_folders(ws)) or "none"
+    raise PlatformError(
+        ReasonCode.FILE_DAMAGED,
+        f"no dataset {dataset_id} in {ws}; there are: {held}",
+        next_step="ingest the recordings first",
+    )
+
+
+def dataset_of(ws: Path, symbols: Iterable[str]) -> Dataset:
+    """The one dataset that holds any of some symbols.
+
+    Raises
+    ------
+    PlatformError
+        UNKNOWN_INSTRUMENT when none or several do.
+    """
+    wanted = set(symbols)
+    found = [dataset for dataset in datasets(ws) if wanted & set(dataset.symbols)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(dataset.dataset_id for dataset in found)
+    raise PlatformError(
+        ReasonCode.UNKNOWN_INSTRUMENT,
+        f"{'several datasets hold' if found else 'no dataset holds'} "
+        f"{', '.join(sorted(wanted))}{': ' + names if names else ''}",
+        next_step="name the dataset" if found else "ingest a recording of it first",
+    )
+
+
+def session_of_tape(ws: Path, tape_sha256: str) -> SessionRef:
+    """Recorded session with a tape hash.
+
+    Raises
+    ------
+    PlatformError
+        VERDICT_STALE when no dataset holds it.
+    """
+    for dataset in datasets(ws):
+        for session in dataset.sessions:
+            if session.tape_sha256 == tape_sha256:
+                return session
+    raise PlatformError(
+        ReasonCode.VERDICT_STALE,
+        f"no dataset in {ws} holds a session with tape hash {tape_sha256[:12]}",
+        next_step="ingest the recording again",
+    )
+
+
+def quality_report(dataset: Dataset) -> dict[str, Any]:
+    """Content of a dataset's `quality.json`."""
+    return _json(dataset.path / "quality.json")
+
+
+def quality_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """Quality report as flat rows for a table, one a session."""
+    return quality.table_rows(quality_report(dataset))
+
+
+def connect(ws: Path) -> duckdb.DuckDBPyConnection:
+    """Open an SQL lens over the datasets of a workspace.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace folder.
+
+    Returns
+    -------
+    DuckDBPyConnection
+        In memory, with the table `sessions` and the views `books` and `trades` (columns of the
+        records, behind `dataset_id`, `symbol`, `session_id`; prices and quantities are integers
+        at 1e-8). Close it after use.
+    """
+    rows = [
+        {
+            "dataset_id": dataset.dataset_id,
+            "symbol": session.symbol,
+            "session_id": session.session_id,
+            "trading_day": session.trading_day,
+            "start_ns": session.start_ns,
+            "end_ns": session.end_ns,
+            "record_count": session.record_count,
+            "tape_sha256": session.tape_sha256,
+            "folder": str(session.path),
+        }
+        for dataset in datasets(ws)
+        for session in dataset.sessions
+    ]
+    connection = duckdb.connect(":memory:")
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("dataset_id", "symbol", "session_id")]
+        + [(name, pa.int64()) for name in ("trading_day", "start_ns", "end_ns", "record_count")]
+        + [(name, pa.string()) for name in ("tape_sha256", "folder")]
+    )
+    connection.register("sessions_table", pa.Table.from_pylist(rows, schema=schema))
+    connection.execute("CREATE TABLE sessions AS SELECT * FROM sessions_table")
+    connection.unregister("sessions_table")
+    for view, name in (("books", "Book"), ("trades", "Trade")):
+        _create_view(connection, view, name, [f"{row['folder']}/{FILES[name]}" for row in rows])
+    return connection
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, view: str, name: str, files: list[str]
+) -> None:
+    if not files:
+        connection.register(f"{view}_empty", records_table(empty(name, 0), name))
+        connection.execute(
+            f"CREATE TABLE {view} AS SELECT s.dataset_id, s.symbol, s.session_id, r.* "  # noqa: S608
+            f"FROM {view}_empty r, sessions s"
+        )
+        return
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    connection.execute(
+        f"CREATE VIEW {view} AS SELECT s.dataset_id, s.symbol, s.session_id, "  # noqa: S608
+        f"r.* EXCLUDE (filename) FROM read_parquet([{listed}], filename = true) r "
+        f"JOIN sessions s ON r.filename = s.folder || '/{FILES[name]}'"
+    )
+
+
+def _open(folder: Path) -> Dataset:
+    sha256 = str(_json(folder / "dataset.json").get("sha256", ""))
+    if not sha256 or not folder.name.endswith(f"-{sha256[:12]}"):
+        raise PlatformError(
+            ReasonCode.FILE_DAMAGED,
+            f"{folder}: folder name does not end with the content hash, {sha256[:12] or 'missing'}",
+            next_step="remove the folder and ingest again",
+        )
+    return Dataset.of_folder(folder, sha256)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PlatformError(
+            ReasonCode.FILE_DAMAGED,
+            f"{path}: cannot be read: {error}",
+            next_step="remove the dataset and ingest again",
+        ) from error
+    if not isinstance(content, dict):
+        raise PlatformError(ReasonCode.FILE_DAMAGED, f"{path}: is no JSON object")
+    return content
