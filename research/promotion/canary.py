@@ -255,7 +255,8 @@ def _missing(
     history: Sequence[SessionFacts], promise: Promise
 ) -> tuple[CanaryReason, ...]:
     reasons = []
-    if not promise.std_net > 0 or not promise.mean_net > 0 or promise.session_count < 2:
+    measured = promise.std_net > 0 and promise.mean_net > 0 and promise.weight_ppm > 0
+    if not measured or promise.session_count < 2:
         reasons.append(
             _reason(
                 ReasonCode.CANARY_METRIC_MISSING,
@@ -332,7 +333,7 @@ def _slips(
     if promise.slippage_ticks is None:
         return _reason(
             ReasonCode.CANARY_METRIC_MISSING,
-            "no signed shadow session says what slippage was promised",
+            "gate C measured no slippage to compare with",
             slippage,
             None,
         )

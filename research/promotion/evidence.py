@@ -12,18 +12,17 @@ It decides nothing. Operator's page: `docs/promotion.md`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.feed.recording import RecordedSession, dataset_folders, sessions_in
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GATES, Verdict, read_verdict, require_chain
-from research.registry.roles import assign_roles
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -34,18 +33,6 @@ STAGE_GATES: Mapping[str, tuple[str, ...]] = {
     "live": GATES,
 }
 """Gates that must have passed for a stage: shadow A and B, canary and live all five."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedSession:
-    """One session of a dataset, as `dataset.json` lists it."""
-
-    symbol: str
-    session_id: str
-    trading_day: int
-    start_ns: int
-    end_ns: int
-    tape_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,77 +85,49 @@ def passed_verdicts(
     return verdicts
 
 
-def dataset_sessions(ws: Path, dataset_sha256: str) -> list[RecordedSession]:
-    """Sessions of the dataset with a content hash, in time order.
-
-    Parameters
-    ----------
-    ws : Path
-        Workspace.
-    dataset_sha256 : str
-        Hash that the verdicts name.
-
-    Returns
-    -------
-    list of RecordedSession
-        Ordered by start and symbol.
-
-    Raises
-    ------
-    PlatformError
-        CONFIG_EVIDENCE_MISMATCH when the workspace holds no such dataset.
-    """
-    for path in sorted((ws / "datasets").glob("*/dataset.json")):
-        content = json.loads(path.read_bytes())
-        if content.get("sha256") == dataset_sha256:
-            return _sessions_of(content)
-    raise PlatformError(
-        ReasonCode.CONFIG_EVIDENCE_MISMATCH,
-        f"no dataset in {ws / 'datasets'} has the verdicts' hash {dataset_sha256[:12]}",
-        next_step="ingest the recordings again, then run the gates again",
-    )
+def recorded_sessions(ws: Path) -> dict[str, RecordedSession]:
+    """Sessions of every dataset of the workspace, by the hash of their tape."""
+    return {
+        session.tape_sha256: session
+        for folder in dataset_folders(ws)
+        for session in sessions_in(folder)
+    }
 
 
-def judged_end(ws: Path, alpha: Alpha, dataset_sha256: str) -> RecordedSession:
-    """Last session that the gates were allowed to learn from or judge on.
+def judged_sessions(ws: Path, alpha: Alpha, verdict: Verdict) -> list[RecordedSession]:
+    """Sessions that a verdict was allowed to learn from or judge on, in time order.
 
     Parameters
     ----------
     ws : Path
         Workspace.
     alpha : Alpha
-        Its manifest assigns the roles.
-    dataset_sha256 : str
-        Dataset of the verdicts.
+        For messages.
+    verdict : Verdict
+        Verified; names the tapes by hash.
 
     Returns
     -------
-    RecordedSession
-        A config is valid from its end on, so it never trades what it was fitted to.
+    list of RecordedSession
+        A config is valid from the end of the last one on, so it never trades what it was fitted
+        to.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_EVIDENCE_MISMATCH when the workspace does not hold every one of them.
     """
-    sessions = [
-        session
-        for session in dataset_sessions(ws, dataset_sha256)
-        if session.symbol in alpha.manifest.instruments
-    ]
-    # RecordedSession has the fields of SessionRef that roles are assigned by.
-    judged: tuple[Any, ...] = assign_roles(sessions, alpha.manifest.data_roles).judged
-    if not judged:
+    recorded = recorded_sessions(ws)
+    tapes = [str(tape) for tape in verdict.inputs["sessions"]]
+    missing = [tape for tape in tapes if tape not in recorded]
+    if missing or not tapes:
         raise PlatformError(
             ReasonCode.CONFIG_EVIDENCE_MISMATCH,
-            f"dataset {dataset_sha256[:12]} has no judged session for {alpha.key}",
+            f"{verdict.gate} of {alpha.key} judged {len(tapes)} sessions; "
+            f"{len(missing)} of them are in no dataset of {ws / 'datasets'}",
+            next_step="ingest the recordings again, then run the gates again",
         )
-    last: RecordedSession = judged[-1]
-    return last
-
-
-def session_of_tape(ws: Path, tape_sha256: str) -> RecordedSession | None:
-    """Find the recorded session with a tape hash in any dataset of the workspace."""
-    for path in sorted((ws / "datasets").glob("*/dataset.json")):
-        for session in _sessions_of(json.loads(path.read_bytes())):
-            if session.tape_sha256 == tape_sha256:
-                return session
-    return None
+    return sorted((recorded[tape] for tape in tapes), key=lambda s: (s.end_ns, s.symbol))
 
 
 def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> list[SessionSummary]:
@@ -210,18 +169,3 @@ def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> lis
     while rows and rows[-1].evidence is None and rows[-1].problem == "the session did not end":
         rows.pop()
     return rows
-
-
-def _sessions_of(content: Mapping[str, Any]) -> list[RecordedSession]:
-    rows = [
-        RecordedSession(
-            symbol=str(row["symbol"]),
-            session_id=str(row["session_id"]),
-            trading_day=int(row["trading_day"]),
-            start_ns=int(row["start_ns"]),
-            end_ns=int(row["end_ns"]),
-            tape_sha256=str(row["tape_sha256"]),
-        )
-        for row in content["sessions"]
-    ]
-    return sorted(rows, key=lambda row: (row.start_ns, row.symbol))

@@ -4,7 +4,7 @@ Why: the sensor, the terminal and the signer must come to the same decision from
 
 Invariants:
 1. A life starts with the first canary config after the last withdrawal; older sessions are over.
-2. The promise comes from gate C's verdict and the signed shadow sessions, never from arguments.
+2. The promise comes from gate C's verified verdict, never from arguments.
 3. Evaluating twice gives the same decision; applying it twice changes nothing more.
 
 The rule itself is `canary.decide`. Operator's page: `docs/canary.md`.
@@ -12,8 +12,6 @@ The rule itself is `canary.decide`. Operator's page: `docs/canary.md`.
 
 from __future__ import annotations
 
-import math
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +27,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_summary import SessionEvidence
 from research.promotion.canary import CanaryDecision, Promise, SessionFacts, decide
 from research.promotion.canary_thresholds import load_canary_thresholds
-from research.promotion.evidence import SessionSummary, session_summaries
+from research.promotion.evidence import session_summaries
 
 __all__ = [
     "canary_history",
@@ -125,7 +123,7 @@ def evaluate_canary(
     decision = decide(
         canary_history(ws, alpha),
         thresholds,
-        promise_of(gate_c, alpha, session_summaries(ws, alpha, stages=("shadow",))),
+        promise_of(gate_c),
         weight_ppm=content.weight_ppm,
     )
     in_force = reduced_weight(
@@ -179,38 +177,25 @@ def facts_of(evidence: SessionEvidence) -> SessionFacts:
     )
 
 
-def promise_of(
-    gate_c: Verdict, alpha: Alpha, shadow: list[SessionSummary]
-) -> Promise:
-    """What gate C and the shadow sessions promise.
+def promise_of(gate_c: Verdict) -> Promise:
+    """What gate C promises of a session.
 
     Parameters
     ----------
     gate_c : Verdict
-        Its results list the out-of-sample sessions at the worst corner.
-    alpha : Alpha
-        Gives the weight of those backtests.
-    shadow : list of SessionSummary
-        Signed shadow sessions, for the slippage.
+        Verified; its results hold mean and deviation of the chosen setting out of sample.
 
     Returns
     -------
     Promise
-        Zero deviation when gate C left fewer than two sessions: a promise that fails.
+        Zeros where gate C could not measure: a promise that fails.
     """
-    nets = [float(row["net"]) for row in gate_c.results.get("out_of_sample", [])]
-    slips = [
-        (row.evidence.account.fill_count, row.evidence.slippage_ticks)
-        for row in shadow
-        if row.evidence is not None
-        and row.evidence.account is not None
-        and row.evidence.slippage_ticks is not None
-    ]
-    fills = sum(count for count, _ in slips)
+    said = gate_c.results.get("promise") or {}
+    slippage = said.get("slippage_ticks")
     return Promise(
-        mean_net=math.fsum(nets) / len(nets) if nets else 0.0,
-        std_net=statistics.stdev(nets) if len(nets) > 1 else 0.0,
-        session_count=len(nets),
-        weight_ppm=alpha.manifest.gate_weight_ppm,
-        slippage_ticks=math.fsum(c * s for c, s in slips) / fills if fills else None,
+        mean_net=float(said.get("mean_net") or 0.0),
+        std_net=float(said.get("std_net") or 0.0),
+        session_count=int(said.get("session_count") or 0),
+        weight_ppm=int(said.get("weight_ppm") or 0),
+        slippage_ticks=None if slippage is None else float(slippage),
     )

@@ -53,10 +53,9 @@ from research.promotion import audit
 from research.promotion.canary import Action, first_weight
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import (
-    RecordedSession,
-    judged_end,
+    judged_sessions,
     passed_verdicts,
-    session_of_tape,
+    recorded_sessions,
     session_summaries,
 )
 from research.promotion.lineage import evaluate_canary, newest_issue
@@ -64,6 +63,7 @@ from research.registry import Alpha, find_alpha
 
 if TYPE_CHECKING:
     from hft_platform.config.settings import Settings
+    from hft_platform.feed.recording import RecordedSession
     from hft_platform.market.instruments import Instrument
     from research.gates.verdict import Verdict
 
@@ -225,8 +225,12 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         if current is not None and _includes_shadow(current, alpha, request.stage):
             return _existing(ws, alpha, current)
         weight = _weight(request, alpha, verdicts, context)
-        window = _window(ws, alpha, request.stage, verdicts)
-        content = _content(request, alpha, verdicts, context, weight=weight, window=window)
+        judged = judged_sessions(ws, alpha, verdicts["gate_a"])
+        window = _window(ws, alpha, request.stage, judged)
+        traded = _instruments(request, alpha, judged, context)
+        content = _content(
+            request.stage, alpha, verdicts, context, weight=weight, window=window, traded=traded
+        )
         if current is not None and _says_the_same(current, content, key, context.settings):
             return _existing(ws, alpha, current)
         return _issue(request, alpha, content, key, ws, entries)
@@ -347,29 +351,28 @@ def _canary_weight(
     return decision.weight_ppm
 
 
-def _window(
-    ws: Path, alpha: Alpha, stage: str, verdicts: Mapping[str, Verdict]
-) -> _Window:
+def _window(ws: Path, alpha: Alpha, stage: str, judged: list[RecordedSession]) -> _Window:
     # Valid only after everything that was judged: the gates' sessions, and the runtime sessions
     # that a canary rests on. Record time, so that a recording of last year can be walked.
-    last: RecordedSession = judged_end(ws, alpha, str(verdicts["gate_a"].inputs["dataset"]))
-    ends = [_Window(last.trading_day, last.end_ns)]
+    ends = [_Window(session.trading_day, session.end_ns) for session in judged]
     if stage != "shadow":
+        recorded = recorded_sessions(ws)
         for row in session_summaries(ws, alpha, stages=("shadow", "canary", "live")):
-            session = session_of_tape(ws, row.evidence.tape_sha256) if row.evidence else None
+            session = recorded.get(row.evidence.tape_sha256) if row.evidence else None
             if session is not None:
                 ends.append(_Window(session.trading_day, session.end_ns))
     return max(ends, key=lambda window: window.end_ns)
 
 
 def _content(
-    request: SignRequest,
+    stage: str,
     alpha: Alpha,
     verdicts: Mapping[str, Verdict],
     context: SignerContext,
     *,
     weight: int,
     window: _Window,
+    traded: list[Instrument],
 ) -> dict[str, Any]:
     from hft_platform.market.latency import load_latency_profile
 
@@ -377,7 +380,6 @@ def _content(
     parameters = manifest.defaults()
     if "gate_c" in verdicts:
         parameters = dict(verdicts["gate_c"].results["chosen_parameters"])
-    traded = _instruments(request, alpha, verdicts, context)
     _, latency_sha256 = load_latency_profile(
         manifest.latency_profile, context.config_dir
     )
@@ -395,7 +397,7 @@ def _content(
         "schema": 1,
         "alpha_id": alpha.alpha_id,
         "alpha_hash": alpha.alpha_hash,
-        "stage": request.stage,
+        "stage": stage,
         "expression": spec.expression,
         "parameters": dict(spec.parameters),
         "template": dict(spec.template),
@@ -428,24 +430,18 @@ def _content(
 
 
 def _instruments(
-    request: SignRequest, alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext
+    request: SignRequest, alpha: Alpha, judged: list[RecordedSession], context: SignerContext
 ) -> list[Instrument]:
     from hft_platform.market.instruments import load_instruments
-    from research.promotion.evidence import dataset_sessions
 
-    held = {
-        session.symbol
-        for session in dataset_sessions(
-            context.workspace, str(verdicts["gate_a"].inputs["dataset"])
-        )
-    }
+    held = {session.symbol for session in judged}
     table = load_instruments(context.config_dir)
     wanted = [request.symbol] if request.symbol else list(alpha.manifest.instruments)
     symbols = [s for s in wanted if s in held and s in alpha.manifest.instruments]
     if not symbols:
         raise PlatformError(
             ReasonCode.CONFIG_WRONG_INSTRUMENT,
-            f"{alpha.key} was judged on none of {', '.join(wanted)}",
+            f"{alpha.key} was judged on {', '.join(sorted(held))}, not on {', '.join(wanted)}",
         )
     traded = [table.by_symbol(symbol) for symbol in symbols]
     if len({(row.lot_size, row.tick_size, row.roll_rule) for row in traded}) > 1:
