@@ -10,7 +10,7 @@ from research.gates.look_ahead import find_look_ahead
 from research.gates.package_backtests import hours_of
 from research.gates.record_places import head_of
 from research.gates.signals import batch_rows, signal_config
-from research.registry import check_expression
+from research.registry import JudgedData, check_expression
 
 LOOK_AHEAD_RECORDS_MAX = 50_000
 """Records of a session on which look-ahead is searched: a leak shows early or not at all."""
@@ -39,9 +39,40 @@ def collect(context: GateContext) -> SpecEvidence:
         program=check_expression(context.alpha),
         session_records={f"{s.symbol} {s.session_id}": s.record_count for s in sessions},
         damaged_sessions=tuple(f"{s.symbol} {s.session_id}" for s in sessions if _is_damaged(s)),
-        quality=catalog.quality_shares(judged.dataset),
+        quality=_quality_shares(judged),
         look_ahead=_look_ahead(context),
     )
+
+
+EXPECTED_REJECTIONS = ("SIMULATED_MATCH", "OUTSIDE_SESSION")
+"""Rows that a good recording holds too: trial matches, and what lies outside trading hours."""
+
+
+def _quality_shares(judged: JudgedData) -> dict[str, float]:
+    """Shares of faulty rows over the judged sessions, as the ingestion counted them."""
+    wanted = {(s.symbol, s.session_id) for s in judged.roles.judged}
+    rows = [
+        row
+        for row in catalog.quality_report(judged.dataset)["sessions"]
+        if (row["symbol"], row["session_id"]) in wanted
+    ]
+    total = sum(int(row["rows_in"]) for row in rows)
+    if total == 0 or len(rows) != len(wanted):
+        raise PlatformError(
+            ReasonCode.GATE_NOT_COMPUTED,
+            f"the quality report of {judged.dataset.dataset_id} covers {len(rows)} of "
+            f"{len(wanted)} judged sessions with {total} rows",
+        )
+    rejected = sum(
+        int(count)
+        for row in rows
+        for name, count in row["rejected"].items()
+        if name not in EXPECTED_REJECTIONS
+    )
+    counted = {"crossed": "crossed", "out_of_order": "out_of_order", "duplicate": "duplicates"}
+    return {"rejected": rejected / total} | {
+        kind: sum(int(row[field]) for row in rows) / total for kind, field in counted.items()
+    }
 
 
 def _is_damaged(session: catalog.SessionRef) -> bool:

@@ -296,7 +296,7 @@ def _decide(
     placebos: dict[str, float | None],
     t: GateCThresholds,
 ) -> tuple[GateVerdict, list[dict[str, Any]], dict[str, Any]]:
-    decided = {"days_needed": _days_needed(corner, t), "days_missing": None, "checks": []}
+    decided: dict[str, Any] = {"days_needed": _days_needed(corner, t), "days_missing": None, "checks": []}
     killed = _cost_kill(costs)
     if killed is not None:
         return GateVerdict.FAILED, [killed], decided
@@ -358,7 +358,8 @@ def _days_needed(corner: dict[str, Any], t: GateCThresholds) -> int | None:
     if corner["days"] == 0 or rate == 0.0:
         return None
     needed = max(t.days_min, math.ceil(t.round_trips_min / rate))
-    return max(needed, corner["days_to_pass"] or 0)
+    to_pass: int = corner["days_to_pass"] or 0
+    return max(needed, to_pass)
 
 
 def _missing_days(corner: dict[str, Any], decided: dict[str, Any], worst: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def evaluate(evidence: PoolEvidence, thresholds: GateDThresholds) -> Finding:
 def _correlations(
     evidence: PoolEvidence, t: GateDThresholds
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key, days in sorted(evidence.members.items()):
         shared = sorted(set(days) & set(evidence.daily_net))
         value = pool.correlation(

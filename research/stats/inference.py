@@ -23,7 +23,8 @@ def newey_west_lag(count: int) -> int:
     int
         At least 1 when there is more than one observation.
     """
-    return min(max(1, math.floor(4.0 * (count / 100.0) ** (2.0 / 9.0))), max(count - 1, 0))
+    lag = math.floor(4.0 * math.pow(count / 100.0, 2.0 / 9.0))
+    return min(max(1, lag), max(count - 1, 0))
 
 
 def newey_west_t(values: Sequence[float], *, lag: int | None = None) -> float | None:
