@@ -133,6 +133,10 @@ impl PackageVenue {
     ///
     /// # Errors
     /// [`VenueError::Package`] when handle or an address is null.
+    #[cfg_attr(
+        not(feature = "python"),
+        expect(dead_code, reason = "only the bindings can have a native run")
+    )]
     pub(crate) fn new(parts: PackageParts) -> Result<Self, VenueError> {
         let at = &parts.addresses;
         let words = [

@@ -1,1 +1,554 @@
-//! Module `session`: being built.
+//! A paper session: the simulation on the paper exchange, with two write-ahead logs.
+//!
+//! Why: whatever a session decided must be decidable again from its logs, and an intent must be on
+//! disk before the exchange hears of it.
+//!
+//! Invariants:
+//! 1. Every sequenced input is in exactly one log: books, trades, timers and contracts in the
+//!    market log; commands, config switches, broker reports and decisions in the order log.
+//! 2. Decisions of which one is approved are durable before a request leaves (with
+//!    `durable: group` they are appended, and durable within the group commit).
+//! 3. After a failure of a log no request leaves; the session ends halted with that code.
+//! 4. A session that was started is ended once, and its logs are sealed.
+//!
+//! It paces nothing and reads no clock but to measure the engine. Operator's page:
+//! `docs/runbook.md`.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::convert::{ConvertCounts, MarketTape};
+use crate::engine::{Counters, Engine, EngineError};
+use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
+use crate::latency::LatencyProfile;
+use crate::reason::ReasonCode;
+use crate::record::{
+    CommandRecord, ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, RecordType,
+};
+use crate::simulation::{
+    Decide, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation, SimulationError,
+    Sink, SinkError, sha256_of_hex,
+};
+use crate::wal::{LogKind, Options, WalError, Writer};
+
+/// When an approved decision may be acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Once it is on disk.
+    #[default]
+    Record,
+    /// Once it is appended; the group commit follows within its time.
+    Group,
+}
+
+/// How a session's logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionOptions {
+    /// Identity of both logs.
+    pub wal_id: u32,
+    /// When an approved decision may be acted on.
+    #[serde(default)]
+    pub durable: Durability,
+    /// Size of a segment.
+    #[serde(default = "segment_bytes")]
+    pub segment_bytes: u64,
+    /// Longest time a record waits for its sync, ms.
+    #[serde(default = "group_commit_ms")]
+    pub group_commit_ms: u64,
+    /// Fencing number of the writer.
+    #[serde(default = "epoch")]
+    pub epoch: u32,
+}
+
+fn segment_bytes() -> u64 {
+    64 << 20
+}
+
+fn group_commit_ms() -> u64 {
+    10
+}
+
+fn epoch() -> u32 {
+    1
+}
+
+/// Why a session cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The engine refused its config.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The simulation stopped.
+    #[error(transparent)]
+    Simulation(#[from] SimulationError),
+    /// A log could not be opened.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The options are not valid.
+    #[error("session options are malformed: {0}")]
+    Options(String),
+    /// Fed twice, run before fed, or used after its end.
+    #[error("session {action} is not possible: {state}")]
+    State {
+        /// What was asked.
+        action: &'static str,
+        /// Where the session stands.
+        state: &'static str,
+    },
+    /// The thread that held the session is gone.
+    #[error("the session's thread has ended unexpectedly")]
+    ThreadGone,
+}
+
+impl SessionError {
+    /// Its number.
+    #[must_use]
+    pub fn code(&self) -> ReasonCode {
+        match self {
+            Self::Engine(error) => error.code(),
+            Self::Simulation(error) => error.code(),
+            Self::Wal(error) => error.code(),
+            Self::Options(_) => ReasonCode::SettingsInvalid,
+            Self::State { .. } => ReasonCode::SessionNotOpen,
+            Self::ThreadGone => ReasonCode::InvariantBroken,
+        }
+    }
+}
+
+/// The two logs as a sink.
+#[derive(Debug)]
+pub struct WalSink {
+    market: Writer,
+    orders: Writer,
+    durability: Durability,
+}
+
+fn sink_error(error: &WalError) -> SinkError {
+    SinkError {
+        code: error.code(),
+        message: error.to_string(),
+    }
+}
+
+impl WalSink {
+    /// Opens `market/` and `orders/` in a session's folder.
+    ///
+    /// # Errors
+    /// [`WalError`] when a log cannot be opened.
+    pub fn open(session_dir: &Path, options: SessionOptions) -> Result<Self, WalError> {
+        let open = |name: &str, kind: LogKind| {
+            let writer = Options {
+                wal_id: options.wal_id,
+                kind,
+                segment_bytes: options.segment_bytes,
+                group_commit: Duration::from_millis(options.group_commit_ms),
+                epoch: options.epoch,
+            };
+            Writer::open(&session_dir.join(name), writer)
+        };
+        Ok(Self {
+            market: open("market", LogKind::Market)?,
+            orders: open("orders", LogKind::Orders)?,
+            durability: options.durable,
+        })
+    }
+
+    /// Seals both logs and returns the last sequence of each.
+    ///
+    /// # Errors
+    /// [`WalError`] of the first that fails.
+    pub fn seal(self) -> Result<(u64, u64), WalError> {
+        let (market, orders) = (self.market.seal(), self.orders.seal());
+        Ok((market?, orders?))
+    }
+}
+
+impl Sink for WalSink {
+    fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
+        let log = match RecordType::from_code(header.record_type) {
+            Some(RecordType::Command | RecordType::ConfigSwitch | RecordType::Broker) => {
+                &self.orders
+            }
+            _ => &self.market,
+        };
+        log.append(bytes)
+            .map(drop)
+            .map_err(|error| sink_error(&error))
+    }
+
+    fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
+        const APPROVED: u32 = 1;
+        let must_wait = self.durability == Durability::Record
+            && decisions
+                .iter()
+                .any(|decision| decision.verdict == APPROVED);
+        let tape = bytemuck::cast_slice(decisions);
+        let appended = if must_wait {
+            self.orders.append_durable(tape)
+        } else {
+            self.orders.append_tape(tape)
+        };
+        appended.map(drop).map_err(|error| sink_error(&error))
+    }
+}
+
+/// Time of every decision step, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DecideTimes {
+    /// Steps measured.
+    pub count: u64,
+    /// Median.
+    pub p50_ns: u32,
+    /// 99 of 100 are below.
+    pub p99_ns: u32,
+    /// 999 of 1,000 are below.
+    pub p999_ns: u32,
+    /// Worst.
+    pub max_ns: u32,
+}
+
+impl DecideTimes {
+    fn of(mut samples: Vec<u32>) -> Self {
+        samples.sort_unstable();
+        let at = |share_ppm: usize| {
+            let rank = samples.len().saturating_sub(1) * share_ppm / 1_000_000;
+            samples.get(rank).copied().unwrap_or(0)
+        };
+        Self {
+            count: samples.len() as u64,
+            p50_ns: at(500_000),
+            p99_ns: at(990_000),
+            p999_ns: at(999_000),
+            max_ns: at(1_000_000),
+        }
+    }
+}
+
+/// A decider whose steps are measured; the measure decides nothing.
+#[derive(Debug)]
+struct Timed<D> {
+    decide: D,
+    samples: Vec<u32>,
+}
+
+impl<D: Decide> Decide for Timed<D> {
+    fn on_record(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) {
+        let start = Instant::now();
+        self.decide.on_record(header, bytes, out);
+        self.samples
+            .push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
+    }
+}
+
+/// Everything a session needs before its market.
+#[derive(Debug, Clone)]
+pub struct SessionSetup {
+    /// Engine config, JSON.
+    pub engine_config: String,
+    /// Order latency.
+    pub profile: LatencyProfile,
+    /// Queue model of the paper exchange.
+    pub queue_model: QueueModelKind,
+    /// Resolved contracts by instrument.
+    pub contracts: std::collections::BTreeMap<u32, crate::simulation::Contract>,
+    /// Folder of the session.
+    pub session_dir: PathBuf,
+    /// How the logs are written.
+    pub options: SessionOptions,
+}
+
+/// What a session leaves.
+#[derive(Debug, Clone)]
+pub struct SessionResult {
+    /// Code of the failure that ended it, 0 if none.
+    pub halted_by: u16,
+    /// What that failure said.
+    pub message: String,
+    /// What the simulation counted.
+    pub counts: RunCounts,
+    /// What the market data's conversion left out.
+    pub convert_counts: ConvertCounts,
+    /// What the engine counted.
+    pub counters: Counters,
+    /// One row a request.
+    pub facts: Vec<OrderFact>,
+    /// Time of the decision steps.
+    pub decide_times: DecideTimes,
+    /// Records in the market log and in the order log, 0 when they could not be sealed.
+    pub sealed: (u64, u64),
+}
+
+type Loop = Simulation<Timed<Engine>, CrateVenue, WalSink>;
+
+#[derive(Debug)]
+enum State {
+    Ready(Box<(SessionSetup, Engine)>),
+    Running(Box<Loop>),
+    Over,
+}
+
+/// One paper session. It lives on one thread; see [`SessionThread`].
+#[derive(Debug)]
+pub struct PaperSession {
+    state: State,
+    halt: Option<SinkError>,
+}
+
+impl PaperSession {
+    /// A session that waits for its market.
+    ///
+    /// # Errors
+    /// [`SessionError::Engine`] when the config is refused.
+    pub fn new(setup: SessionSetup) -> Result<Self, SessionError> {
+        let engine = Engine::from_json(&setup.engine_config)?;
+        Ok(Self {
+            state: State::Ready(Box::new((setup, engine))),
+            halt: None,
+        })
+    }
+
+    /// Gives it the whole recording and opens its logs.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the tape is no market tape, a log cannot be opened, or it has one.
+    pub fn feed(&mut self, tape: Vec<u8>) -> Result<(), SessionError> {
+        let State::Ready(ready) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err(SessionError::State {
+                action: "feed",
+                state: "it has its recording, or is over",
+            });
+        };
+        let (setup, engine) = *ready;
+        let tape = MarketTape::new(tape).map_err(SimulationError::from)?;
+        let head = SessionHead::new(engine.config(), &setup.contracts)?;
+        let instruments: Vec<VenueInstrument> = engine
+            .config()
+            .instruments
+            .iter()
+            .map(VenueInstrument::from)
+            .collect();
+        let venue =
+            CrateVenue::new(setup.queue_model, &instruments).map_err(SimulationError::from)?;
+        let sink = WalSink::open(&setup.session_dir, setup.options)?;
+        let decide = Timed {
+            decide: engine,
+            samples: Vec::with_capacity(tape.local().len() + 1_024),
+        };
+        let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink));
+        self.state = State::Running(Box::new(simulation));
+        Ok(())
+    }
+
+    fn running(&mut self, action: &'static str) -> Result<&mut Loop, SessionError> {
+        match &mut self.state {
+            State::Running(simulation) => Ok(simulation),
+            State::Ready(_) => Err(SessionError::State {
+                action,
+                state: "it has no recording yet",
+            }),
+            State::Over => Err(SessionError::State {
+                action,
+                state: "it is over",
+            }),
+        }
+    }
+
+    /// A failed log ends the session, quietly here and with its code in the result; any other
+    /// failure is the caller's.
+    fn settle<T>(&mut self, result: Result<T, SimulationError>) -> Result<Option<T>, SessionError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(SimulationError::Sink(error)) => {
+                self.halt.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Steps it; see [`Simulation::run`].
+    ///
+    /// # Errors
+    /// [`SessionError`] when the simulation fails for another reason than its logs.
+    pub fn run(
+        &mut self,
+        until_ns: Option<i64>,
+        records_max: u64,
+    ) -> Result<Progress, SessionError> {
+        let result = self.running("run")?.run(until_ns, records_max);
+        match self.settle(result)? {
+            Some(progress) => Ok(progress),
+            None => Ok(self.running("run")?.progress()),
+        }
+    }
+
+    /// Code of the failure that halted it, 0 if none.
+    #[must_use]
+    pub fn halted_by(&self) -> u16 {
+        self.halt.as_ref().map_or(0, |halt| halt.code.code())
+    }
+
+    /// Puts an operator's command into the input sequence, now.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`SimulationError::Ended`] after the end.
+    pub fn command(
+        &mut self,
+        kind: u32,
+        alpha_index: u32,
+        argument: i64,
+        reason: u64,
+    ) -> Result<(), SessionError> {
+        let mut record = CommandRecord::empty();
+        record.command_kind = kind;
+        record.alpha_index = alpha_index;
+        record.argument = argument;
+        record.reason_code = reason;
+        let result = self.running("command")?.inject(record);
+        self.settle(result).map(drop)
+    }
+
+    /// Puts a switch to another verified config into the input sequence, now.
+    ///
+    /// # Errors
+    /// As [`Self::command`], and [`SimulationError::Head`] when the hash is none.
+    pub fn config_switch(
+        &mut self,
+        mut record: ConfigSwitchRecord,
+        sha256_hex: &str,
+    ) -> Result<(), SessionError> {
+        record.config_sha256 = sha256_of_hex(sha256_hex)?;
+        let result = self.running("config switch")?.inject(record);
+        self.settle(result).map(drop)
+    }
+
+    /// What the engine has counted.
+    ///
+    /// # Errors
+    /// [`SessionError::State`] before the recording and after the end.
+    pub fn counters(&mut self) -> Result<Counters, SessionError> {
+        Ok(self
+            .running("counters")?
+            .decider()
+            .decide
+            .counters()
+            .clone())
+    }
+
+    /// Closes the market where it is, lets what is open be answered, and seals both logs.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the simulation fails for another reason than its logs, or it is over.
+    pub fn finish(&mut self) -> Result<SessionResult, SessionError> {
+        let closed = self.running("finish")?.close();
+        self.settle(closed)?;
+        let State::Running(simulation) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err(SessionError::State {
+                action: "finish",
+                state: "it is over",
+            });
+        };
+        let Finished {
+            decide,
+            sink,
+            facts,
+            counts,
+            convert_counts,
+            ..
+        } = simulation.finish();
+        let sealed = match sink.seal() {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.halt.get_or_insert(sink_error(&error));
+                (0, 0)
+            }
+        };
+        Ok(SessionResult {
+            halted_by: self.halted_by(),
+            message: self
+                .halt
+                .as_ref()
+                .map_or_else(String::new, |halt| halt.message.clone()),
+            counts,
+            convert_counts,
+            counters: decide.decide.counters().clone(),
+            facts,
+            decide_times: DecideTimes::of(decide.samples),
+            sealed,
+        })
+    }
+}
+
+type Task = Box<dyn FnOnce(&mut PaperSession) + Send>;
+
+/// A session on a thread of its own: the exchange model may not move between threads, its owner
+/// may.
+#[derive(Debug)]
+pub struct SessionThread {
+    tasks: Option<Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SessionThread {
+    /// Starts a session.
+    ///
+    /// # Errors
+    /// As [`PaperSession::new`]; [`SessionError::ThreadGone`] when there is no thread to be had.
+    pub fn start(setup: SessionSetup) -> Result<Self, SessionError> {
+        let (tasks, inbox) = channel::<Task>();
+        let (started, outcome) = channel();
+        let body = move || {
+            let mut session = match PaperSession::new(setup) {
+                Ok(session) => session,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            drop(started.send(Ok(())));
+            for task in inbox {
+                task(&mut session);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("paper-session".to_owned())
+            .spawn(body)
+            .map_err(|_| SessionError::ThreadGone)?;
+        outcome.recv().unwrap_or(Err(SessionError::ThreadGone))?;
+        Ok(Self {
+            tasks: Some(tasks),
+            thread: Some(thread),
+        })
+    }
+
+    /// Runs `task` on the session and waits for its result.
+    ///
+    /// # Errors
+    /// The task's own, or [`SessionError::ThreadGone`] when the thread has panicked.
+    pub fn call<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut PaperSession) -> Result<T, SessionError> + Send + 'static,
+    ) -> Result<T, SessionError> {
+        let (answer, answered) = channel();
+        let boxed: Task = Box::new(move |session| drop(answer.send(task(session))));
+        self.tasks
+            .as_ref()
+            .ok_or(SessionError::ThreadGone)?
+            .send(boxed)
+            .map_err(|_| SessionError::ThreadGone)?;
+        answered.recv().unwrap_or(Err(SessionError::ThreadGone))
+    }
+}
+
+impl Drop for SessionThread {
+    fn drop(&mut self) {
+        // Closing the channel ends the loop; the writers sync what they hold when they drop.
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}

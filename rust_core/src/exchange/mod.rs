@@ -16,6 +16,7 @@ pub use crate_venue::CrateVenue;
 use hftbacktest::types::TimeInForce;
 
 use crate::convert::{ConvertCounts, ConvertError};
+use crate::engine::InstrumentConfig;
 use crate::reason::ReasonCode;
 use crate::record::{BrokerEventKind, RecordHeader, SCALE};
 
@@ -248,10 +249,20 @@ pub struct VenueInstrument {
     pub lot_size: i64,
 }
 
-/// Price and quantity in the model's units, or the reason why the order cannot exist.
+impl From<&InstrumentConfig> for VenueInstrument {
+    fn from(config: &InstrumentConfig) -> Self {
+        Self {
+            instrument_id: config.instrument_id,
+            tick_size: config.tick_size,
+            lot_size: config.lot_size,
+        }
+    }
+}
+
+/// Whether an order can exist at all.
 ///
 /// # Errors
-/// The reason for the refusal.
+/// The reason why it cannot.
 pub(crate) fn check_order(order: &VenueOrder, tick_size: i64) -> Result<(), ReasonCode> {
     if order.qty <= 0 {
         return Err(ReasonCode::QtyNotPositive);

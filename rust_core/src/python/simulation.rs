@@ -1,4 +1,6 @@
 //! Simulation for Python: conversion, latency draws and backtests.
+mod session;
+
 use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
@@ -6,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict};
 use serde::Deserialize;
 
 use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
-use crate::engine::{Counters, Engine, EngineConfig};
+use crate::engine::{Counters, Engine};
 use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueInstrument};
 use crate::latency::{LatencyKind, LatencyProfile};
 use crate::package_venue::{PackageAddresses, PackageParts, PackageVenue, package_order_layout};
@@ -70,19 +72,6 @@ pub(super) fn latency_profile(py: Python<'_>, text: &str) -> PyResult<LatencyPro
 
 pub(super) fn engine(py: Python<'_>, text: &str) -> PyResult<Engine> {
     Engine::from_json(text).map_err(|error| refuse(py, error.code(), &error.to_string()))
-}
-
-/// Every traded instrument's tick and lot.
-pub(super) fn venue_instruments(config: &EngineConfig) -> Vec<VenueInstrument> {
-    config
-        .instruments
-        .iter()
-        .map(|one| VenueInstrument {
-            instrument_id: one.instrument_id,
-            tick_size: one.tick_size,
-            lot_size: one.lot_size,
-        })
-        .collect()
 }
 
 /// Reads a `research.backtest.package_handle.PackageHandle` and takes its native run over.
@@ -247,7 +236,12 @@ fn run_backtest<'py>(
     let decide = engine(py, engine_config_json)?;
     let head = SessionHead::new(decide.config(), &options.contracts)
         .map_err(|error| simulation_error(py, &error))?;
-    let instruments = venue_instruments(decide.config());
+    let instruments = decide
+        .config()
+        .instruments
+        .iter()
+        .map(VenueInstrument::from)
+        .collect();
     let profile = latency_profile(py, latency_json)?;
     let tape = market_tape(py, tape)?;
     let package = handle.map(package_parts).transpose()?;
@@ -382,6 +376,7 @@ fn py_package_order_layout() -> (Vec<(&'static str, usize)>, usize) {
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<session::PyPaperSession>()?;
     module.add("ORDER_FACT_FIELDS", ORDER_FACT_FIELDS.to_vec())?;
     module.add_function(wrap_pyfunction!(run_backtest, module)?)?;
     module.add_function(wrap_pyfunction!(run_script, module)?)?;

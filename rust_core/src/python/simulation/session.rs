@@ -1,0 +1,180 @@
+//! The paper session for Python.
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use super::{VenueOptions, engine_counts, latency_profile, refuse, run_counts};
+use crate::convert::ConvertCounts;
+use crate::record::{ConfigSwitchRecord, Record};
+use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
+use crate::simulation::Progress;
+
+/// A paper session: feed it a recording, step it, finish it.
+#[pyclass(name = "PaperSession", module = "hft_platform._core", frozen)]
+pub(super) struct PyPaperSession {
+    thread: Mutex<SessionThread>,
+}
+
+fn raised(py: Python<'_>, error: &SessionError) -> PyErr {
+    refuse(py, error.code(), &error.to_string())
+}
+
+fn progress_dict<'py>(
+    py: Python<'py>,
+    progress: &Progress,
+    halted_by: u16,
+) -> PyResult<Bound<'py, PyDict>> {
+    let table = run_counts(py, &progress.counts, &ConvertCounts::default())?;
+    table.set_item("now_ns", progress.now_ns)?;
+    table.set_item("records_done", progress.records_done)?;
+    table.set_item("records_total", progress.records_total)?;
+    table.set_item("done", progress.is_done)?;
+    table.set_item("halted_by", halted_by)?;
+    Ok(table)
+}
+
+impl PyPaperSession {
+    fn thread(&self) -> MutexGuard<'_, SessionThread> {
+        // A panic elsewhere leaves the channel ends as they were: nothing to repair.
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `task` on the session's thread, without the GIL.
+    fn call<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        task: impl FnOnce(&mut PaperSession) -> Result<T, SessionError> + Send + 'static,
+    ) -> PyResult<T> {
+        py.detach(|| self.thread().call(task))
+            .map_err(|error| raised(py, &error))
+    }
+}
+
+#[pymethods]
+impl PyPaperSession {
+    /// A session in `session_dir`; `options_json` holds `wal_id` and, if wanted, `durable`
+    /// ("record" or "group"), `segment_bytes`, `group_commit_ms`, `epoch`.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        engine_config_json: String,
+        latency_json: &str,
+        venue_json: &str,
+        session_dir: PathBuf,
+        options_json: &str,
+    ) -> PyResult<Self> {
+        let venue = VenueOptions::from_json(py, venue_json)?;
+        let options: SessionOptions = serde_json::from_str(options_json)
+            .map_err(|error| raised(py, &SessionError::Options(error.to_string())))?;
+        let setup = SessionSetup {
+            engine_config: engine_config_json,
+            profile: latency_profile(py, latency_json)?,
+            queue_model: venue.queue_model,
+            contracts: venue.contracts,
+            session_dir,
+            options,
+        };
+        let thread = py
+            .detach(|| SessionThread::start(setup))
+            .map_err(|error| raised(py, &error))?;
+        Ok(Self {
+            thread: Mutex::new(thread),
+        })
+    }
+
+    /// The whole recording, once.
+    fn feed(&self, py: Python<'_>, tape: Vec<u8>) -> PyResult<()> {
+        self.call(py, move |session| session.feed(tape))
+    }
+
+    /// Steps to `until_ns` (None: the end) or by `max_records` inputs, whichever comes first.
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        until_ns: Option<i64>,
+        max_records: u64,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (progress, halted_by) = self.call(py, move |session| {
+            let progress = session.run(until_ns, max_records)?;
+            Ok((progress, session.halted_by()))
+        })?;
+        progress_dict(py, &progress, halted_by)
+    }
+
+    /// An operator's command, at this point of the input sequence.
+    fn command(
+        &self,
+        py: Python<'_>,
+        kind: u32,
+        alpha_index: u32,
+        argument: i64,
+        reason: u64,
+    ) -> PyResult<()> {
+        self.call(py, move |session| {
+            session.command(kind, alpha_index, argument, reason)
+        })
+    }
+
+    /// A switch to another verified config, at this point of the input sequence.
+    #[pyo3(signature = (alpha_index, *, stage, weight_ppm, promotion_seq, expires_ns, config_sha256))]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "keyword-only: the fields of one record"
+    )]
+    fn config_switch(
+        &self,
+        py: Python<'_>,
+        alpha_index: u32,
+        stage: u32,
+        weight_ppm: u64,
+        promotion_seq: u64,
+        expires_ns: i64,
+        config_sha256: String,
+    ) -> PyResult<()> {
+        let mut record = ConfigSwitchRecord::empty();
+        record.alpha_index = alpha_index;
+        record.stage = stage;
+        record.weight_ppm = weight_ppm;
+        record.promotion_seq = promotion_seq;
+        record.expires_ns = expires_ns;
+        self.call(py, move |session| {
+            session.config_switch(record, &config_sha256)
+        })
+    }
+
+    /// What the engine has counted.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = self.call(py, PaperSession::counters)?;
+        engine_counts(py, &counters)
+    }
+
+    /// Ends the session and seals its logs.
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let result = self.call(py, PaperSession::finish)?;
+        let table = PyDict::new(py);
+        table.set_item("halted_by", result.halted_by)?;
+        table.set_item("message", result.message)?;
+        let counters = engine_counts(py, &result.counters)?;
+        counters.set_item(
+            "simulation",
+            run_counts(py, &result.counts, &result.convert_counts)?,
+        )?;
+        table.set_item("counters", counters)?;
+        table.set_item(
+            "order_facts",
+            PyBytes::new(py, bytemuck::cast_slice(&result.facts)),
+        )?;
+        let times = PyDict::new(py);
+        times.set_item("count", result.decide_times.count)?;
+        times.set_item("p50", result.decide_times.p50_ns)?;
+        times.set_item("p99", result.decide_times.p99_ns)?;
+        times.set_item("p999", result.decide_times.p999_ns)?;
+        times.set_item("max", result.decide_times.max_ns)?;
+        table.set_item("decide_ns", times)?;
+        table.set_item("market_last_seq", result.sealed.0)?;
+        table.set_item("orders_last_seq", result.sealed.1)?;
+        Ok(table)
+    }
+}
