@@ -72,9 +72,7 @@ class _ProfileFile(_Strict):
     response: _Distribution
 
 
-def load_latency_profile(
-    name: str, config_dir: Path | None = None
-) -> tuple[dict[str, Any], str]:
+def load_latency_profile(name: str, config_dir: Path | None = None) -> tuple[dict[str, Any], str]:
     """Load one latency profile.
 
     Parameters
