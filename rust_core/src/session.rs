@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::convert::{ConvertCounts, MarketTape};
-use crate::engine::{Counters, Engine, EngineError};
+use crate::engine::{Engine, EngineError};
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
@@ -264,18 +264,18 @@ pub struct SessionSetup {
 }
 
 /// What a session leaves.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SessionResult {
-    /// Code of the failure that ended it, 0 if none.
+    /// Code of the log's failure that ended it, else of the engine's halt, 0 if none.
     pub halted_by: u16,
-    /// What that failure said.
+    /// What the log's failure said.
     pub message: String,
     /// What the simulation counted.
     pub counts: RunCounts,
     /// What the market data's conversion left out.
     pub convert_counts: ConvertCounts,
-    /// What the engine counted.
-    pub counters: Counters,
+    /// The engine, for its counters and results.
+    pub engine: Engine,
     /// One row a request.
     pub facts: Vec<OrderFact>,
     /// Time of the decision steps.
@@ -388,10 +388,18 @@ impl PaperSession {
         }
     }
 
-    /// Code of the failure that halted it, 0 if none.
+    /// Code of what halted it, log or engine; 0 if nothing did.
     #[must_use]
     pub fn halted_by(&self) -> u16 {
-        self.halt.as_ref().map_or(0, |halt| halt.code.code())
+        let engine = match &self.state {
+            State::Running(simulation) => simulation.decider().decide.halted_by(),
+            State::Ready(_) | State::Over => None,
+        };
+        self.halt
+            .as_ref()
+            .map(|halt| halt.code)
+            .or(engine)
+            .map_or(0, ReasonCode::code)
     }
 
     /// Puts an operator's command into the input sequence, now.
@@ -428,17 +436,12 @@ impl PaperSession {
         self.settle(result).map(drop)
     }
 
-    /// What the engine has counted.
+    /// The engine, for its counters and results.
     ///
     /// # Errors
     /// [`SessionError::State`] before the recording and after the end.
-    pub fn counters(&mut self) -> Result<Counters, SessionError> {
-        Ok(self
-            .running("counters")?
-            .decider()
-            .decide
-            .counters()
-            .clone())
+    pub fn engine(&mut self) -> Result<&Engine, SessionError> {
+        Ok(&self.running("counters")?.decider().decide)
     }
 
     /// Closes the market where it is, lets what is open be answered, and seals both logs.
@@ -469,15 +472,17 @@ impl PaperSession {
                 (0, 0)
             }
         };
+        let engine = decide.decide;
+        let halt = self.halt.as_ref();
         Ok(SessionResult {
-            halted_by: self.halted_by(),
-            message: self
-                .halt
-                .as_ref()
-                .map_or_else(String::new, |halt| halt.message.clone()),
+            halted_by: halt
+                .map(|halt| halt.code)
+                .or(engine.halted_by())
+                .map_or(0, ReasonCode::code),
+            message: halt.map_or_else(String::new, |halt| halt.message.clone()),
             counts,
             convert_counts,
-            counters: decide.decide.counters().clone(),
+            engine,
             facts,
             decide_times: DecideTimes::of(decide.samples),
             sealed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,3 +135,87 @@ def taker_and_maker_script(tape: bytes, *, seed: int = 3, orders: int = 1_500) -
             rows.append((time_ns + wait, CANCEL, order_id, side, best, REST_OF_DAY))
     rows.sort()
     return script_of(rows)
+
+
+def engine_config(tape: bytes, kind: str) -> dict[str, Any]:
+    """A taker or a maker on the queue imbalance, open over the whole tape, flat at its end."""
+    parts = records.split(tape)
+    times = np.concatenate([parts["Book"]["receive_time_ns"], parts["Trade"]["receive_time_ns"]])
+    first, last = int(times.min()), int(times.max())
+    flat = last - 20_000_000_000
+    templates: dict[str, dict[str, Any]] = {
+        "taker": {
+            "kind": "taker",
+            "entry_ticks": 0.5,
+            "exit_ticks": 0.0,
+            "hold_ns": 20_000_000_000,
+            "slippage_ticks": 2,
+        },
+        "maker": {
+            "kind": "maker",
+            "half_spread_ticks": 0.5,
+            "requote_ticks": 1.0,
+            "signal_skew": 0.5,
+            "inventory_skew_ticks": 0.5,
+        },
+    }
+    alpha = {
+        "alpha_index": 0,
+        "alpha_id": f"test_{kind}",
+        "instrument_id": TXF_ID,
+        "expression": "k * imbalance_l1",
+        "parameters": {"k": 1.0},
+        "template": templates[kind],
+        "order_qty": SCALE,
+        "ttl_ns": 5_000_000_000,
+        "limits": {
+            "order_qty_max": SCALE,
+            "position_qty_max": 3 * SCALE,
+            "daily_loss_max": 10_000_000 * SCALE,
+            "drawdown_max": 10_000_000 * SCALE,
+            "order_rate_max": 100,
+        },
+        "stage": "shadow",
+        "weight_ppm": 1_000_000,
+        "expires_ns": (1 << 63) - 1,
+        "promotion_seq": 1,
+        "config_sha256": "ab" * 32,
+        "on_withdrawal": {"action": "flatten", "deadline_ns": 1_000_000_000},
+    }
+    return {
+        "schema": 1,
+        "session": {
+            "session_id": "2026-04-10/day",
+            "trading_day": 20260410,
+            "phases": [
+                {"start_ns": first - 1, "end_ns": flat, "phase": "open"},
+                {"start_ns": flat, "end_ns": last + 1, "phase": "force_flat"},
+            ],
+        },
+        "instruments": [
+            {
+                "instrument_id": TXF_ID,
+                "symbol": "TXFD6",
+                "tick_size": SCALE,
+                "lot_size": SCALE,
+                "multiplier": 200 * SCALE,
+                "limit_up": None,
+                "limit_down": None,
+                "costs": {
+                    "kind": "taifex_future",
+                    "tax_rate_ppb": 20000,
+                    "tax_round": True,
+                    "commission_per_lot": 20 * SCALE,
+                },
+            }
+        ],
+        "alphas": [alpha],
+        "account_limits": {
+            "gross_notional_max": 90_000_000_000 * SCALE // 100,
+            "order_rate_max": 180,
+            "cancel_reserve": 60,
+            "price_collar_bps": 50,
+            "quote_age_ns_max": 5_000_000_000,
+            "repeated_order_max": 50,
+        },
+    }

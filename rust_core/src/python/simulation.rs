@@ -7,8 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde::Deserialize;
 
+use super::engine::engine_report;
 use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
-use crate::engine::{Counters, Engine};
+use crate::engine::Engine;
 use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueInstrument};
 use crate::latency::{LatencyKind, LatencyProfile};
 use crate::package_venue::{PackageAddresses, PackageParts, PackageVenue, package_order_layout};
@@ -189,25 +190,6 @@ pub(super) fn run_counts<'py>(
     Ok(table)
 }
 
-pub(super) fn engine_counts<'py>(
-    py: Python<'py>,
-    counters: &Counters,
-) -> PyResult<Bound<'py, PyDict>> {
-    let table = PyDict::new(py);
-    table.set_item("decisions", counters.decisions)?;
-    table.set_item("approved", counters.approved)?;
-    table.set_item("fills", counters.fills)?;
-    for (name, rows) in [
-        ("records", counters.records()),
-        ("refusals", counters.refusals()),
-        ("dropped", counters.dropped()),
-        ("broker_events", counters.broker_events()),
-    ] {
-        table.set_item(name, rows.into_iter().collect::<BTreeMap<_, _>>())?;
-    }
-    Ok(table)
-}
-
 fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("inputs", PyBytes::new(py, &outcome.sink.inputs))?;
@@ -258,7 +240,7 @@ fn run_backtest<'py>(
         .detach(move || job.run())
         .map_err(|error| simulation_error(py, &error))?;
     let table = result(py, &outcome)?;
-    let counters = engine_counts(py, outcome.decide.counters())?;
+    let counters = engine_report(py, &outcome.decide)?;
     counters.set_item(
         "simulation",
         run_counts(py, &outcome.counts, &outcome.convert_counts)?,

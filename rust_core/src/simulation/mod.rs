@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytemuck::{Pod, Zeroable};
 
 use crate::convert::{ConvertCounts, ConvertError, MarketTape};
-use crate::engine::Engine;
+use crate::engine::{Engine, Sequencer};
 use crate::exchange::{OrderLife, Venue, VenueError, VenueOrder, VenueReport};
 use crate::latency::{LatencyError, LatencyKind, LatencyProfile};
 use crate::reason::ReasonCode;
@@ -47,7 +47,7 @@ pub const DRAIN_NS_MAX: i64 = 10_000_000_000;
 /// Requests taken after the venue closed (each is refused); the rest is counted.
 pub const CLOSING_REQUESTS_MAX: u64 = 1_000;
 /// Decisions of one record before the buffer grows.
-const DECISIONS_CAPACITY: usize = 64;
+const DECISIONS_CAPACITY: usize = 4_096;
 /// `DecisionRecord::verdict` of an approval.
 const APPROVED: u32 = 1;
 /// `RecordHeader::source_id` of the paper exchange, the operator and the runtime.
@@ -237,7 +237,7 @@ pub struct Simulation<D, V, S> {
     stretch: Stretch,
     has_started: bool,
     now_ns: i64,
-    sequence_time_ns: i64,
+    sequencer: Sequencer,
     last_input_ns: i64,
     closing_requests: u64,
     /// Buffers kept for their capacity.
@@ -291,12 +291,12 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             stretch: Stretch::Market,
             has_started: false,
             now_ns,
-            sequence_time_ns: 0,
+            sequencer: Sequencer::default(),
             last_input_ns: now_ns,
             closing_requests: 0,
             record: Vec::with_capacity(256),
             decisions: Vec::with_capacity(DECISIONS_CAPACITY),
-            reports: Vec::with_capacity(DECISIONS_CAPACITY),
+            reports: Vec::with_capacity(64),
         }
     }
 
@@ -625,10 +625,8 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         };
         let mut header: RecordHeader = bytemuck::pod_read_unaligned(head);
         self.counts.inputs += 1;
-        self.sequence_time_ns = self.now_ns.max(self.sequence_time_ns + 1);
         self.last_input_ns = self.now_ns;
-        header.input_seq = self.counts.inputs;
-        header.sequence_time_ns = self.sequence_time_ns;
+        self.sequencer.stamp(&mut header, self.now_ns);
         head.copy_from_slice(bytemuck::bytes_of(&header));
         self.sink.input(&header, &self.record)?;
         self.decisions.clear();
@@ -644,14 +642,18 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             .iter()
             .filter(|decision| decision.verdict == APPROVED)
         {
-            self.dispatch(decision)?;
+            self.dispatch(decision, header.sequence_time_ns)?;
         }
         self.decisions = decisions;
         Ok(())
     }
 
     /// Sends one approved decision on its way.
-    fn dispatch(&mut self, decision: &DecisionRecord) -> Result<(), SimulationError> {
+    fn dispatch(
+        &mut self,
+        decision: &DecisionRecord,
+        decision_time_ns: i64,
+    ) -> Result<(), SimulationError> {
         if self.stretch == Stretch::Closing {
             if self.closing_requests >= CLOSING_REQUESTS_MAX {
                 self.counts.undispatched += 1;
@@ -687,7 +689,6 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             place_fact: None,
             cancel_fact: None,
         });
-        let decision_time_ns = self.sequence_time_ns;
         let exchange_arrival_ns = decision_time_ns + self.profile.delay_ns(order_id, kind);
         let fact = Some(self.facts.len());
         if kind == LatencyKind::Cancel {

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::{VenueOptions, engine_counts, latency_profile, refuse, run_counts};
+use super::super::engine::engine_report;
+use super::{VenueOptions, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
 use crate::record::{ConfigSwitchRecord, Record};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
@@ -146,8 +147,14 @@ impl PyPaperSession {
 
     /// What the engine has counted.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counters = self.call(py, PaperSession::counters)?;
-        engine_counts(py, &counters)
+        // The session's thread takes the GIL for this: we have let go of it while we wait.
+        let report = self.call(py, |session| {
+            let engine = session.engine()?;
+            Ok(Python::attach(|py| {
+                engine_report(py, engine).map(Bound::unbind)
+            }))
+        })?;
+        Ok(report?.into_bound(py))
     }
 
     /// Ends the session and seals its logs.
@@ -156,7 +163,7 @@ impl PyPaperSession {
         let table = PyDict::new(py);
         table.set_item("halted_by", result.halted_by)?;
         table.set_item("message", result.message)?;
-        let counters = engine_counts(py, &result.counters)?;
+        let counters = engine_report(py, &result.engine)?;
         counters.set_item(
             "simulation",
             run_counts(py, &result.counts, &result.convert_counts)?,
