@@ -89,7 +89,7 @@ pub enum SessionError {
     Simulation(#[from] SimulationError),
     /// A log could not be opened.
     #[error(transparent)]
-    Wal(#[from] WalError),
+    Wal(Box<WalError>),
     /// The options are not valid.
     #[error("session options are malformed: {0}")]
     Options(String),
@@ -335,7 +335,8 @@ impl PaperSession {
             .collect();
         let venue =
             CrateVenue::new(setup.queue_model, &instruments).map_err(SimulationError::from)?;
-        let sink = WalSink::open(&setup.session_dir, setup.options)?;
+        let sink = WalSink::open(&setup.session_dir, setup.options)
+            .map_err(|error| SessionError::Wal(Box::new(error)))?;
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(tape.local().len() + 1_024),
