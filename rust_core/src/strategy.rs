@@ -23,7 +23,7 @@ pub const IMMEDIATE_OR_CANCEL: u32 = 2;
 /// Open orders an alpha may have; a template needs four.
 pub const OWN_ORDER_COUNT_MAX: usize = 8;
 /// Wishes of one decision: every own order canceled and both sides quoted.
-const WISH_COUNT_MAX: usize = OWN_ORDER_COUNT_MAX + 2;
+pub const WISH_COUNT_MAX: usize = OWN_ORDER_COUNT_MAX + 2;
 /// Prices beyond this many ticks are not prices.
 const TICKS_MAX: f64 = 1e15;
 
@@ -100,60 +100,31 @@ pub enum Wish {
     },
 }
 
-/// A short list of wishes, without allocation.
-#[derive(Debug, Clone, Copy)]
-pub struct Wishes {
-    items: [Option<Wish>; WISH_COUNT_MAX],
-    count: usize,
-}
-
-impl Wishes {
-    /// No wish.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { items: [None; WISH_COUNT_MAX], count: 0 }
-    }
-
-    fn push(&mut self, wish: Wish) {
-        assert!(self.count < WISH_COUNT_MAX, "Invariant: wishes are bounded by own orders");
-        self.items[self.count] = Some(wish);
-        self.count += 1;
-    }
-
-    /// In order.
-    pub fn iter(&self) -> impl Iterator<Item = Wish> {
-        self.items.into_iter().take(self.count).flatten()
-    }
-}
-
-/// What the template wants now, given its open orders.
-#[must_use]
-pub fn wishes(template: &Template, view: &View<'_>, orders: &[Order]) -> Wishes {
-    let mut out = Wishes::none();
+/// Appends what the template wants now, given its open orders: at most [`WISH_COUNT_MAX`].
+pub fn wish(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
     if view.mode >= Mode::Hold {
-        cancel_all(view, orders, &mut out);
+        cancel_all(view, orders, out);
         if view.mode == Mode::Flatten {
-            flatten(template, view, orders, &mut out);
+            flatten(template, view, orders, out);
         }
         // A taker that may not enter still says what it would have done; `risk` answers why not.
         if view.position_qty != 0 {
-            return out;
+            return;
         }
     }
     match *template {
         Template::Taker { entry_ticks, exit_ticks, hold_ns, slippage_ticks } => {
-            taker(view, orders, &TakerRule { entry_ticks, exit_ticks, hold_ns, slippage_ticks }, &mut out);
+            taker(view, orders, &TakerRule { entry_ticks, exit_ticks, hold_ns, slippage_ticks }, out);
         }
         Template::Maker { half_spread_ticks, requote_ticks, signal_skew, inventory_skew_ticks } if view.mode < Mode::Hold => {
             let rule = MakerRule { half_spread_ticks, requote_ticks, signal_skew, inventory_skew_ticks };
-            maker(view, orders, &rule, &mut out);
+            maker(view, orders, &rule, out);
         }
         Template::Maker { .. } => {}
     }
-    out
 }
 
-fn cancel_all(view: &View<'_>, orders: &[Order], out: &mut Wishes) {
+fn cancel_all(view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
     for order in orders.iter().filter(|order| is_cancelable(order)) {
         out.push(Wish::Cancel { order_id: order.order_id, reason: view.cancel_reason });
     }
@@ -185,7 +156,7 @@ fn crossing_price(view: &View<'_>, side: i64, slippage_ticks: i64) -> Option<i64
     Some(within.max(view.tick_size))
 }
 
-fn close_position(view: &View<'_>, orders: &[Order], slippage_ticks: i64, reason: IntentReason, out: &mut Wishes) {
+fn close_position(view: &View<'_>, orders: &[Order], slippage_ticks: i64, reason: IntentReason, out: &mut Vec<Wish>) {
     let side = -view.position_qty.signum();
     let qty = left_to_close(view, orders);
     if let Some(price) = crossing_price(view, side, slippage_ticks).filter(|_| qty > 0) {
@@ -193,7 +164,7 @@ fn close_position(view: &View<'_>, orders: &[Order], slippage_ticks: i64, reason
     }
 }
 
-fn flatten(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Wishes) {
+fn flatten(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
     // Resting orders go first; one whose outcome is unknown does not hold the exit up.
     if view.position_qty == 0 || orders.iter().any(|order| order.state != OrderState::Unknown) {
         return;
@@ -213,7 +184,7 @@ struct TakerRule {
     slippage_ticks: i64,
 }
 
-fn taker(view: &View<'_>, orders: &[Order], rule: &TakerRule, out: &mut Wishes) {
+fn taker(view: &View<'_>, orders: &[Order], rule: &TakerRule, out: &mut Vec<Wish>) {
     if view.position_qty == 0 {
         if !orders.is_empty() || view.signal.is_nan() || view.signal.abs() < rule.entry_ticks {
             return;
@@ -244,7 +215,7 @@ struct MakerRule {
     inventory_skew_ticks: f64,
 }
 
-fn maker(view: &View<'_>, orders: &[Order], rule: &MakerRule, out: &mut Wishes) {
+fn maker(view: &View<'_>, orders: &[Order], rule: &MakerRule, out: &mut Vec<Wish>) {
     let center = center_ticks(view, rule);
     for side in [1, -1] {
         let wanted = center.and_then(|center| quote_price(view, rule, center, side));
@@ -382,17 +353,24 @@ mod tests {
         Order { order_id: 7, intent_id: 1, alpha_index: 0, market_index: 0, side, price: price * SCALE, qty: qty * SCALE, filled_qty: 0, state, time_in_force }
     }
 
-    fn placed(wishes: &Wishes) -> Vec<(i64, i64, i64, IntentReason)> {
+    fn wishes(template: &Template, view: &View<'_>, orders: &[Order]) -> Vec<Wish> {
+        let mut out = Vec::with_capacity(WISH_COUNT_MAX);
+        wish(template, view, orders, &mut out);
+        assert!(out.len() <= WISH_COUNT_MAX);
+        out
+    }
+
+    fn placed(wishes: &[Wish]) -> Vec<(i64, i64, i64, IntentReason)> {
         let mut rows = Vec::new();
         for wish in wishes.iter() {
-            if let Wish::Place { side, price, qty, reason, .. } = wish {
+            if let Wish::Place { side, price, qty, reason, .. } = *wish {
                 rows.push((side, price / SCALE, qty / SCALE, reason));
             }
         }
         rows
     }
 
-    fn canceled(wishes: &Wishes) -> usize {
+    fn canceled(wishes: &[Wish]) -> usize {
         wishes.iter().filter(|wish| matches!(wish, Wish::Cancel { .. })).count()
     }
 
@@ -481,7 +459,7 @@ mod tests {
         fn quotes_keep_their_place(bid in 60_i64..150, spread in 1_i64..8, signal in -9.0..9.0_f64, position in -2_i64..3) {
             let book = book(bid, bid + spread);
             for wish in wishes(&MAKER, &view(&book, signal, position), &[]).iter() {
-                let Wish::Place { side, price, qty, .. } = wish else { continue };
+                let Wish::Place { side, price, qty, .. } = *wish else { continue };
                 prop_assert_eq!(price % SCALE, 0);
                 let is_passive = if side > 0 { price < book.best_ask() } else { price > book.best_bid() };
                 let is_visible = is_shown(&book, side, price);
@@ -498,7 +476,7 @@ mod tests {
             let orders = [order(-position.signum(), 100, lost, OrderState::Unknown, IMMEDIATE_OR_CANCEL)];
             let orders = if lost > 0 && position != 0 { &orders[..] } else { &[] };
             for wish in wishes(&TAKER, &View { mode, ..view(&book, signal, position) }, orders).iter() {
-                let Wish::Place { side, qty, reason, .. } = wish else { continue };
+                let Wish::Place { side, qty, reason, .. } = *wish else { continue };
                 if reason != IntentReason::Entry {
                     prop_assert_eq!(side, -position.signum());
                     prop_assert!(qty + lost * SCALE <= position.abs() * SCALE);

@@ -23,7 +23,7 @@ pub const NESTING_MAX: usize = 48;
 /// Most operations of a program.
 pub const OPERATION_COUNT_MAX: usize = 256;
 /// Deepest operand stack.
-pub const STACK_COUNT_MAX: usize = 64;
+pub const STACK_COUNT_MAX: usize = 32;
 /// Most named parameters.
 pub const PARAMETER_COUNT_MAX: usize = 64;
 

@@ -34,14 +34,14 @@ pub use steps::{APPROVED, REFUSED, STEPS};
 pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
 use crate::alpha::ExpressionError;
-use crate::gateway::{Gateway, Money, Order, OrderState};
+use crate::gateway::{Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
     BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord, InstrumentRecord,
     Record, RecordHeader, RecordType, TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
-use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View};
+use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
 use market::Market;
 use policy::Policy;
 
@@ -124,6 +124,9 @@ pub struct Engine {
     account_rate: TimeWindow,
     rejects: TimeWindow,
     repeats: RepeatWindow,
+    /// Scratch of `decide`.
+    own_orders: Vec<Order>,
+    wishes: Vec<Wish>,
     counters: Counters,
     decision_seq: u64,
     last_seq: u64,
@@ -154,6 +157,8 @@ impl Engine {
             account_rate: TimeWindow::new(RATE_WINDOW_NS),
             rejects: TimeWindow::new(REJECT_WINDOW_NS),
             repeats: RepeatWindow::default(),
+            own_orders: Vec::with_capacity(OWN_ORDER_COUNT_MAX),
+            wishes: Vec::with_capacity(WISH_COUNT_MAX),
             counters: Counters::default(),
             decision_seq: 0,
             last_seq: 0,
@@ -267,13 +272,12 @@ impl Engine {
         let alpha = &self.alphas[alpha_index];
         let market = &self.markets[alpha.market_index];
         let (mode, cancel_reason) = self.mode(alpha, now_ns);
-        let mut own = [NO_ORDER; OWN_ORDER_COUNT_MAX];
-        let mut own_count = 0;
+        // The scratch lists are taken out and put back, which allocates nothing.
+        let (mut own, mut wishes) = (std::mem::take(&mut self.own_orders), std::mem::take(&mut self.wishes));
+        own.clear();
+        wishes.clear();
         let is_own = |order: &&Order| order.alpha_index as usize == alpha_index;
-        for order in self.gateway.open_orders().filter(is_own).take(OWN_ORDER_COUNT_MAX) {
-            own[own_count] = *order;
-            own_count += 1;
-        }
+        own.extend(self.gateway.open_orders().filter(is_own).take(OWN_ORDER_COUNT_MAX));
         let view = View {
             now_ns,
             book: &market.book,
@@ -291,10 +295,11 @@ impl Engine {
             mode,
             cancel_reason,
         };
-        let wishes = strategy::wishes(&alpha.config.template, &view, &own[..own_count]);
-        for wish in wishes.iter() {
+        strategy::wish(&alpha.config.template, &view, &own, &mut wishes);
+        for wish in &wishes {
             self.take_wish(alpha_index, wish, header, out);
         }
+        (self.own_orders, self.wishes) = (own, wishes);
     }
 
     fn on_broker(&mut self, header: &RecordHeader, record: &BrokerRecord, out: &mut Vec<DecisionRecord>) -> Result<(), ReasonCode> {
@@ -390,20 +395,6 @@ impl Engine {
         })
     }
 }
-
-/// Fills the fixed array of own orders.
-const NO_ORDER: Order = Order {
-    order_id: 0,
-    intent_id: 0,
-    alpha_index: 0,
-    market_index: 0,
-    side: 0,
-    price: 0,
-    qty: 0,
-    filled_qty: 0,
-    state: OrderState::Expired,
-    time_in_force: 0,
-};
 
 fn read<R: Record>(bytes: &[u8]) -> Result<R, ReasonCode> {
     R::read(bytes).ok_or(ReasonCode::SchemaMismatch)

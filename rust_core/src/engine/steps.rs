@@ -44,8 +44,8 @@ struct ExposureFacts {
 
 impl Engine {
     /// Takes a wish through the steps and appends the decision, if there is one to write.
-    pub(super) fn take_wish(&mut self, alpha_index: usize, wish: Wish, cause: &RecordHeader, out: &mut Vec<DecisionRecord>) {
-        match wish {
+    pub(super) fn take_wish(&mut self, alpha_index: usize, wish: &Wish, cause: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        match *wish {
             Wish::Cancel { order_id, reason } => self.take_cancel(alpha_index, order_id, reason, cause, out),
             Wish::Place { side, price, qty, time_in_force, reason } => {
                 let alpha = &mut self.alphas[alpha_index];

@@ -192,9 +192,9 @@ impl Session {
 
     pub fn feed_book(&mut self, record: BookRecord) -> Vec<DecisionRecord> {
         self.best = (record.bid_price[0], record.ask_price[0]);
-        let direct = self.feed(record);
+        // The exchange matches before we see the book.
         self.match_resting();
-        direct
+        self.feed(record)
     }
 
     /// Feeds a whole tape in its own time.
