@@ -118,8 +118,7 @@ fn apply(operator: Operator, operands: &[f64]) -> f64 {
 }
 
 fn clip(x: f64, low: f64, high: f64) -> f64 {
-    // Every comparison with NaN is false, so NaN operands end up as NaN.
-    if !(low <= high) || x.is_nan() {
+    if x.is_nan() || low.is_nan() || high.is_nan() || low > high {
         f64::NAN
     } else if x < low {
         low

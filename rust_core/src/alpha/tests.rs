@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

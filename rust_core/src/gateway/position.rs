@@ -96,6 +96,7 @@ impl Position {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 mod tests {
     use proptest::prelude::*;
 
