@@ -101,8 +101,11 @@ def trade_cost(
     text = json.dumps(costs.as_dict(), sort_keys=True, separators=(",", ":"))
     try:
         return int(_core.trade_cost(text, price, qty, multiplier, side, is_maker))
-    except (ValueError, OverflowError) as error:
+    except OverflowError as error:  # an argument beyond 64 bits
         raise PlatformError(
             ReasonCode.ARITHMETIC_OVERFLOW,
-            f"cost of price {price}, qty {qty}, multiplier {multiplier}, side {side}: {error}",
+            f"cost of price {price}, qty {qty}, multiplier {multiplier}: {error}",
         ) from error
+    except _core.ConfigError as error:
+        code, message = error.args
+        raise PlatformError(int(code), str(message)) from error

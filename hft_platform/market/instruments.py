@@ -15,6 +15,7 @@ Operator's page: `docs/instruments.md`.
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -26,7 +27,7 @@ from hft_platform.config.yaml_files import parse_yaml, read_yaml
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.costs import CostModel
 from hft_platform.market.instrument_files import CALENDAR_OF, Layer, Merged, ProductModel, merge
-from hft_platform.market.sessions import Calendar
+from hft_platform.market.sessions import Calendar, third_wednesday, yyyymmdd
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,35 +301,67 @@ def _instrument(symbol: str, merged: Merged) -> Instrument:
 def _advice(
     products: Mapping[str, ProductModel], hint: str, pattern: str, instrument_id: int
 ) -> str:
-    symbol = hint if hint.isupper() else hint.upper().replace("__", "_")
-    root = max((name for name in products if symbol.startswith(name)), key=len, default=None)
-    ends = root is not None and products[root].kind == "future"
-    head = "schema: 1\n"
-    if root is None:
-        root = "NEW_PRODUCT"
-        head += (
-            "products:\n"
-            f"  {root}:\n"
-            "    venue: TAIFEX            # TAIFEX, BINANCE_USDM, BINANCE_SPOT or SIM\n"
-            "    kind: future             # future, perpetual or spot\n"
-            "    currency: TWD\n"
-            "    tick_size: 1\n"
-            "    lot_size: 1\n"
-            "    multiplier: 200          # money per 1.0 of price and 1 lot of size 1.0\n"
-            "    calendar: taifex_index   # a name under `calendars`\n"
-            "    costs: {kind: taifex_future, tax_rate_ppb: 20000, tax_round: true,"
-            " commission_per_lot: 60}\n"
-            "    price_limit_bps: 1000\n"
-            "    roll_rule: {kind: flatten_before_last_trading_day, trading_days_before: 1}\n"
-            "    gap_ms: 5000\n"
-        )
-        ends = True
-    day = "20260415   # yyyymmdd, from the contract" if ends else "0   # does not end"
+    """YAML block for an unknown name, filled in as far as the name allows."""
+    crypto = re.fullmatch(r"(usdm|spot)_+([a-z0-9]+)", hint)
+    if crypto is not None:
+        symbol = f"{crypto[2].upper()}.{crypto[1].upper()}"
+        head, root, day = _CRYPTO_PRODUCT.format(
+            root=symbol,
+            venue=f"BINANCE_{crypto[1].upper()}",
+            kind="perpetual" if crypto[1] == "usdm" else "spot",
+        ), symbol, "0   # does not end"
+        pattern = f"{crypto[1]}_{crypto[2]}_*\", \"{crypto[1]}__{crypto[2]}_*"
+    else:
+        symbol = hint.upper()
+        known = max((name for name in products if symbol.startswith(name)), key=len, default=None)
+        head, root = ("", known) if known else (_FUTURE_PRODUCT, "NEW_PRODUCT")
+        day = _usual_last_day(symbol)
     return (
-        f"{head}instruments:\n"
+        f"schema: 1\n{head}instruments:\n"
         f"  {symbol}:\n"
         f"    instrument_id: {instrument_id}\n"
         f"    product: {root}\n"
         f"    last_trading_day: {day}\n"
         f'    recording_names: ["{pattern}"]\n'
     )
+
+
+def _usual_last_day(symbol: str) -> str:
+    month = re.fullmatch(r"[A-Z]{3}([A-L])(\d)", symbol)
+    if month is None:
+        return "20261231   # yyyymmdd, from the contract; 0 when it does not end"
+    day = third_wednesday(2020 + int(month[2]), "ABCDEFGHIJKL".index(month[1]) + 1)
+    return f"{yyyymmdd(day)}   # third Wednesday: compare with the contract"
+
+
+_FUTURE_PRODUCT = """\
+products:
+  NEW_PRODUCT:
+    venue: TAIFEX            # TAIFEX, BINANCE_USDM, BINANCE_SPOT or SIM
+    kind: future             # future, perpetual or spot
+    currency: TWD
+    tick_size: 1
+    lot_size: 1
+    multiplier: 200          # money per 1.0 of price and 1.0 of quantity
+    calendar: taifex_index   # a name under `calendars`
+    costs: {kind: taifex_future, tax_rate_ppb: 20000, tax_round: true, commission_per_lot: 60}
+    price_limit_bps: 1000
+    roll_rule: {kind: flatten_before_last_trading_day, trading_days_before: 1}
+    gap_ms: 5000
+"""
+
+_CRYPTO_PRODUCT = """\
+products:
+  {root}:
+    venue: {venue}
+    kind: {kind}
+    currency: USDT
+    tick_size: "0.01"        # from the venue's contract list
+    lot_size: "0.001"        # from the venue's contract list
+    multiplier: 1
+    calendar: continuous_utc
+    costs: {{kind: value_bps, maker_bps: 2.0, taker_bps: 5.0}}
+    price_limit_bps: null
+    roll_rule: {{kind: none, trading_days_before: 0}}
+    gap_ms: 5000
+"""
