@@ -23,7 +23,6 @@ from hft_platform.market.instruments import load_instruments
 from hft_platform.services.parity import read_session, replay_session
 from research import registry
 from research.data import catalog
-from research.data.generator import GeneratorSpec, default_specs
 from research.data.ingest import ingest
 from research.gates import run_gate as _run_gate
 from research.gates.verdict import GATES, Verdict, read_verdict
@@ -47,6 +46,8 @@ Progress = Callable[[str], None]
 def describe_source(source: str) -> dict[str, Any]:
     """What a source holds: files with sizes, or the generator's specs."""
     if source == "generator":
+        from research.data.generator import default_specs
+
         return {"generator": [spec.model_dump(mode="json") for spec in default_specs()]}
     folder = Path(source)
     if not folder.is_dir():
@@ -59,10 +60,11 @@ def describe_source(source: str) -> dict[str, Any]:
 def make_datasets(ws: Path, source: str, progress: Progress | None = None) -> list[catalog.Dataset]:
     """Ingest a source; a dataset that is already there is opened, not made again."""
     table = load_instruments()
-    sources: list[Path | GeneratorSpec] = (
-        list(default_specs()) if source == "generator" else [Path(source)]
-    )
-    return [ingest(item, ws, table, progress=progress) for item in sources]
+    if source != "generator":
+        return [ingest(Path(source), ws, table, progress=progress)]
+    from research.data.generator import default_specs
+
+    return [ingest(spec, ws, table, progress=progress) for spec in default_specs()]
 
 
 def quality_problems(dataset: catalog.Dataset) -> list[str]:
