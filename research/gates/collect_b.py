@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from hft_platform.errors import PlatformError, ReasonCode
 from research.data.catalog import load_tape
 from research.gates.context import GateContext
@@ -44,10 +46,14 @@ def collect(context: GateContext) -> CodeEvidence:
     )
     tape = head_of(load_tape(session), COMPARED_RECORDS_MAX)
     rows, mismatches = compare_batch_with_incremental(tape, config)
-    hashes = tuple(
-        signal_hash_in_process(context.alpha, tape, thresholds, engine_config=config)
-        for _ in range(PROCESS_COUNT)
-    )
+    with ThreadPoolExecutor(max_workers=PROCESS_COUNT) as pool:
+        started = [
+            pool.submit(
+                signal_hash_in_process, context.alpha, tape, thresholds, engine_config=config
+            )
+            for _ in range(PROCESS_COUNT)
+        ]
+        hashes = tuple(process.result() for process in started)
     return CodeEvidence(
         tests=tests,
         compared_rows=rows,

@@ -68,7 +68,7 @@ def _is_inside(path: Any, root: str) -> bool:  # Any: open takes str, bytes, Pat
     if isinstance(path, int) or path is None:
         return True
     text = os.fsdecode(path)
-    return text == os.devnull or os.path.realpath(text).startswith(root)
+    return text == os.devnull or f"{os.path.realpath(text)}{os.sep}".startswith(root)
 
 
 def run_tests(request: Mapping[str, Any]) -> dict[str, Any]:

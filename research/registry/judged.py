@@ -11,12 +11,12 @@ from hft_platform.config.canonical import canonical_sha256
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import load_instruments
 from hft_platform.market.latency import load_latency_profile
-from research.data import catalog
 from research.registry.alpha import Alpha
 from research.registry.roles import SessionRoles, sessions_of
 
 if TYPE_CHECKING:
     from hft_platform.market.instruments import Instrument
+    from research.data.catalog import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class JudgedData:
         Hash of the profile, and of everything between a signal and money.
     """
 
-    dataset: catalog.Dataset
+    dataset: Dataset
     roles: SessionRoles
     instruments: Mapping[str, Instrument]
     latency: dict[str, Any]
@@ -67,6 +67,9 @@ def judged_data(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> Ju
         UNKNOWN_INSTRUMENT when no dataset holds its instruments, MANIFEST_INVALID when they are in
         several currencies, SETTINGS_INVALID for an unknown latency profile.
     """
+    # Loaded on first use: a manifest can be read without the readers of market data.
+    from research.data import catalog
+
     manifest = alpha.manifest
     dataset = catalog.dataset_of(ws, manifest.instruments)
     table = load_instruments(config_dir)
