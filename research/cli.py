@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
     new = _add(commands, "new", _new, "Start an alpha: a commented manifest and a test to fill in.")
     new.add_argument("alpha_id", metavar="ID", help="instrument_idea_style, e.g. txf_ofi_maker")
+    new.add_argument("--by", default=None, help="owner (default: this user)")
 
     show = _add(commands, "show", _show, "Show an alpha: manifest, verdicts, promotions.")
     _alpha_argument(show)
