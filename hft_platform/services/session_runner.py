@@ -128,7 +128,7 @@ def run_session(
         canonical_json(latency).decode(),
         canonical_json({"queue_model": config.queue_model}).decode(),
         str(session_dir),
-        canonical_json({"wal_id": _wal_id(session_dir.name)}).decode(),
+        canonical_json(_log_options(session_dir.name, request)).decode(),
     )
     paper.feed(tape)
     withdrawn = _drive(paper, request, config, session.start_ns, progress)
@@ -152,6 +152,15 @@ def run_session(
     summary = session_summary.sign_summary(evidence, timings, ring.session_key())
     atomic_write(session_dir / "summary.json", canonical_json(summary) + b"\n")
     return SessionOutcome(session_dir, summary, parity)
+
+
+def _log_options(run_id: str, request: RunRequest) -> dict[str, Any]:
+    """Paced sessions sync every decision before its request leaves, as live does.
+
+    In virtual time there is no broker to be ahead of: the log is synced in groups, and a crash
+    loses at most a session that can be run again.
+    """
+    return {"wal_id": _wal_id(run_id), "durable": "group" if request.speed is None else "record"}
 
 
 def _wal_id(run_id: str) -> int:
