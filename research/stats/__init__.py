@@ -11,6 +11,7 @@ from research.stats.inference import (
     block_bootstrap_mean,
     newey_west_lag,
     newey_west_t,
+    student_upper_bound,
 )
 from research.stats.moments import Moments, moments_of
 from research.stats.overfitting import Cscv, cscv
@@ -40,6 +41,7 @@ __all__ = [
     "newey_west_lag",
     "newey_west_t",
     "probabilistic_sharpe",
+    "student_upper_bound",
     "without_best",
     "without_best_share",
 ]

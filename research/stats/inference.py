@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 
 def newey_west_lag(count: int) -> int:
@@ -158,3 +159,26 @@ def block_bootstrap_mean(
         draws=draws,
         block_length=length,
     )
+
+
+def student_upper_bound(values: Sequence[float], *, level: float) -> float | None:
+    """Bound a mean from above by Student's t, which stays honest for few values.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Independent values.
+    level : float
+        One-sided confidence, for instance 0.95.
+
+    Returns
+    -------
+    float or None
+        None for fewer than two values.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return mean + float(special.stdtrit(count - 1, level)) * math.sqrt(variance / count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, special, stats
+from scipy import special
 
 EULER_GAMMA = 0.5772156649015329
 
@@ -243,9 +243,9 @@ def haircut_sharpe_bonferroni(
     correction = math.sqrt(1.0 + 2.0 * r / (1.0 - r) * (1.0 - (1.0 - r**k) / (k * (1.0 - r))))
     corrected = annual_sharpe / correction
     t_value = corrected / math.sqrt(k) * math.sqrt(count)
-    p_value = 2.0 * float(stats.t.sf(t_value, count - 1))
+    p_value = 2.0 * float(special.stdtr(count - 1, -t_value))
     p_adjusted = min(1.0, tests * p_value)
-    t_adjusted = float(stats.t.isf(p_adjusted / 2.0, count - 1))
+    t_adjusted = -float(special.stdtrit(count - 1, p_adjusted / 2.0))
     return corrected, p_adjusted, t_adjusted / math.sqrt(count) * math.sqrt(k)
 
 
@@ -280,9 +280,8 @@ def periods_to_pass(
 
     Notes
     -----
-    With V = 1/T the deflation hurdle is ``E[max z_N] / sqrt(T)``, so both conditions are linear in
-    the root of T and the answer is closed: the larger of ``(t_min / SR)^2`` and the root of
-    ``SR sqrt(T) - E[max] = z sqrt(factor) sqrt(T / (T - 1))``.
+    The larger of ``(t_min / SR)^2`` and, with V = 1/T, the root T of
+    ``SR sqrt(T - 1) - E[max z_N] sqrt((T - 1) / T) = z sqrt(factor)``, by bisection.
     """
     factor = sharpe_variance_factor(sharpe, skewness, kurtosis)
     if sharpe <= 0.0 or factor <= 0.0:
@@ -293,6 +292,9 @@ def periods_to_pass(
     def missing(periods: float) -> float:
         return sharpe * math.sqrt(periods - 1.0) - hurdle * math.sqrt((periods - 1.0) / periods) - z
 
-    upper = 4.0 + 2.0 * ((hurdle + z) / sharpe) ** 2
-    for_dsr = 2.0 if missing(2.0) >= 0.0 else float(optimize.brentq(missing, 2.0, upper))
+    low, high = 2.0, 4.0 + 2.0 * ((hurdle + max(z, 0.0)) / sharpe) ** 2
+    while missing(low) < 0.0 and high - low > 1e-6 * low:
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if missing(middle) < 0.0 else (low, middle)
+    for_dsr = low if missing(low) >= 0.0 else high
     return math.ceil(max(for_t, for_dsr))

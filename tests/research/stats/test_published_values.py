@@ -228,6 +228,13 @@ def test_longer_blocks_widen_the_interval_of_a_persistent_series():
     assert long.upper - long.lower > 2 * (short.upper - short.lower)
 
 
+def test_students_bound_by_hand():
+    """Values 1 2 3: mean 2, standard error 1/sqrt(3), t(0.95, 2) = 2.919986."""
+    bound = stats.student_upper_bound([1.0, 2.0, 3.0], level=0.95)
+    assert bound == pytest.approx(2.0 + 2.919986 / math.sqrt(3), abs=1e-6)
+    assert stats.student_upper_bound([1.0], level=0.95) is None
+
+
 def test_moments_of_a_constant_series_do_not_exist():
     assert stats.moments_of([1.0, 1.0, 1.0, 1.0]) is None
     assert stats.moments_of([1.0, 2.0]) is None
