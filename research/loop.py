@@ -179,10 +179,11 @@ def _run_sessions(
     }
     todo = [ref for ref in sessions if (ref.symbol, ref.session_id) not in have]
     if todo:
+        dataset_id = catalog.dataset_of(ws, alpha_of(key).manifest.instruments).dataset_id
         command = [
             sys.executable, "-m", "hft_platform.cli", "run", "--mode", "paper", "--speed", "max",
             "--workspace", str(ws), "--config", str(head_config(ws, alpha_id)), "--json",
-            "--session", *[str(ref.path) for ref in todo],
+            "--session", *[f"{dataset_id}:{ref.session_id}" for ref in todo],
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
