@@ -277,7 +277,7 @@ impl FeatureSet {
                 let best = level_flow(old, &new, 0);
                 let deep: i64 = (1..LEVEL_COUNT).map(|level| level_flow(old, &new, level)).sum();
                 self.ofi_l1 += float(best);
-                self.ofi_l5 += float(best + deep);
+                self.ofi_l5 += float(best) + float(deep);
                 let is_same = |a: &Side, b: &Side| a.price[0] == b.price[0] && a.qty[0] == b.qty[0];
                 if !is_same(&old.bid, &new.bid) || !is_same(&old.ask, &new.ask) {
                     self.top_changed_ns = now_ns;
@@ -328,8 +328,8 @@ impl FeatureSet {
         values[RETURN_10S] = self.move_10s;
         values[VOLATILITY_10S] = self.square_10s.sqrt();
         values[IMBALANCE_EMA_2S] = self.imbalance_ema;
-        values[QUOTE_AGE_MS] = float(now_ns - self.top_changed_ns) / 1e6;
-        let warm_ns = now_ns - started_ns;
+        values[QUOTE_AGE_MS] = float(now_ns.saturating_sub(self.top_changed_ns)) / 1e6;
+        let warm_ns = now_ns.saturating_sub(started_ns);
         if warm_ns < WARM_UP_NS_MAX {
             for (value, row) in values.iter_mut().zip(FEATURES) {
                 if warm_ns < row.warm_up_ns {

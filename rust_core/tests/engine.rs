@@ -8,8 +8,9 @@ use _core::features::FEATURE_COUNT;
 use _core::reason::ReasonCode;
 use _core::record::{
     ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, DecisionRecord, InstrumentRecord, IntentReason,
-    Record, SCALE, Tape, TimerRecord, flags,
+    Record, RecordHeader, SCALE, Tape, TimerRecord, flags,
 };
+use bytemuck::Zeroable;
 use proptest::prelude::*;
 use support::{MAKER, SECOND, START, Session, TAKER, book, command, config, config_json, switch, tape};
 
@@ -524,4 +525,48 @@ proptest! {
         timer.sequence_time_ns = i64::MAX / 2;
         engine.on_record(&timer, TimerRecord::empty().as_bytes(), &mut out);
     }
+
+    /// Invariant 5: absurd numbers in well-formed records neither stop the engine nor open a position.
+    #[test]
+    fn absurd_numbers_do_not_stop_the_engine(
+        steps in prop::collection::vec((1_u8..9, prop::collection::vec(absurd(), 22), 0_i64..i64::MAX / 200), 1..60),
+        is_maker in any::<bool>(),
+    ) {
+        let mut engine = Engine::new(config(if is_maker { MAKER } else { TAKER }, "ofi_l5_5s + k * imbalance_l1")).unwrap();
+        let mut out = Vec::new();
+        let (mut seq, mut time) = (0, i64::MIN / 2);
+        for (kind, words, wait) in steps {
+            let Some(layout) = _core::record::layout(kind) else { continue };
+            let mut bytes: Vec<u8> = words.iter().cycle().take(layout.bytes / 8).flat_map(|word| word.to_le_bytes()).collect();
+            let mut header = RecordHeader::zeroed();
+            seq += 1;
+            time += wait.max(1);
+            header.record_type = kind;
+            header.schema_version = 1;
+            header.record_bytes = u16::try_from(layout.bytes).unwrap();
+            header.instrument_id = support::INSTRUMENT;
+            header.input_seq = seq;
+            header.sequence_time_ns = time;
+            bytes[..64].copy_from_slice(bytemuck::bytes_of(&header));
+            if kind == 4 || kind == 6 {
+                // Small kinds, alphas and order ids reach deeper than any number.
+                bytes[64] = bytes[70] % 9;
+                bytes[65..68].fill(0);
+            }
+            if kind == 6 {
+                let order_id = u64::from(bytes[72] % 4);
+                bytes[72..80].copy_from_slice(&order_id.to_le_bytes());
+            }
+            engine.on_record(&header, &bytes, &mut out);
+        }
+        prop_assert!(out.iter().all(|decision| decision.verdict == 1 || decision.reason_code != 0));
+    }
+}
+
+/// Numbers at the edges of what a field can hold, and a few plausible ones.
+fn absurd() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        Just(0_i64), Just(1), Just(-1), Just(i64::MAX), Just(i64::MIN), Just(i64::MAX / 2), Just(999_999_999_999_999_999),
+        Just(SCALE), 34_990 * SCALE..35_010 * SCALE, (34_990_i64..35_010).prop_map(|ticks| ticks * SCALE), any::<i64>(),
+    ]
 }

@@ -51,27 +51,17 @@ impl Engine {
 
     /// What alpha may do now, and the reason to give for taking its orders back.
     pub(super) fn mode(&self, alpha: &AlphaState, now_ns: i64) -> (Mode, IntentReason) {
-        let phase = self.phase(now_ns);
-        let is_reduce_only = self.policy.is_reduce_only || alpha.is_reduce_only;
-        let mut mode = match phase {
-            Some(Phase::Open) if !is_reduce_only => Mode::Normal,
-            Some(Phase::Open | Phase::CloseOnly) => Mode::ReduceOnly,
-            Some(Phase::ForceFlat) => Mode::Flatten,
-            None => Mode::Hold,
+        let rule = |since_ns: Option<i64>| since_ns.map(|since_ns| withdrawal_mode(alpha, since_ns, now_ns));
+        let halts = [self.policy.halted, alpha.halted].map(|halt| rule(halt.map(|(_, since_ns)| since_ns)));
+        let conditions = Conditions {
+            phase: self.phase(now_ns),
+            is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
+            is_closing: alpha.loss_latch.is_some() || alpha.is_flattening,
+            permit: rule(alpha.withdrawn_since_ns).max(rule(alpha.expired_since_ns)),
+            halt: halts[0].max(halts[1]),
         };
-        if alpha.loss_latch.is_some() || alpha.is_flattening {
-            mode = mode.max(Mode::Flatten);
-        }
-        for since_ns in [alpha.withdrawn_since_ns, alpha.expired_since_ns].into_iter().flatten() {
-            mode = mode.max(withdrawal_mode(alpha, since_ns, now_ns));
-        }
-        let halts = [self.policy.halted, alpha.halted];
-        for (_, since_ns) in halts.into_iter().flatten() {
-            // A halt takes every order back, also one that would reduce.
-            mode = mode.max(withdrawal_mode(alpha, since_ns, now_ns)).max(Mode::Hold);
-        }
-        let is_halted = halts.iter().any(Option::is_some);
-        (mode, if is_halted { IntentReason::HaltCancel } else { IntentReason::Flatten })
+        let reason = if conditions.halt.is_some() { IntentReason::HaltCancel } else { IntentReason::Flatten };
+        (mode_of(&conditions), reason)
     }
 
     /// Takes an operator's command.
@@ -168,6 +158,39 @@ impl Engine {
     }
 }
 
+/// Everything that restricts an alpha.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Conditions {
+    /// Phase of the session, `None` when closed.
+    phase: Option<Phase>,
+    /// An operator allowed reducing orders only.
+    is_reduce_only: bool,
+    /// A loss limit was reached, or an operator asked for a flat position.
+    is_closing: bool,
+    /// The permit ended, and asks for this.
+    permit: Option<Mode>,
+    /// Trading is halted, and the permit asks for this.
+    halt: Option<Mode>,
+}
+
+/// The strictest of what the conditions ask for.
+fn mode_of(conditions: &Conditions) -> Mode {
+    let by_phase = match conditions.phase {
+        Some(Phase::Open) => Mode::Normal,
+        Some(Phase::CloseOnly) => Mode::ReduceOnly,
+        Some(Phase::ForceFlat) => Mode::Flatten,
+        None => Mode::Hold,
+    };
+    let asked = [
+        if conditions.is_reduce_only { Mode::ReduceOnly } else { Mode::Normal },
+        if conditions.is_closing { Mode::Flatten } else { Mode::Normal },
+        conditions.permit.unwrap_or(Mode::Normal),
+        // A halt takes every order back, also one that would reduce.
+        conditions.halt.map_or(Mode::Normal, |mode| mode.max(Mode::Hold)),
+    ];
+    asked.into_iter().fold(by_phase, Mode::max)
+}
+
 /// What the permit says should become of the position, `since_ns` after it ended.
 fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
     let rule = alpha.config.on_withdrawal;
@@ -178,5 +201,50 @@ fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
         WithdrawalAction::Flatten => Mode::Flatten,
         WithdrawalAction::ReduceOnly => Mode::ReduceOnly,
         WithdrawalAction::HoldToClose => Mode::Hold,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Option<Phase>; 4] = [Some(Phase::Open), Some(Phase::CloseOnly), Some(Phase::ForceFlat), None];
+    const RULES: [Option<Mode>; 4] = [None, Some(Mode::ReduceOnly), Some(Mode::Hold), Some(Mode::Flatten)];
+
+    fn all() -> impl Iterator<Item = Conditions> {
+        (0..PHASES.len() * RULES.len() * RULES.len() * 4).map(|number| Conditions {
+            phase: PHASES[number % 4],
+            permit: RULES[number / 4 % 4],
+            halt: RULES[number / 16 % 4],
+            is_reduce_only: number / 64 % 2 == 1,
+            is_closing: number / 128 == 1,
+        })
+    }
+
+    /// All 256 combinations: normal only when nothing restricts, and no restriction makes another milder.
+    #[test]
+    fn the_strictest_condition_decides() {
+        assert_eq!(all().count(), 256);
+        for conditions in all() {
+            let mode = mode_of(&conditions);
+            let is_free = conditions.phase == Some(Phase::Open)
+                && !conditions.is_reduce_only
+                && !conditions.is_closing
+                && conditions.permit.is_none()
+                && conditions.halt.is_none();
+            assert_eq!(mode == Mode::Normal, is_free, "{conditions:?}");
+            assert!(conditions.halt.is_none() || mode >= Mode::Hold, "{conditions:?}");
+            assert!(!conditions.is_closing || mode == Mode::Flatten, "{conditions:?}");
+            assert!(conditions.phase != Some(Phase::ForceFlat) || mode == Mode::Flatten, "{conditions:?}");
+            for milder in [
+                Conditions { halt: None, ..conditions },
+                Conditions { permit: None, ..conditions },
+                Conditions { is_closing: false, ..conditions },
+                Conditions { is_reduce_only: false, ..conditions },
+                Conditions { phase: Some(Phase::Open), ..conditions },
+            ] {
+                assert!(mode_of(&milder) <= mode, "{conditions:?}");
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Position and result of one alpha in one instrument, in integers.
 
+use crate::book::VALUE_MAX;
 use crate::costs::{CostModel, notional};
 
 /// Money at 1e-8 in 128 bits.
@@ -28,7 +29,7 @@ impl Position {
         let signed = qty.checked_mul(side)?;
         let mut next = *self;
         next.fees = self.fees.checked_add(i128::from(fee))?;
-        next.qty = self.qty.checked_add(signed)?;
+        next.qty = self.qty.checked_add(signed).filter(|qty| qty.unsigned_abs() <= VALUE_MAX.unsigned_abs())?;
         if self.qty == 0 || self.qty.signum() == side {
             next.open_cost = self.open_cost.checked_add(value)?;
             return Some(next);
