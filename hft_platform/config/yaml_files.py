@@ -35,7 +35,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         # Any: pyyaml passes a key node or a position
         if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # untyped in its stub
             raise yaml.constructor.ConstructorError(
                 None, None, "aliases are not used in this project's files", event.start_mark
             )

@@ -269,7 +269,8 @@ def merge(layers: Iterable[Layer]) -> Merged:
     PlatformError
         SETTINGS_INVALID naming file, field, value and what is allowed.
     """
-    merged, origin = Merged({}, {}, {}), {}
+    merged = Merged({}, {}, {})
+    origin: dict[str, str] = {}
     for layer in layers:
         merged.calendars.update(layer.content.calendars)
         merged.products.update(layer.content.products)

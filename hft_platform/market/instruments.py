@@ -211,7 +211,9 @@ class InstrumentTable:
             UNKNOWN_INSTRUMENT when none or more than one matches.
         """
         found = [
-            row for row in self if any(fnmatchcase(name, pattern) for pattern in row.recording_names)
+            row
+            for row in self
+            if any(fnmatchcase(name, pattern) for pattern in row.recording_names)
         ]
         if len(found) > 1:
             raise PlatformError(
@@ -258,7 +260,8 @@ def load_instruments(config_dir: Path | None = None) -> InstrumentTable:
     layers = [*_packaged_layers()]
     folder = (config_dir if config_dir is not None else Path("config")) / "instruments"
     if folder.is_dir():
-        layers += [Layer.parse(read_yaml(path), str(path)) for path in sorted(folder.glob("*.yaml"))]
+        paths = sorted(folder.glob("*.yaml"))
+        layers += [Layer.parse(read_yaml(path), str(path)) for path in paths]
     merged = merge(layers)
     return InstrumentTable(
         {symbol: _instrument(symbol, merged) for symbol in merged.instruments}, merged.products

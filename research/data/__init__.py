@@ -1,7 +1,7 @@
 """Market data for research: ingestion, datasets, quality and catalog."""
 
+from research.data.catalog import load_tape
 from research.data.datasets import Dataset, SessionRef
 from research.data.ingest import ingest
-from research.data.catalog import load_tape
 
 __all__ = ["Dataset", "SessionRef", "ingest", "load_tape"]

@@ -28,14 +28,14 @@ from hft_platform.market.sessions import Session, assign_sessions
 from research.data import checks, quality, receive_times
 from research.data.datasets import Dataset, DatasetWriter
 from research.data.rows import (
-    EXCHANGE_TIME_MISSING,
     GAP_BEFORE,
-    RECEIVE_TIME_SYNTHETIC,
     SESSION_START,
     Batch,
     Rows,
     Source,
     concatenate,
+    lacks_exchange_time,
+    lacks_receive_time,
 )
 from research.data.sources import open_folder
 from research.data.tape_source import GeneratedTapes, log_folder
@@ -193,12 +193,12 @@ def _sessions_of(
 
 def _fill_exchange_times(rows: Rows) -> None:
     """Give rows without an exchange time the receive time, moved by the recorder's clock error."""
-    missing = [(stream["flags"] & EXCHANGE_TIME_MISSING) != 0 for stream, _ in rows.streams()]
+    missing = [lacks_exchange_time(stream) for stream, _ in rows.streams()]
     if not any(mask.any() for mask in missing):
         return
     both = [
         (stream["receive_time_ns"] - stream["exchange_time_ns"])[
-            ~mask & ((stream["flags"] & RECEIVE_TIME_SYNTHETIC) == 0)
+            ~mask & ~lacks_receive_time(stream)
         ]
         for (stream, _), mask in zip(rows.streams(), missing, strict=True)
     ]
@@ -265,7 +265,8 @@ def _note_inputs(batch: Batch, collected: _Collected) -> None:
 
 def _report(opened: Source, collected: _Collected) -> dict[str, Any]:
     sessions = sorted(
-        collected.reports, key=lambda row: (row["symbol"], row.get("first_ns", 0), row["session_id"])
+        collected.reports,
+        key=lambda row: (row["symbol"], row.get("first_ns", 0), row["session_id"]),
     )
     outside = [
         quality.outside_report(symbol, dict(sorted(counts.items())))

@@ -42,7 +42,7 @@ from research.data.rows import (
 )
 
 VALUE_MAX = 10_000_000_000
-GRID_TOLERANCE = 1e-6
+GRID_TOLERANCE = 1e-9
 """Distance from the grid, in steps, that float noise may cause."""
 FLOAT_ULPS = 4
 """Roundings on the way from a decimal text to a float in steps."""
@@ -272,5 +272,6 @@ def _drop_copied_receive_times(rows: Rows) -> None:
         if bool((given & (stream["receive_time_ns"] != stream["exchange_time_ns"])).any()):
             return
     for stream, _ in rows.streams():
-        no_exchange = (stream["flags"] & EXCHANGE_TIME_MISSING) != 0
-        stream["flags"][~no_exchange] |= RECEIVE_TIME_SYNTHETIC
+        copied = stream["exchange_time_ns"] != 0
+        stream["flags"][copied] |= RECEIVE_TIME_SYNTHETIC
+        stream["receive_time_ns"][copied] = 0

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hft_platform.config.canonical import canonical_sha256
-from research.data.rows import RECEIVE_TIME_SYNTHETIC, Rows
+from research.data.rows import Rows, lacks_receive_time
 
 BASE_NS = 3_000_000
 JITTER_NS = 2_000_000
@@ -31,9 +31,9 @@ LOW_RANK_MIN = 2
 DEFAULT_SEED = 20_260_401
 
 METHOD_TEXT = (
-    "missing: receive = exchange + 3 ms + jitter, where the jitter of row i (from 0, kept rows in the "
-    "order exchange time, trades before books, source_seq) is output i of splitmix64, seeded with the "
-    "first 8 bytes (little-endian) of sha256('<seed>|<symbol>|<session_id>'), mod 2 ms. "
+    "missing: receive = exchange + 3 ms + jitter, where the jitter of row i (from 0, kept rows in "
+    "the order exchange time, trades before books, source_seq) is output i of splitmix64, seeded "
+    "with the first 8 bytes (little-endian) of sha256('<seed>|<symbol>|<session_id>'), mod 2 ms. "
     "given: the low rank max(2, n // 1000) of receive - exchange in the session must be at least "
     "0.5 ms; if it is less, the difference is added to every receive time of the session; a row "
     "still below exchange + 0.5 ms is set to it. "
@@ -114,7 +114,7 @@ def order_rows(rows: Rows, *, symbol: str, session_id: str, seed: int) -> Ordere
     receive = _join(rows, "receive_time_ns")
     seq = np.concatenate([rows.books["source_seq"], rows.trades["source_seq"]])
     is_book = np.arange(len(rows)) < len(rows.books)
-    is_missing = (_join(rows, "flags") & RECEIVE_TIME_SYNTHETIC) != 0
+    is_missing = np.concatenate([lacks_receive_time(stream) for stream, _ in rows.streams()])
     by_exchange = np.lexsort((seq, is_book, exchange))
     offset = clock_offset((receive - exchange)[~is_missing])
     given = receive + offset
@@ -152,4 +152,5 @@ def _jitter(count: int, key: str) -> Ints:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed = z ^ (z >> np.uint64(31))
-    return (mixed % np.uint64(JITTER_NS)).astype(np.int64)
+    jitter: Ints = (mixed % np.uint64(JITTER_NS)).astype(np.int64)
+    return jitter

@@ -6,7 +6,8 @@ judged by the same checks; a rejected row stays countable until the session is w
 Invariants:
 1. `book_fault` and `trade_fault` have one entry a record: 0, or the first `ReasonCode` found.
 2. A fault is never replaced by a later one.
-3. A missing receive or exchange time is a flag on the record, never a special number to compare.
+3. A missing receive or exchange time is a flag on the record together with a time of 0; the flag
+   stays when the time has been made.
 
 It reads no files. Operator's page: `docs/formats.md`.
 """
@@ -87,6 +88,18 @@ class Rows:
 def mark(faults: Faults, mask: Mask, code: int) -> None:
     """Give rows under `mask` a fault, unless they have one."""
     faults[mask & (faults == 0)] = code
+
+
+def lacks_receive_time(stream: Records) -> Mask:
+    """Rows whose receive time is still to be made."""
+    flagged: Mask = (stream["flags"] & RECEIVE_TIME_SYNTHETIC) != 0
+    return flagged & (stream["receive_time_ns"] == 0)
+
+
+def lacks_exchange_time(stream: Records) -> Mask:
+    """Rows whose exchange time is still to be made."""
+    flagged: Mask = (stream["flags"] & EXCHANGE_TIME_MISSING) != 0
+    return flagged & (stream["exchange_time_ns"] == 0)
 
 
 def concatenate(parts: list[Rows]) -> Rows:

@@ -130,7 +130,7 @@ def open_folder(folder: Path, instruments: InstrumentTable) -> RecordingFolder:
             ReasonCode.SCHEMA_MISMATCH,
             f"{folder} holds no recording; expected are <name>_book.parquet with"
             " <name>_trades.parquet, raw <name>.gz, or the segments of a log",
-            next_step="point DATA at the folder with the recordings; docs/formats.md has the format",
+            next_step="point DATA at the folder with the recordings, as in docs/formats.md",
         )
     return found
 

@@ -5,7 +5,8 @@ recording, so that datasets do not differ by where they came from.
 
 Invariants:
 1. Only books and trades are taken; everything the engine or the broker said stays in the log.
-2. Sequencing of an earlier session is removed; receive times and source order are kept.
+2. Sequencing of an earlier session is removed; receive times, source order and marks are kept:
+   they are what that session saw.
 
 It starts no generator by itself. Operator's page: `docs/formats.md`.
 """
@@ -24,7 +25,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import InstrumentTable
-from research.data.rows import GAP_BEFORE, SESSION_START, Batch, Rows
+from research.data.rows import SESSION_START, Batch, Rows
 
 if TYPE_CHECKING:
     from research.data.generator import GeneratorSpec
@@ -91,7 +92,7 @@ class GeneratedTapes:
     @property
     def name(self) -> str:
         """Name of the spec."""
-        return self.spec.name
+        return str(self.spec.name)
 
     @property
     def batch_count(self) -> int:
@@ -104,7 +105,7 @@ class GeneratedTapes:
 
         content = self.spec.model_dump(mode="json")
         described = [{"name": "spec", "bytes": 0, "sha256": canonical_sha256(content)}]
-        for index, tape in tapes(self.spec):
+        for index, tape in tapes(self.spec, instruments):
             for symbol, rows in _split(tape, instruments):
                 yield Batch(symbol, f"session {index}", "generator", rows, described)
 
@@ -131,8 +132,7 @@ def _split(tape: bytes, instruments: InstrumentTable) -> Iterable[tuple[str, Row
     for stream in (books, trades):
         stream["input_seq"] = 0
         stream["sequence_time_ns"] = 0
-        # Marks of an earlier ingestion are made again here.
-        stream["flags"] &= ~np.uint32(SESSION_START | GAP_BEFORE)
+        stream["flags"] &= ~np.uint32(SESSION_START)  # set again on the first kept record
     ids = np.unique(np.concatenate([books["instrument_id"], trades["instrument_id"]]))
     rows = Rows.of(books, trades)
     for instrument_id in ids.tolist():

@@ -43,7 +43,8 @@ def test_the_packaged_instruments_have_the_contract_ids_and_grids(table: Instrum
 def test_daily_limits_match_published_contracts(table: InstrumentTable) -> None:
     """Reference prices and limits of TXF contracts from the broker's own examples."""
     txf = table.by_symbol("TXFD6")
-    for reference, up, down in ((41636, 45799, 37473), (40124, 44136, 36112), (14765, 16241, 13289)):
+    published = ((41636, 45799, 37473), (40124, 44136, 36112), (14765, 16241, 13289))
+    for reference, up, down in published:
         assert txf.daily_limits(reference * SCALE) == (up * SCALE, down * SCALE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_invariant_1_many_moments_get_the_session_that_one_gets(seconds: list[in
         for time_ns, place, early in zip(times.tolist(), index.tolist(), preopen, strict=True):
             alone = session_of(instrument, time_ns)
             assert (sessions[place] if place >= 0 and not early else None) == alone
-        for before, after in zip(sessions, sessions[1:], strict=False):
+        for before, after in itertools.pairwise(sessions):
             assert before.end_ns <= after.preopen_ns
 
 
