@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from hft_platform.errors import PlatformError, ReasonCode, code_name
@@ -106,19 +106,17 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     speed = None if arguments.mode == "sim" or arguments.speed == "max" else _speed(arguments.speed)
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())
     instruments, settings, finished = load_instruments(), load_settings(), []
     for name in arguments.session:
         session = find_session(arguments.workspace, name, config_path=path)
         request = RunRequest(arguments.workspace, path, session, arguments.mode, speed)
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(name, total=session.record_count, note="")
+            task = bar.add_task(name, total=session.record_count)
 
             def show(state: dict[str, Any], bar: Progress = bar, task: TaskID = task) -> None:
-                bar.update(
-                    task, completed=state["records"], note=f"{state['decisions']} decisions"
-                )
+                bar.update(task, completed=state["records_done"])
 
             outcome = run_session(
                 request, instruments=instruments, settings=settings, progress=show
