@@ -7,7 +7,7 @@ Invariants:
 2. A key that appears twice in one mapping is refused; so is a file above `FILE_BYTES_MAX`.
 3. A field the schema does not know is refused, with what is allowed.
 
-It keeps no defaults. Operator's page: `docs/formats.md`.
+It keeps no defaults. Operator's page: `docs/settings.md`.
 """
 
 from __future__ import annotations

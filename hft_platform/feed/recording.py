@@ -7,7 +7,7 @@ Invariants:
 2. Records come in the order of `receive_time_ns`, which is unique within a session.
 3. Nothing is written; a dataset is immutable.
 
-It ingests nothing (see `research/data`). Operator's page: `docs/formats.md`.
+It ingests nothing (see `research/data`). Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Invariants:
 1. `as_dict` is exactly what the core parses; nothing is computed here.
 2. Money is an integer at 1e-8 of the instrument's currency.
 
-It fetches no fee schedule. Operator's page: `docs/costs.md`.
+It fetches no fee schedule. Operator's page: `docs/instruments.md`.
 """
 
 from __future__ import annotations

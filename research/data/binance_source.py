@@ -10,7 +10,7 @@ Invariants:
 3. A line that is not what the format says is counted; a file cut short is counted and what could
    be read is used.
 
-It connects to nothing. Operator's page: `docs/formats.md`.
+It connects to nothing. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

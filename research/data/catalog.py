@@ -7,7 +7,7 @@ Invariants:
 2. A dataset whose content hash does not follow from its `dataset.json` is refused.
 3. The SQL lens reads; it holds no data of its own.
 
-It ingests nothing. Operator's page: `docs/formats.md`.
+It ingests nothing. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

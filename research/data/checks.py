@@ -7,7 +7,7 @@ Invariants:
 2. Order of kept rows is the source's; a check never moves a row.
 3. Time going back rejects the fewest rows that leave the rest in order.
 
-Prices and sizes arrive as integers at 1e-8. Operator's page: `docs/formats.md`.
+Prices and sizes arrive as integers at 1e-8. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Invariants:
    it holds no clock time and no path, so the same input gives the same id.
 3. Writing a dataset that is there changes nothing.
 
-It judges no rows. Operator's page: `docs/formats.md`.
+It judges no rows. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Invariants:
 2. The order of kept rows is (receive time, trades before books, source order); times are unique.
 3. The same source and seed give the same dataset; an error leaves no dataset behind.
 
-It computes no features. Operator's page: `docs/formats.md`.
+It computes no features. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Invariants:
 2. A float price becomes the tick that it stands for, or a counted fault; nothing is truncated.
 3. Columns that are not used are named in the notes.
 
-It judges no rows (see `checks`). Operator's page: `docs/formats.md`.
+It judges no rows (see `checks`). Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Invariants:
 2. Every rejected row is counted under one reason code.
 3. The report holds no clock time, path or run id: equal data, equal report.
 
-It rejects nothing itself (see `checks`). Operator's page: `docs/formats.md`.
+It rejects nothing itself (see `checks`). Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def session_report(
     Returns
     -------
     dict
-        JSON content; documented in `docs/formats.md`.
+        JSON content; documented in `docs/recordings.md`.
     """
     rejected = rejected_by_code(rows.book_fault, rows.trade_fault)
     times = np.sort(np.concatenate([books["exchange_time_ns"], trades["exchange_time_ns"]]))

@@ -8,7 +8,7 @@ Invariants:
 2. The same rows, symbol, session and seed give the same times on every machine.
 3. The method's text and seed are hashed into the dataset (`method`).
 
-It draws from no random generator: the jitter is a hash. Operator's page: `docs/formats.md`.
+It draws from no random generator: the jitter is a hash. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

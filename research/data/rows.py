@@ -9,7 +9,7 @@ Invariants:
 3. A missing receive or exchange time is a flag on the record together with a time of 0; the flag
    stays when the time has been made.
 
-It reads no files. Operator's page: `docs/formats.md`.
+It reads no files. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations

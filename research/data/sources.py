@@ -8,7 +8,7 @@ Invariants:
 3. Batches come per symbol in the order of days.
 
 It reads names and hashes here; rows are read by the modules a format. Operator's page:
-`docs/formats.md`.
+`docs/recordings.md`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def open_folder(folder: Path, instruments: InstrumentTable) -> RecordingFolder:
             ReasonCode.SCHEMA_MISMATCH,
             f"{folder} holds no recording; expected are <name>_book.parquet with"
             " <name>_trades.parquet, raw <name>.gz, or the segments of a log",
-            next_step="point DATA at the folder with the recordings, as in docs/formats.md",
+            next_step="point DATA at the folder with the recordings, as in docs/recordings.md",
         )
     return found
 
@@ -141,7 +141,7 @@ def _add_parquet(found: RecordingFolder, path: Path, instruments: InstrumentTabl
         raise PlatformError(
             ReasonCode.SCHEMA_MISMATCH,
             f"{path}: name does not end in _book.parquet, _trades.parquet or _bbo.parquet",
-            next_step="rename it as docs/formats.md says, or move it out of the folder",
+            next_step="rename it as docs/recordings.md says, or move it out of the folder",
         )
     if match["what"] == "bbo":
         reason = "best bid and ask only: the book file holds them"
@@ -180,7 +180,7 @@ def _day_of(path: Path) -> int:
     raise PlatformError(
         ReasonCode.SCHEMA_MISMATCH,
         f"{path}: name holds no date such as 2026-04-09 or 20260409",
-        next_step="rename it as docs/formats.md says",
+        next_step="rename it as docs/recordings.md says",
     )
 
 

@@ -8,7 +8,7 @@ Invariants:
 2. Sequencing of an earlier session is removed; receive times, source order and marks are kept:
    they are what that session saw.
 
-It starts no generator by itself. Operator's page: `docs/formats.md`.
+It starts no generator by itself. Operator's page: `docs/recordings.md`.
 """
 
 from __future__ import annotations
