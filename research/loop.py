@@ -287,13 +287,15 @@ def pending_canaries(ws: Path) -> list[tuple[str, str]]:
 
 def load_wal(ws: Path) -> dict[str, Any]:
     """Load every sealed segment and the audit into the store, exactly once."""
+    from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
     from hft_platform.recorder.store import open_store, rows_by_table
 
     with open_store(ws) as store:
         report = load_sealed(ws, store).as_dict()
+        governance = load_governance(ws, store).as_dict()
         rows = rows_by_table(store)
-    content = {"load": report, "rows_by_table": rows}
+    content = {"load": report, "governance": governance, "rows_by_table": rows}
     (ws / "report").mkdir(parents=True, exist_ok=True)
     atomic_write(ws / "report" / "store.json", canonical_json(content) + b"\n")
     return content

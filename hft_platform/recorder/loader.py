@@ -70,7 +70,7 @@ class LoadReport:
     seconds: float = 0.0
 
     @property
-    def row_count(self) -> int:
+    def rows_inserted(self) -> int:
         """Rows inserted now."""
         return sum(self.rows.values())
 
@@ -84,7 +84,7 @@ class LoadReport:
         return {
             "segments_loaded": self.segments_loaded,
             "segments_known": self.segments_known,
-            "row_count": self.row_count,
+            "rows_inserted": self.rows_inserted,
             "rows": dict(sorted(self.rows.items())),
             "parts_inserted": self.parts_inserted,
             "parts_found": self.parts_found,

@@ -8,7 +8,7 @@ Invariants:
    it is cut.
 2. A part is the rows of one chunk for one table and one trading day: one block, one partition,
    so the store holds all of it or nothing.
-3. Part tokens are a function of the segment's SHA-256 and the part's place in it.
+3. Part tokens are a function of the run, the segment's SHA-256 and the part's place in it.
 4. A segment that does not verify, or whose records do not fit the columns, yields no part.
 
 It sends nothing. Operator's page: `docs/store.md`.
@@ -184,8 +184,10 @@ class LoadedSegment:
                 )  # fmt: skip
 
     def _token(self, table: str, chunk: int, day: int) -> str:
-        place = f"{self.sha256}:{table}:{chunk}:{CHUNK_RECORDS}:{day}"
+        # The run belongs to it: equal logs of two runs with one wal_id are still two sets of rows.
         origin = self.origin
+        log = f"{origin.run_id}:{origin.log_kind}:{self.sha256}"
+        place = f"{log}:{table}:{chunk}:{CHUNK_RECORDS}:{day}"
         return (
             f"{table}:{origin.wal_id}:{origin.segment_id}:{chunk}:{sha256_hex(place.encode())[:16]}"
         )

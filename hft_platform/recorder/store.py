@@ -216,7 +216,7 @@ def open_store(
 
 
 def rows_by_table(store: Store) -> dict[str, int]:
-    """Count the rows of every table of ours.
+    """Count the rows of every table that holds data.
 
     Parameters
     ----------
@@ -226,15 +226,16 @@ def rows_by_table(store: Store) -> dict[str, int]:
     Returns
     -------
     dict of str to int
-        Rows by ``database.table``; parts that a replacing table has not merged yet count once.
+        Rows by ``database.table``; rows that a table will merge count once.
     """
     listed = store.rows(
         "SELECT database || '.' || name, engine FROM system.tables"
-        " WHERE database IN ('hft', 'audit') AND engine LIKE '%MergeTree' ORDER BY 1"
+        " WHERE database IN ('hft', 'audit') AND engine LIKE '%MergeTree'"
+        " AND name NOT IN ('schema_migrations', 'store_identity') ORDER BY 1"
     )
     counts = " UNION ALL ".join(
         f"SELECT '{name}' AS name, count() AS row_count FROM {name}"  # noqa: S608  # from system.tables
-        f"{' FINAL' if engine.startswith('Replacing') else ''}"
+        f"{'' if engine == 'MergeTree' else ' FINAL'}"
         for name, engine in listed
     )
     return {str(name): int(count) for name, count in sorted(store.rows(counts))}

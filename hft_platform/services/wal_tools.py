@@ -80,10 +80,12 @@ def _call(function: Any, path: Path) -> dict[str, Any]:
 
 
 def _load(workspace: Path) -> WalReport:
+    from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
     from hft_platform.recorder.store import open_store
 
     with open_store(workspace) as store:
         report = load_sealed(workspace, store)
-    content = report.as_dict()
-    return WalReport("load", [content], list(content.get("problems", [])))
+        governance = load_governance(workspace, store)
+    content = report.as_dict() | {"governance": governance.rows}
+    return WalReport("load", [content], [*report.problems, *governance.problems])

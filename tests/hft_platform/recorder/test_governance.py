@@ -1,0 +1,121 @@
+"""Verdicts, audit chain and results beside the data: once, in order, and never an edited file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hft_platform.config.canonical import canonical_json, canonical_sha256
+from hft_platform.recorder.governance import load_governance
+from hft_platform.recorder.store import Store, rows_by_table
+
+
+def _chain(ws: Path, count: int) -> Path:
+    path = ws / "audit" / "chain.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    previous, lines = "0" * 64, []
+    kinds = ["issued_shadow", "canary_step", "weight_reduced", "withdrawn"]
+    for seq in range(1, count + 1):
+        facts = {"stage": "shadow", "weight_ppm": 1000 * seq, "promotion_seq": seq}
+        if seq % 4 == 0:
+            facts["is_rolled_back"] = True
+        record = {
+            "kind": kinds[(seq - 1) % 4], "who": "a person", "why": "a \"reason\"",
+            "subject": "edge@0123", "facts": facts,
+        }  # fmt: skip
+        digest = hashlib.sha256(previous.encode() + canonical_json(record)).hexdigest()
+        lines.append(
+            canonical_json(
+                {
+                    "seq": seq, "prev": previous, "record": record, "logged_at_ns": seq,
+                    "hash": digest, "signature": "00",
+                }
+            )
+        )  # fmt: skip
+        previous = digest
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def _verdict(ws: Path, gate: str) -> Path:
+    content: dict[str, Any] = {
+        "gate": gate, "alpha_id": "edge", "alpha_hash": "ab", "verdict": "failed",
+        "reasons": [{"name": "COST_EXCEEDS_EDGE"}, {"name": "GATE_THRESHOLD_MISSED"}],
+    }  # fmt: skip
+    raw = canonical_json(content)
+    path = ws / "verdicts" / "edge@ab" / f"{gate}-{hashlib.sha256(raw).hexdigest()[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(raw)
+    return path
+
+
+def _summary(ws: Path, run_id: str, net: int) -> Path:
+    evidence = {
+        "run_id": run_id, "alpha_id": "edge", "alpha_hash": "ab", "stage": "shadow",
+        "mode": "paper", "symbol": "TXFD6", "session_id": "2026-03-02/day",
+        "trading_day": 20260302, "weight_ppm": 0, "halted_by": 0,
+        "account": {
+            "gross": net + 3, "fees": 3, "net": net, "max_drawdown": 10**20, "fill_count": 4,
+            "round_trip_count": 2,
+        },
+    }  # fmt: skip
+    path = ws / "sessions" / run_id / "summary.json"
+    path.parent.mkdir(parents=True)
+    content = {"evidence": evidence, "evidence_sha256": canonical_sha256(evidence)}
+    path.write_bytes(canonical_json(content))
+    return path
+
+
+def test_governance_is_copied_once_and_new_entries_follow(ws: Path, store: Store) -> None:
+    _chain(ws, 3)
+    _verdict(ws, "gate_a")
+    _summary(ws, "s1", -(10**19))
+    first = load_governance(ws, store)
+    assert first.problems == []
+    assert first.rows == {"audit.chain": 3, "audit.alpha_verdicts": 1, "hft.session_pnl": 1}
+    before = rows_by_table(store)
+    assert sum(load_governance(ws, store).rows.values()) == 0
+    assert rows_by_table(store) == before
+    _chain(ws, 4)
+    _verdict(ws, "gate_b")
+    assert load_governance(ws, store).rows["audit.chain"] == 1
+    assert store.rows("SELECT toString(net) FROM hft.session_pnl") == [("-100000000000",)]
+    assert store.rows("SELECT seq, weight_ppm FROM audit.alpha_promotions ORDER BY seq") == [
+        (1, 1000), (3, 3000), (4, 4000),
+    ]  # fmt: skip
+    assert store.rows("SELECT seq, alpha_id FROM audit.alpha_canary ORDER BY seq") == [
+        (2, "edge"), (4, "edge"),
+    ]  # fmt: skip
+    assert store.rows("SELECT DISTINCT reasons FROM audit.alpha_verdicts") == [
+        ("COST_EXCEEDS_EDGE, GATE_THRESHOLD_MISSED",)
+    ]
+
+
+def test_edited_files_are_reported_and_not_loaded(tmp_path: Path) -> None:
+    chain = _chain(tmp_path, 4)
+    lines = chain.read_bytes().splitlines(keepends=True)
+    chain.write_bytes(b"".join([lines[0], lines[2], lines[3]]))
+    verdict = _verdict(tmp_path, "gate_a")
+    verdict.write_bytes(verdict.read_bytes().replace(b"failed", b"passed"))
+    summary = _summary(tmp_path, "s1", 5)
+    content = json.loads(summary.read_bytes())
+    content["evidence"]["account"]["net"] = 500
+    summary.write_text(json.dumps(content))
+    store = _Empty()
+    report = load_governance(tmp_path, store)  # type: ignore[arg-type]
+    assert report.rows == {"audit.chain": 1, "audit.alpha_verdicts": 0, "hft.session_pnl": 0}
+    assert [problem.split(" ", maxsplit=1)[0] for problem in report.problems] == [
+        "AUDIT_BROKEN", "VERDICT_TAMPERED", "SUMMARY_TAMPERED",
+    ]  # fmt: skip
+
+
+class _Empty:
+    """A store without rows that takes every insert."""
+
+    def rows(self, _sql: str) -> list[tuple[object, ...]]:
+        return []
+
+    def insert_native(self, *_arguments: object, **_keywords: object) -> None:
+        return None
