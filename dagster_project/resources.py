@@ -1,7 +1,5 @@
 """Resources: thin wrappers around typed settings; nothing is opened before it is used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

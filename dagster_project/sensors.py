@@ -3,8 +3,6 @@
 A run key is a content id, so a segment or a summary starts one run, however often it is seen.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_project.assets.live_reports import parity_report, run_report, wal_loaded

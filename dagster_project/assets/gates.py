@@ -4,8 +4,6 @@ The asset check shows the verdict and stops its own run; what the next gate trus
 file, which `research.gates` verifies again whatever Dagster thinks.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_project.assets.recordings import alpha_registry

@@ -1,7 +1,5 @@
 """Sealed segments into ClickHouse, parity, and the page a person reads."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_project.assets.promotion import shadow_sessions

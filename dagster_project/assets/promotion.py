@@ -1,7 +1,5 @@
 """Permits, the sessions they allow, gate E and the canary."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_project.assets.gates import _gate_asset, gate_b_verdict, gate_d_verdict

@@ -1,7 +1,5 @@
 """From recordings to datasets and registered alphas."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_project.partitions import ALPHAS
