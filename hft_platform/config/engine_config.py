@@ -369,7 +369,7 @@ def _finder(instruments: Any) -> Callable[[str], Instrument]:  # Any: a table or
     by_symbol = getattr(instruments, "by_symbol", None)
     if by_symbol is not None:
         return cast("Callable[[str], Instrument]", by_symbol)
-    table = {instrument.symbol: instrument for instrument in instruments}
+    table: dict[str, Instrument] = {row.symbol: row for row in instruments}
 
     def find(symbol: str) -> Instrument:
         if symbol not in table:
