@@ -138,7 +138,8 @@ class Demo:
 
     def show_alpha(self, key: str) -> None:
         """Verdicts and stage of one alpha."""
-        table = Table(title=key, title_justify="left", show_edge=False)
+        self.console.print(f"\n[bold]{key}[/bold]")
+        table = Table(show_edge=False, pad_edge=True)
         for column in ("gate", "verdict", "reason"):
             table.add_column(column)
         for row in self.loop.verdict_rows(self.workspace, key):

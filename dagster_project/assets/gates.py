@@ -30,10 +30,10 @@ def _gate_asset(
         context: dg.AssetExecutionContext, workspace: Workspace
     ) -> dg.MaterializeResult:
         verdict = loop.run_gate(workspace.folder, context.partition_key, gate)
-        passed = verdict.verdict == "passed"
+        passed = verdict.is_passed
         return dg.MaterializeResult(
             metadata={
-                "verdict": verdict.verdict,
+                "verdict": str(verdict.verdict),
                 "reasons": dg.MetadataValue.md(loop.reasons_markdown(verdict)),
                 "sha256": verdict.sha256,
             },
@@ -42,7 +42,10 @@ def _gate_asset(
                 dg.AssetCheckResult(
                     check_name="passed",
                     passed=passed,
-                    metadata={"verdict": verdict.verdict, "reasons": [r["text"] for r in verdict.reasons]},
+                    metadata={
+                        "verdict": str(verdict.verdict),
+                        "reasons": [reason["text"] for reason in verdict.reasons],
+                    },
                 )
             ],
         )
