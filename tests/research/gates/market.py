@@ -1,4 +1,4 @@
-"""A made-up market on disk: tidy recordings with or without a planted edge, ingested as any other."""
+"""A made-up market on disk: tidy recordings, with or without a planted edge, and ingested."""
 
 from __future__ import annotations
 

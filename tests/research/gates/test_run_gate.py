@@ -1,4 +1,4 @@
-"""Gates on ingested markets: the planted edge passes, noise does not, and no step can be skipped."""
+"""Gates on ingested markets: a planted edge passes, noise does not, no step can be skipped."""
 
 import json
 import shutil
