@@ -289,3 +289,50 @@ impl Engine {
 fn key_of(intent: &OrderIntent) -> OrderKey {
     OrderKey { market_index: intent.market_index, side: intent.side, price: intent.price, qty: intent.qty }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::record::{BookRecord, BrokerRecord, SCALE};
+
+    const CONFIG: &str = r#"{"schema":1,
+        "session":{"session_id":"s","trading_day":20260410,"phases":[{"start_ns":0,"end_ns":1000,"phase":"open"}]},
+        "instruments":[{"instrument_id":1,"symbol":"X","tick_size":100000000,"lot_size":100000000,"multiplier":100000000,
+            "limit_up":null,"limit_down":null,"costs":{"kind":"value_bps","maker_bps":0,"taker_bps":0}}],
+        "alphas":[{"alpha_index":0,"alpha_id":"a","instrument_id":1,"expression":"5","parameters":{},
+            "template":{"kind":"taker","entry_ticks":1,"exit_ticks":0,"hold_ns":500,"slippage_ticks":0},
+            "order_qty":100000000,"ttl_ns":1,"limits":{"order_qty_max":100000000,"position_qty_max":100000000,
+            "daily_loss_max":100000000000,"drawdown_max":100000000000,"order_rate_max":9},"stage":"research",
+            "weight_ppm":1000000,"expires_ns":1000,"promotion_seq":0,"config_sha256":"",
+            "on_withdrawal":{"action":"flatten","deadline_ns":0}}],
+        "account_limits":{"gross_notional_max":100000000000000,"order_rate_max":9,"cancel_reserve":1,
+            "price_collar_bps":500,"quote_age_ns_max":100,"repeated_order_max":9}}"#;
+
+    fn feed<R: Record>(engine: &mut Engine, seq: u64, mut record: R) -> Vec<DecisionRecord> {
+        record.header_mut().instrument_id = 1;
+        record.header_mut().input_seq = seq;
+        record.header_mut().sequence_time_ns = i64::try_from(seq).unwrap();
+        let (header, mut out) = (*record.header(), Vec::new());
+        engine.on_record(&header, record.as_bytes(), &mut out);
+        out
+    }
+
+    /// The id is made by a counter, so only a broken or restored counter can repeat one.
+    #[test]
+    fn an_intent_id_that_was_decided_is_never_decided_again() {
+        let mut engine = Engine::from_json(CONFIG).unwrap();
+        let mut book = BookRecord::empty();
+        (book.bid_price[0], book.bid_qty[0]) = (100 * SCALE, SCALE);
+        (book.ask_price[0], book.ask_qty[0]) = (101 * SCALE, SCALE);
+        let counter = engine.alphas[0].clone();
+        let first = feed(&mut engine, 1, book);
+        assert_eq!((first.len(), first[0].verdict), (1, APPROVED));
+        engine.alphas[0] = AlphaState { signal: 5.0, ..counter };
+        let expired = BrokerRecord { event_kind: 6, order_id: first[0].order_id, side: 1, ..BrokerRecord::empty() };
+        let again = feed(&mut engine, 2, expired);
+        assert_eq!((again.len(), again[0].intent_id), (1, first[0].intent_id));
+        assert_eq!(again[0].reason_code, 210);
+        assert_eq!(engine.open_orders().count(), 0);
+    }
+}
