@@ -328,7 +328,8 @@ mod tests {
         let counter = engine.alphas[0].clone();
         let first = feed(&mut engine, 1, book);
         assert_eq!((first.len(), first[0].verdict), (1, APPROVED));
-        engine.alphas[0] = AlphaState { signal: 5.0, ..counter };
+        engine.alphas[0] = counter;
+        engine.alphas[0].signal = 5.0;
         let expired = BrokerRecord { event_kind: 6, order_id: first[0].order_id, side: 1, ..BrokerRecord::empty() };
         let again = feed(&mut engine, 2, expired);
         assert_eq!((again.len(), again[0].intent_id), (1, first[0].intent_id));
