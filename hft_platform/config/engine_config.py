@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256
-from hft_platform.config.promoted import (
+from hft_platform.config.promoted import PromotedConfig
+from hft_platform.config.promoted_content import (
     MakerTemplate,
     OnWithdrawal,
-    PromotedConfig,
     PromotedContent,
     PromotedLimits,
     TakerTemplate,

@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from hft_platform.config.canonical import canonical_json, sha256_hex
 from hft_platform.config.keys import TrustedKey
+from hft_platform.config.promoted_content import Mode, PromotedContent, Sha256, Stage
 from hft_platform.config.promotion_folder import (
     head_config,
     promotions_root,
@@ -52,114 +53,12 @@ __all__ = [
 
 CONFIG_BYTES_MAX = 64 * 1024
 CONFIG_DEPTH_MAX = 8
-Stage = Literal["shadow", "canary", "live"]
-Mode = Literal["sim", "paper", "live"]
-
 MODES_OF_STAGE: Mapping[str, tuple[str, ...]] = {
     "shadow": ("sim", "paper"),
     "canary": ("sim", "paper", "live"),
     "live": ("sim", "paper", "live"),
 }
 """Which modes a stage permits; an automatic key narrows it to sim and paper, never stage live."""
-
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
-_AlphaId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-_Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
-_Time = Annotated[int, Field(ge=0, lt=1 << 63)]
-_Day = Annotated[int, Field(ge=19_000_101, le=99_991_231)]
-_NotNegative = Annotated[FiniteFloat, Field(ge=0)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class TakerTemplate(_Strict):
-    """Crosses the spread when the signal is worth it."""
-
-    kind: Literal["taker"]
-    entry_ticks: _NotNegative
-    exit_ticks: FiniteFloat
-    hold_ns: _Positive
-    slippage_ticks: Annotated[int, Field(ge=0, le=1000)]
-
-
-class MakerTemplate(_Strict):
-    """Quotes both sides around a skewed reference."""
-
-    kind: Literal["maker"]
-    half_spread_ticks: _NotNegative
-    requote_ticks: _NotNegative
-    signal_skew: FiniteFloat
-    inventory_skew_ticks: FiniteFloat
-
-
-class PromotedLimits(_Strict):
-    """Limits of one alpha at full weight; none has a default."""
-
-    order_qty_max: _Positive
-    position_qty_max: _Positive
-    daily_loss_max: _Positive
-    drawdown_max: _Positive
-    order_rate_max: Annotated[int, Field(gt=0, le=10_000)]
-
-
-class PromotedInstrument(_Strict):
-    """Contract and the product root it belongs to."""
-
-    symbol: _Name
-    product_root: _Name
-
-
-class RollRule(_Strict):
-    """What happens before the contract ends; a position is never carried over silently."""
-
-    kind: Literal["none", "flatten_before_last_trading_day"]
-    trading_days_before: Annotated[int, Field(ge=0, le=20)]
-
-
-class OnWithdrawal(_Strict):
-    """What happens to an open position when the permit is taken back."""
-
-    action: Literal["flatten", "reduce_only", "hold_to_close"]
-    deadline_ns: _Time
-
-
-class PromotedContent(_Strict):
-    """What is signed: every field, no defaults."""
-
-    schema_: Literal[1] = Field(alias="schema")
-    alpha_id: _AlphaId
-    alpha_hash: _Sha256
-    stage: Stage
-    expression: Annotated[str, Field(min_length=1, max_length=4096)]
-    parameters: dict[_Name, FiniteFloat]
-    template: Annotated[TakerTemplate | MakerTemplate, Field(discriminator="kind")]
-    order_qty: _Positive
-    ttl_ns: _Positive
-    limits: PromotedLimits
-    weight_ppm: Annotated[int, Field(gt=0, le=1_000_000)]
-    instruments: Annotated[list[PromotedInstrument], Field(min_length=1, max_length=64)]
-    roll_rule: RollRule
-    latency_profile: _Name
-    latency_profile_sha256: _Sha256
-    queue_model: Literal["risk_adverse", "power_prob3", "log_prob"]
-    on_withdrawal: OnWithdrawal
-    issued_trading_day: _Day
-    not_before_ns: _Time
-    expires_ns: _Time
-    promotion_seq: Annotated[int, Field(gt=0, lt=1_000_000_000)]
-    code_sha256: _Sha256
-    data_sha256: _Sha256
-    verdicts: Annotated[dict[_Name, _Sha256], Field(min_length=2, max_length=5)]
-
-    @model_validator(mode="after")
-    def _window_is_not_empty(self) -> Self:
-        if self.expires_ns <= self.not_before_ns:
-            raise ValueError("expires_ns is not after not_before_ns")
-        return self
-
 
 class PromotedConfig(PromotedContent):
     """A verified config; only `load_verified` makes one.
@@ -178,7 +77,7 @@ class PromotedConfig(PromotedContent):
 
     weight_ppm: Annotated[int, Field(ge=0, le=1_000_000)]
     signed_weight_ppm: int
-    content_sha256: _Sha256
+    content_sha256: Sha256
     key_id: str
 
     @classmethod

@@ -24,12 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hft_platform.config.canonical import (
     atomic_write,
-    canonical_json,
     canonical_sha256,
     write_once,
 )
 from hft_platform.config.code_hash import code_sha256
-from hft_platform.config.engine_config import AlphaSpec
 from hft_platform.config.keys import SigningKey, load_signing_key, signing_key, trusted_keys
 from hft_platform.config.promoted import (
     PromotedContent,
@@ -53,22 +51,17 @@ from research.promotion import audit
 from research.promotion.canary import Action, first_weight
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import (
-    judged_sessions,
     passed_verdicts,
-    recorded_sessions,
-    session_summaries,
 )
 from research.promotion.lineage import evaluate_canary, newest_issue
+from research.promotion.permit import DAY_NS, permit_content
 from research.registry import Alpha, find_alpha
 
 if TYPE_CHECKING:
     from hft_platform.config.settings import Settings
-    from hft_platform.feed.recording import RecordedSession
-    from hft_platform.market.instruments import Instrument
     from research.gates.verdict import Verdict
 
 REQUEST_BYTES_MAX = 16 * 1024
-DAY_NS = 86_400_000_000_000
 _TIME_FIELDS = ("promotion_seq", "issued_trading_day", "not_before_ns", "expires_ns")
 
 
@@ -139,12 +132,6 @@ class Promotion:
             "head": str(self.head),
             "is_new": self.is_new,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    trading_day: int
-    end_ns: int
 
 
 def read_request(path: Path) -> SignRequest:
@@ -225,11 +212,15 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         if current is not None and _includes_shadow(current, alpha, request.stage):
             return _existing(ws, alpha, current)
         weight = _weight(request, alpha, verdicts, context)
-        judged = judged_sessions(ws, alpha, verdicts["gate_a"])
-        window = _window(ws, alpha, request.stage, judged)
-        traded = _instruments(request, alpha, judged, context)
-        content = _content(
-            request.stage, alpha, verdicts, context, weight=weight, window=window, traded=traded
+        content = permit_content(
+            ws,
+            alpha,
+            request.stage,
+            verdicts,
+            weight_ppm=weight,
+            symbol=request.symbol,
+            validity_days=context.settings.promotion_validity_days,
+            config_dir=context.config_dir,
         )
         if current is not None and _says_the_same(current, content, key, context.settings):
             return _existing(ws, alpha, current)
@@ -349,109 +340,6 @@ def _canary_weight(
             next_step=f"hft-research canary {alpha.alpha_id} --apply rolls it back",
         )
     return decision.weight_ppm
-
-
-def _window(ws: Path, alpha: Alpha, stage: str, judged: list[RecordedSession]) -> _Window:
-    # Valid only after everything that was judged: the gates' sessions, and the runtime sessions
-    # that a canary rests on. Record time, so that a recording of last year can be walked.
-    ends = [_Window(session.trading_day, session.end_ns) for session in judged]
-    if stage != "shadow":
-        recorded = recorded_sessions(ws)
-        for row in session_summaries(ws, alpha, stages=("shadow", "canary", "live")):
-            session = recorded.get(row.evidence.tape_sha256) if row.evidence else None
-            if session is not None:
-                ends.append(_Window(session.trading_day, session.end_ns))
-    return max(ends, key=lambda window: window.end_ns)
-
-
-def _content(
-    stage: str,
-    alpha: Alpha,
-    verdicts: Mapping[str, Verdict],
-    context: SignerContext,
-    *,
-    weight: int,
-    window: _Window,
-    traded: list[Instrument],
-) -> dict[str, Any]:
-    from hft_platform.market.latency import load_latency_profile
-
-    manifest = alpha.manifest
-    parameters = manifest.defaults()
-    if "gate_c" in verdicts:
-        parameters = dict(verdicts["gate_c"].results["chosen_parameters"])
-    _, latency_sha256 = load_latency_profile(
-        manifest.latency_profile, context.config_dir
-    )
-    judged_by = verdicts["gate_c"].inputs.get("latency_profile") if "gate_c" in verdicts else None
-    if judged_by not in (None, latency_sha256):
-        raise PlatformError(
-            ReasonCode.CONFIG_EVIDENCE_MISMATCH,
-            f"gate C judged {alpha.key} under latency profile {str(judged_by)[:12]}, "
-            f"{manifest.latency_profile} is {latency_sha256[:12]} now",
-        )
-    spec = AlphaSpec.from_manifest(
-        manifest.model_dump(mode="json"), parameters, traded[0]
-    )
-    content = {
-        "schema": 1,
-        "alpha_id": alpha.alpha_id,
-        "alpha_hash": alpha.alpha_hash,
-        "stage": stage,
-        "expression": spec.expression,
-        "parameters": dict(spec.parameters),
-        "template": dict(spec.template),
-        "order_qty": spec.order_qty,
-        "ttl_ns": spec.ttl_ns,
-        "limits": dict(spec.limits),
-        "weight_ppm": weight,
-        "instruments": [
-            {"symbol": row.symbol, "product_root": row.product_root} for row in traded
-        ],
-        "roll_rule": {
-            "kind": traded[0].roll_rule.kind,
-            "trading_days_before": traded[0].roll_rule.trading_days_before,
-        },
-        "latency_profile": manifest.latency_profile,
-        "latency_profile_sha256": latency_sha256,
-        "queue_model": manifest.queue_model,
-        "on_withdrawal": dict(spec.on_withdrawal),
-        "issued_trading_day": window.trading_day,
-        "not_before_ns": window.end_ns,
-        "expires_ns": window.end_ns + context.settings.promotion_validity_days * DAY_NS,
-        "promotion_seq": 1,
-        "code_sha256": code_sha256(),
-        "data_sha256": str(verdicts["gate_a"].inputs["dataset"]),
-        "verdicts": {gate: verdict.sha256 for gate, verdict in verdicts.items()},
-    }
-    # Through JSON once, so that no two parts of it are one object.
-    plain: dict[str, Any] = json.loads(canonical_json(content))
-    return plain
-
-
-def _instruments(
-    request: SignRequest, alpha: Alpha, judged: list[RecordedSession], context: SignerContext
-) -> list[Instrument]:
-    from hft_platform.market.instruments import load_instruments
-
-    held = {session.symbol for session in judged}
-    table = load_instruments(context.config_dir)
-    wanted = [request.symbol] if request.symbol else list(alpha.manifest.instruments)
-    symbols = [s for s in wanted if s in held and s in alpha.manifest.instruments]
-    if not symbols:
-        raise PlatformError(
-            ReasonCode.CONFIG_WRONG_INSTRUMENT,
-            f"{alpha.key} was judged on {', '.join(sorted(held))}, not on {', '.join(wanted)}",
-        )
-    traded = [table.by_symbol(symbol) for symbol in symbols]
-    if len({(row.lot_size, row.tick_size, row.roll_rule) for row in traded}) > 1:
-        raise PlatformError(
-            ReasonCode.PROMOTION_NOT_PERMITTED,
-            f"{alpha.key}: {', '.join(symbols)} have different lots, ticks or roll rules; "
-            "one permit has one size",
-            next_step=f"hft-research promote {alpha.alpha_id} --symbol {symbols[0]}",
-        )
-    return traded
 
 
 def _includes_shadow(current: SignedIssue, alpha: Alpha, stage: str) -> bool:

@@ -1,0 +1,116 @@
+"""Schema of a promoted config: every field that is signed, its range, no defaults.
+
+Why: signer, runtime and engine config must mean the same by every field.
+
+Invariants:
+1. A missing or unknown field, a wrong type or a number out of range is an error.
+2. Quantities and money are integers at 1e-8, times are ns UTC.
+
+It verifies no signature (see `promoted`). Operator's page: `docs/promotion.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+Stage = Literal["shadow", "canary", "live"]
+Mode = Literal["sim", "paper", "live"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
+_AlphaId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
+_Time = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Day = Annotated[int, Field(ge=19_000_101, le=99_991_231)]
+_NotNegative = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class TakerTemplate(_Strict):
+    """Crosses the spread when the signal is worth it."""
+
+    kind: Literal["taker"]
+    entry_ticks: _NotNegative
+    exit_ticks: FiniteFloat
+    hold_ns: _Positive
+    slippage_ticks: Annotated[int, Field(ge=0, le=1000)]
+
+
+class MakerTemplate(_Strict):
+    """Quotes both sides around a skewed reference."""
+
+    kind: Literal["maker"]
+    half_spread_ticks: _NotNegative
+    requote_ticks: _NotNegative
+    signal_skew: FiniteFloat
+    inventory_skew_ticks: FiniteFloat
+
+
+class PromotedLimits(_Strict):
+    """Limits of one alpha at full weight; none has a default."""
+
+    order_qty_max: _Positive
+    position_qty_max: _Positive
+    daily_loss_max: _Positive
+    drawdown_max: _Positive
+    order_rate_max: Annotated[int, Field(gt=0, le=10_000)]
+
+
+class PromotedInstrument(_Strict):
+    """Contract and the product root it belongs to."""
+
+    symbol: _Name
+    product_root: _Name
+
+
+class RollRule(_Strict):
+    """What happens before the contract ends; a position is never carried over silently."""
+
+    kind: Literal["none", "flatten_before_last_trading_day"]
+    trading_days_before: Annotated[int, Field(ge=0, le=20)]
+
+
+class OnWithdrawal(_Strict):
+    """What happens to an open position when the permit is taken back."""
+
+    action: Literal["flatten", "reduce_only", "hold_to_close"]
+    deadline_ns: _Time
+
+
+class PromotedContent(_Strict):
+    """What is signed: every field, no defaults."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    alpha_id: _AlphaId
+    alpha_hash: Sha256
+    stage: Stage
+    expression: Annotated[str, Field(min_length=1, max_length=4096)]
+    parameters: dict[_Name, FiniteFloat]
+    template: Annotated[TakerTemplate | MakerTemplate, Field(discriminator="kind")]
+    order_qty: _Positive
+    ttl_ns: _Positive
+    limits: PromotedLimits
+    weight_ppm: Annotated[int, Field(gt=0, le=1_000_000)]
+    instruments: Annotated[list[PromotedInstrument], Field(min_length=1, max_length=64)]
+    roll_rule: RollRule
+    latency_profile: _Name
+    latency_profile_sha256: Sha256
+    queue_model: Literal["risk_adverse", "power_prob3", "log_prob"]
+    on_withdrawal: OnWithdrawal
+    issued_trading_day: _Day
+    not_before_ns: _Time
+    expires_ns: _Time
+    promotion_seq: Annotated[int, Field(gt=0, lt=1_000_000_000)]
+    code_sha256: Sha256
+    data_sha256: Sha256
+    verdicts: Annotated[dict[_Name, Sha256], Field(min_length=2, max_length=5)]
+
+    @model_validator(mode="after")
+    def _window_is_not_empty(self) -> Self:
+        if self.expires_ns <= self.not_before_ns:
+            raise ValueError("expires_ns is not after not_before_ns")
+        return self
