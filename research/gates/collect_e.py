@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from hft_platform.config.engine_config import AlphaSpec, spec_content
 from hft_platform.config.keys import KeyRing, key_folder, public_key
 from hft_platform.config.promoted import read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
 from research.data.catalog import load_tape
 from research.gates.context import GateContext
@@ -39,36 +41,35 @@ def collect(context: GateContext) -> ShadowEvidence:
         Sessions in the order of their days; a session that was run twice counts once, its first
         run (the run with the lowest number).
     """
-    refused: list[str] = []
-    chosen: dict[str, tuple[str, SessionEvidence, str]] = {}
+    refused: Counter[str] = Counter()
+    chosen: dict[tuple[int, str, str], tuple[SessionEvidence, str]] = {}
     by_id = {(s.symbol, s.session_id): s for s in context.judged.dataset.sessions}
-    for path in sorted(_summaries(context.ws), key=lambda p: (len(p.parent.name), p.parent.name)):
+    for path in _summaries(context.ws, context.alpha.alpha_id):
         try:
             evidence = verify_summary(path, key=public_key(context.ws, "session"))
+            why = _refusal(evidence, context, by_id)
         except PlatformError as error:
-            refused.append(f"{path.parent.name}: {error.code}")
+            refused[code_name(error.code)] += 1
             continue
-        if evidence.alpha_id != context.alpha.alpha_id or evidence.stage != "shadow":
-            continue
-        why = _refusal(evidence, context, by_id)
         if why is not None:
-            refused.append(f"{path.parent.name}: {why}")
+            refused[why] += 1
             continue
-        chosen.setdefault(
-            f"{evidence.trading_day}/{evidence.session_id}/{evidence.symbol}",
-            (path.parent.name, evidence, _summary_sha256(path)),
-        )
+        place = (evidence.trading_day, evidence.session_id, evidence.symbol)
+        chosen.setdefault(place, (evidence, _summary_sha256(path)))
     sessions = [
         _shadow_session(evidence, sha, context, by_id[(evidence.symbol, evidence.session_id)])
-        for _, (_, evidence, sha) in sorted(chosen.items())
+        for _, (evidence, sha) in sorted(chosen.items(), key=lambda row: row[0])
     ]
-    return ShadowEvidence(tuple(sessions), tuple(refused))
+    return ShadowEvidence(tuple(sessions), dict(sorted(refused.items())))
 
 
-def _summaries(ws: Path) -> list[Path]:
+def _summaries(ws: Path, alpha_id: str) -> list[Path]:
+    """Summaries in folders of this alpha's shadow sessions; a first run before its repetitions."""
     if not (key_folder(ws) / "session.pub").exists():
         return []
-    return sorted((ws / "sessions").glob("*/summary.json"))
+    name = re.compile(rf".*-{re.escape(alpha_id)}-shadow(-\d+)?")
+    found = [p for p in (ws / "sessions").glob("*/summary.json") if name.fullmatch(p.parent.name)]
+    return sorted(found, key=lambda path: (len(path.parent.name), path.parent.name))
 
 
 def _summary_sha256(path: Path) -> str:
@@ -82,6 +83,8 @@ def _refusal(
 ) -> str | None:
     """Why a verified summary is no evidence for this alpha, or None."""
     session = by_id.get((evidence.symbol, evidence.session_id))
+    if evidence.alpha_id != context.alpha.alpha_id or evidence.stage != "shadow":
+        return "another alpha or stage"
     if evidence.alpha_hash != context.alpha.alpha_hash:
         return "another version of the alpha"
     if evidence.code_sha256 != code_sha256():

@@ -62,12 +62,12 @@ class ShadowEvidence:
     ----------
     sessions : tuple of ShadowSession
         Verified ones, by session.
-    refused : tuple of str
-        Summaries that were not counted, each with why.
+    refused : dict of str to int
+        Number of summaries that were not counted, by why.
     """
 
     sessions: tuple[ShadowSession, ...]
-    refused: tuple[str, ...]
+    refused: dict[str, int]
 
 
 def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
@@ -202,7 +202,7 @@ def _results(evidence: ShadowEvidence, days: Sequence[int]) -> dict[str, Any]:
     return {
         "session_count": len(evidence.sessions),
         "trading_days": list(days),
-        "refused": list(evidence.refused),
+        "refused": evidence.refused,
         "sessions": [
             {
                 "session_id": s.session_id,

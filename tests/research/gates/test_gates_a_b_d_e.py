@@ -171,7 +171,7 @@ def shadow(day: int, **changes) -> gate_e.ShadowSession:
 
 def shadow_evidence(count: int = 5, **changes) -> gate_e.ShadowEvidence:
     last = [shadow(count - 1, **changes)]
-    return gate_e.ShadowEvidence(tuple([shadow(d) for d in range(count - 1)] + last), ())
+    return gate_e.ShadowEvidence(tuple([shadow(d) for d in range(count - 1)] + last), {})
 
 
 def test_five_clean_shadow_sessions_pass_gate_e(thresholds):
@@ -187,7 +187,7 @@ def test_four_shadow_sessions_are_too_few(thresholds):
 
 def test_five_sessions_of_one_day_are_too_few_days(thresholds):
     sessions = tuple(shadow(d, trading_day=20260101) for d in range(5))
-    found = gate_e.evaluate(gate_e.ShadowEvidence(sessions, ()), thresholds.gate_e)
+    found = gate_e.evaluate(gate_e.ShadowEvidence(sessions, {}), thresholds.gate_e)
     assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
 
 
