@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.engine_config import AlphaSpec, spec_content
 from hft_platform.config.keys import KeyRing, key_folder, public_key
@@ -55,7 +55,7 @@ def collect(context: GateContext) -> ShadowEvidence:
             refused[why] += 1
             continue
         place = (evidence.trading_day, evidence.session_id, evidence.symbol)
-        chosen.setdefault(place, (evidence, _summary_sha256(path)))
+        chosen.setdefault(place, (evidence, evidence_sha256(evidence)))
     sessions = [
         _shadow_session(evidence, sha, context, by_id[(evidence.symbol, evidence.session_id)])
         for _, (evidence, sha) in sorted(chosen.items(), key=lambda row: row[0])
@@ -72,8 +72,14 @@ def _summaries(ws: Path, alpha_id: str) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.parent.name), path.parent.name))
 
 
-def _summary_sha256(path: Path) -> str:
-    return str(json.loads(path.read_bytes())["evidence_sha256"])
+def evidence_sha256(evidence: SessionEvidence) -> str:
+    """Hash of the fields that the schema of a summary declares.
+
+    What a runtime adds for reports (hashes of log segments, whose frames say when they were
+    synced) differs between two runs of the same session, and no verdict may.
+    """
+    declared = set(type(evidence).model_fields)
+    return canonical_sha256(evidence.model_dump(mode="json", include=declared))
 
 
 def _refusal(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hft_platform import records
-from hft_platform.services.session_runner import MARKOUT_NS, _markout_ticks, _slippage_ticks
+from hft_platform.services.session_facts import MARKOUT_NS, markout_ticks, slippage_ticks
 from research.gates.gate_e import ExecutionQuality
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def slippage_of(result: SessionResult, instrument: Instrument) -> float | None:
     """Mean cost of a fill against the mid at its decision, in ticks; positive is worse."""
     decisions = np.frombuffer(result.decisions, dtype=records.DTYPES["Decision"])
-    return _slippage_ticks(result.fills, decisions, instrument.tick_size)
+    return slippage_ticks(result.fills, decisions, instrument.tick_size)
 
 
 def quality_of(result: SessionResult, instrument: Instrument) -> ExecutionQuality:
@@ -28,7 +28,7 @@ def quality_of(result: SessionResult, instrument: Instrument) -> ExecutionQualit
         fills=result.fill_count,
         slippage_ticks=slippage_of(result, instrument),
         markout_ticks={
-            name: _markout_ticks(result.fills, books, horizon, instrument.tick_size)
+            name: markout_ticks(result.fills, books, horizon, instrument.tick_size)
             for name, horizon in MARKOUT_NS.items()
         },
     )
