@@ -27,7 +27,7 @@ def test_a_balanced_book_predicts_nothing():
 
 
 def test_a_constant_imbalance_gives_gain_times_imbalance():
-    assert abs(last_signal(30, 10, seconds=60) - 8.0 * 0.5) < 1e-6
+    assert abs(last_signal(30, 10, seconds=60) - 25.0 * 0.5) < 1e-6
 
 
 def test_there_is_no_signal_before_the_mean_is_warm():
