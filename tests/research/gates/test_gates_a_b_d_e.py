@@ -113,7 +113,7 @@ def pool_evidence(daily, members, share=0.1):
 def test_the_first_alpha_joins_an_empty_pool(thresholds):
     found = gate_d.evaluate(pool_evidence(profits(1), {}), thresholds.gate_d)
     assert found.verdict is GateVerdict.PASSED, found.reasons
-    assert found.results["capacity"]["weight_ppm_max"] == 500_000
+    assert found.results["capacity"]["weight_ppm_max"] == 1_000_000
 
 
 def test_an_independent_alpha_joins_the_pool(thresholds):
