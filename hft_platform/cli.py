@@ -1,28 +1,41 @@
 """hft-live: run, replay, explain, status, halt, resume, wal.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 refused with a reason code. Every command that reads has
-``--json``.
+Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
+a reason code. Every command has ``--json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 
+if TYPE_CHECKING:
+    from hft_platform.config.keys import KeyRing
+
 REFUSED = 3
 ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
+SPEED_MAX = 1e6
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,14 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hft-live",
         description="The live runtime. It trades nothing but promoted configs that verify.",
-        epilog="example: hft-live run --mode paper --alpha gen_imbalance_taker --session 2026-03-02/day",
+        epilog="example: hft-live run --mode paper --alpha txf_ofi_taker --session 2026-04-10/day",
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
-            "--workspace", type=Path, default=Path("build/workspace"),
+            "--workspace",
+            type=Path,
+            default=Path("build/workspace"),
             help="folder with keys, promotions, datasets and sessions (default: build/workspace)",
         )
         command.add_argument("--json", action="store_true", help="print JSON for scripts")
@@ -59,14 +76,25 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     run = add("run", _run, "Run one session of a promoted config.")
-    run.add_argument("--mode", choices=["sim", "paper", "live"], required=True,
-                     help="sim: virtual time; paper: paper exchange, paced; live: the broker")
+    run.add_argument(
+        "--mode",
+        choices=["sim", "paper", "live"],
+        required=True,
+        help="sim: virtual time; paper: paper exchange, paced; live: the broker",
+    )
     which = run.add_mutually_exclusive_group(required=True)
     which.add_argument("--alpha", help="alpha id: its newest promoted config is used")
     which.add_argument("--config", type=Path, help="a promoted config's YAML")
-    run.add_argument("--session", nargs="+", default=[],
-                     help="recorded sessions, e.g. 2026-04-10/day, or their folders, run in order")
-    run.add_argument("--speed", default="1", help="paper: times real time, or max (default: 1)")
+    run.add_argument(
+        "--session",
+        nargs="+",
+        default=[],
+        help="recorded sessions, e.g. 2026-04-10/day, or their folders, run in order",
+    )
+    run.add_argument("--symbol", help="instrument, when config or datasets leave a choice")
+    run.add_argument(
+        "--speed", type=_speed, default=1.0, help="paper: times real time, or max (default: 1)"
+    )
 
     replay = add("replay", _replay, "Decide a session again from its logs and compare bit for bit.")
     replay.add_argument("session", help="run id or session folder")
@@ -90,29 +118,41 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.mode == "live":
-        return _run_live()
-    from hft_platform.config.promoted import head_config
+    from hft_platform.config.keys import KeyRing
+    from hft_platform.config.promoted import head_config, read_signed
     from hft_platform.config.settings import load_settings
     from hft_platform.feed.recording import find_session
     from hft_platform.market.instruments import load_instruments
     from hft_platform.services.session_runner import RunRequest, run_session
 
-    path = arguments.config or head_config(arguments.workspace, arguments.alpha)
+    if arguments.mode == "live":
+        _require_live_opt_in()
+    settings, workspace = load_settings(), arguments.workspace
+    path = arguments.config or head_config(workspace, arguments.alpha)
+    ring = KeyRing.open(workspace, pinned_file=settings.pinned_keys_path)
+    # Proven before anything in it is used, also to look up a session.
+    signed = read_signed(path, trusted_keys=ring.trusted()).content
+    symbols = [instrument.symbol for instrument in signed.instruments]
+    if arguments.mode == "live":
+        return _run_live(arguments, path, ring, arguments.symbol or symbols[0])
     if not arguments.session:
         raise PlatformError(
-            ReasonCode.CONFIG_NOT_FOUND, "sim and paper need a recorded session",
-            next_step="add --session, e.g. --session 2026-04-10/day; hft-live status lists them",
+            ReasonCode.CONFIG_NOT_FOUND,
+            "sim and paper need a recorded session",
+            next_step="add --session, e.g. --session 2026-04-10/day",
         )
-    speed = None if arguments.mode == "sim" or arguments.speed == "max" else _speed(arguments.speed)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())
-    instruments, settings, finished = load_instruments(), load_settings(), []
+    speed = None if arguments.mode == "sim" else arguments.speed
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    instruments, finished = load_instruments(), []
     for name in arguments.session:
-        session = find_session(arguments.workspace, name, config_path=path)
-        request = RunRequest(arguments.workspace, path, session, arguments.mode, speed)
-        with Progress(*columns, console=console, transient=True) as bar:
+        session = find_session(workspace, name, config_path=path, symbol=arguments.symbol)
+        request = RunRequest(workspace, path, session, arguments.mode, speed)
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(name, total=session.record_count)
 
             def show(state: dict[str, Any], bar: Progress = bar, task: TaskID = task) -> None:
@@ -142,14 +182,33 @@ def _run_text(evidence: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _run_live() -> int:
-    """Live needs an explicit opt-in and credentials; without them nothing is opened."""
+def _require_live_opt_in() -> None:
     if os.environ.get(ENVIRONMENT_LIVE) != "1":
         raise PlatformError(
-            ReasonCode.LIVE_NOT_ENABLED, f"{ENVIRONMENT_LIVE} is not 1; no session was opened",
+            ReasonCode.LIVE_NOT_ENABLED,
+            f"{ENVIRONMENT_LIVE} is not 1; no session was opened",
         )
+
+
+def _run_live(arguments: argparse.Namespace, path: Path, ring: KeyRing, symbol: str) -> int:
+    """Verify the config for live, then ask for credentials; no broker session is opened."""
+    from hft_platform.config.code_hash import code_sha256
+    from hft_platform.config.promoted import PromotedConfig
+    from hft_platform.services import latch
+
+    latch.require_clear(arguments.workspace)
+    PromotedConfig.load_verified(
+        path,
+        workspace=arguments.workspace,
+        trusted_keys=ring.trusted(),
+        mode="live",
+        now_ns=time.time_ns(),
+        symbol=symbol,
+        code_sha256=code_sha256(),
+    )
     missing = [
-        name for name in ("SHIOAJI_API_KEY_FILE", "SHIOAJI_SECRET_KEY_FILE")
+        name
+        for name in ("SHIOAJI_API_KEY_FILE", "SHIOAJI_SECRET_KEY_FILE")
         if not os.environ.get(name)
     ]
     if missing:
@@ -164,15 +223,17 @@ def _run_live() -> int:
     )
 
 
-def _speed(text: str) -> float:
+def _speed(text: str) -> float | None:
+    """Times real time; None for max."""
+    if text == "max":
+        return None
     try:
         speed = float(text)
     except ValueError:
         speed = -1.0
-    if not 0.0 < speed <= 1e6:
-        raise PlatformError(
-            ReasonCode.SETTINGS_INVALID, f"--speed was {text!r}; it is a number above 0, or max",
-            next_step="hft-live run --help",
+    if not 0.0 < speed <= SPEED_MAX:
+        raise argparse.ArgumentTypeError(
+            f"was {text!r}; it is a number above 0 up to {SPEED_MAX:g}, or max"
         )
     return speed
 
@@ -183,24 +244,35 @@ def _session_dir(arguments: argparse.Namespace, name: str) -> Path:
             return path
     raise PlatformError(
         ReasonCode.CONFIG_NOT_FOUND,
-        f"no session {name} in {arguments.workspace / 'sessions'}", next_step="hft-live status",
+        f"no session {name} in {arguments.workspace / 'sessions'}",
+        next_step="hft-live status",
     )
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from hft_platform.services.parity import replay_session
+    from hft_platform.services.parity import replay_session, summary_agrees
 
-    report = replay_session(_session_dir(arguments, arguments.session), write=False)
+    session_dir = _session_dir(arguments, arguments.session)
+    report = replay_session(session_dir, write=False)
+    agrees = summary_agrees(session_dir, report, workspace=arguments.workspace)
 
     def text() -> str:
-        lines = [f"parity {report.identical} of {report.total} decisions identical"
-                 f" ({report.share:.2%})"]
-        lines += [f"  decision {d.decision_index} at input {d.input_seq}: {d.cause}"
-                  for d in report.differences]
-        return "\n".join(lines)
+        lines = [
+            f"parity {report.identical} of {report.total} decisions identical ({report.share:.2%})"
+        ]
+        lines += [
+            f"  decision {d.decision_index} at input {d.input_seq}: {d.cause}"
+            for d in report.differences
+        ]
+        said = {
+            True: "the logs are those of the signed summary",
+            False: "the logs are NOT those of the signed summary",
+            None: "there is no signed summary to hold the logs against",
+        }
+        return "\n".join([*lines, said[agrees]])
 
-    _print(arguments, report.as_dict(), text)
-    return 0 if report.is_identical else 1
+    _print(arguments, report.as_dict() | {"summary_agrees": agrees}, text)
+    return 0 if report.is_identical and agrees is not False else 1
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -209,14 +281,20 @@ def _explain(arguments: argparse.Namespace) -> int:
     session_dir = _session_dir(arguments, arguments.session)
     if arguments.order is None:
         rows = list_orders(session_dir)
-        _print(arguments, rows, lambda: "\n".join(
-            f"{row['order_id']} {row['intent_reason']} side {row['side']:+d} qty {row['qty']}"
-            f" price {row['price']} signal {row['signal']:.3g}" for row in rows
-        ) or "no order was placed")
+        _print(arguments, rows, lambda: "\n".join(map(_order_text, rows)) or "no order was placed")
         return 0
     explanation = explain_order(session_dir, arguments.order)
     _print(arguments, explanation.as_dict(), explanation.render)
     return 0
+
+
+def _order_text(row: dict[str, Any]) -> str:
+    from hft_platform.services.explain import number
+
+    return (
+        f"{row['order_id']} {row['intent_reason']} side {row['side']:+d} qty {row['qty']}"
+        f" price {row['price']} signal {number(row['signal'])}"
+    )
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -225,18 +303,20 @@ def _status(arguments: argparse.Namespace) -> int:
     status = workspace_status(arguments.workspace)
 
     def text() -> str:
-        table = Table("session", "stage", "orders", "net", "parity", "halted by")
+        names = ("run_id", "state", "stage", "orders", "net", "parity", "halted_by")
+        table = Table(*(name.replace("_", " ") for name in names))
         for row in status["sessions"]:
-            table.add_row(*(str(row[name]) for name in
-                            ("run_id", "stage", "orders", "net", "parity", "halted_by")))
-        console = Console(record=True, file=open(os.devnull, "w"), width=110)  # noqa: SIM115, PTH123
+            table.add_row(*("-" if row[name] is None else str(row[name]) for name in names))
+        console = Console(file=io.StringIO(), width=120, record=True)
         console.print(table)
         halted = status["halt"]
         head = f"HALTED by {halted['who']}: {halted['why']}" if halted else "not halted"
-        promoted = [f"  {row['alpha_id']}: {row['stage']} weight {row['weight_ppm'] / 1e4:g} %"
-                    f" seq {row['promotion_seq']}{' WITHDRAWN' if row['withdrawn'] else ''}"
-                    for row in status["promotions"]]
-        return "\n".join([head, "promotions:", *promoted, console.export_text()])
+        promoted = [
+            f"  {row['alpha_id']}: {row['stage']} weight {row['weight_ppm'] / 1e4:g} %"
+            f" seq {row['promotion_seq']}{' WITHDRAWN' if row['withdrawn'] else ''}"
+            for row in status["promotions"]
+        ]
+        return "\n".join([head, "promotions:", *(promoted or ["  none"]), console.export_text()])
 
     _print(arguments, status, text)
     return 0
@@ -246,10 +326,14 @@ def _halt(arguments: argparse.Namespace) -> int:
     from hft_platform.services import latch
 
     latch.halt(arguments.workspace, who=getpass.getuser(), why=arguments.why)
-    _print(arguments, latch.read(arguments.workspace), lambda: (
-        "halted: running sessions cancel and stop within a second, new ones refuse\n"
-        "next: hft-live resume"
-    ))
+    _print(
+        arguments,
+        latch.read(arguments.workspace),
+        lambda: (
+            "halted: running sessions cancel and stop within a second, new ones refuse\n"
+            "next: hft-live resume"
+        ),
+    )
     return 0
 
 
@@ -262,10 +346,14 @@ def _resume(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.confirm is None:
         token = latch.resume_token(arguments.workspace)
-        _print(arguments, content | {"token": token}, lambda: (
-            f"halted by {content['who']}: {content['why']}\n"
-            f"when the cause is gone: hft-live resume --confirm {token}"
-        ))
+        _print(
+            arguments,
+            content | {"token": token},
+            lambda: (
+                f"halted by {content['who']}: {content['why']}\n"
+                f"when the cause is gone: hft-live resume --confirm {token}"
+            ),
+        )
         return 0
     latch.resume(arguments.workspace, token=arguments.confirm)
     _print(arguments, {"halted": False}, lambda: "resumed: new sessions may start")
@@ -282,7 +370,7 @@ def _wal(arguments: argparse.Namespace) -> int:
 
 def _print(arguments: argparse.Namespace, content: Any, text: Callable[[], str]) -> None:
     if arguments.json:
-        sys.stdout.write(json.dumps(content, sort_keys=True, default=str) + "\n")
+        sys.stdout.write(json.dumps(content, sort_keys=True, allow_nan=False) + "\n")
     else:
         sys.stdout.write(text() + "\n")
 

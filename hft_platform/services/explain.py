@@ -1,11 +1,19 @@
 """Explain: for any order, the chain that caused it, read from the session's logs alone.
 
 Market record → features → signal → strategy → checks → intent → requests → fills.
+
+Why: "why did it do that" must have an answer that needs no process, no store and no memory.
+
+Invariants:
+1. Feature values come from the same incremental code that the engine ran, over the same inputs.
+2. Nothing is looked up outside the session's folder.
+
+It judges nothing. Operator's page: `docs/runbook.md`.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +23,16 @@ import numpy as np
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
-from hft_platform.services.parity import read_session
+from hft_platform.services.core_calls import typed_errors
+from hft_platform.services.parity import engine_config_of, read_session
 
 EVENT_NAMES = {
-    1: "working", 2: "rejected", 3: "fill", 4: "canceled", 5: "cancel_rejected", 6: "expired",
+    1: "working",
+    2: "rejected",
+    3: "fill",
+    4: "canceled",
+    5: "cancel_rejected",
+    6: "expired",
     7: "unknown",
 }
 INTENT_REASONS = {1: "entry", 2: "exit", 3: "quote", 4: "requote", 5: "flatten", 6: "halt_cancel"}
@@ -33,7 +47,7 @@ class Explanation:
     alpha_id: str
     symbol: str
     cause: dict[str, Any]
-    features: dict[str, float]
+    features: dict[str, float | None]
     expression: str
     decisions: list[dict[str, Any]]
     broker_events: list[dict[str, Any]]
@@ -48,8 +62,8 @@ class Explanation:
             f"order {self.order_id} of {self.alpha_id} on {self.symbol}",
             f"  market    {self.cause['kind']} input_seq {self.cause['input_seq']}"
             f" exchange {self.cause['exchange_time_ns']} {self.cause['summary']}",
-            "  features  " + ", ".join(f"{k}={v:.4g}" for k, v in self.features.items()),
-            f"  signal    {self.expression} = {self.decisions[0]['signal']:.6g} ticks",
+            "  features  " + ", ".join(f"{k}={number(v)}" for k, v in self.features.items()),
+            f"  signal    {self.expression} = {number(self.decisions[0]['signal'])} ticks",
         ]
         for row in self.decisions:
             text = f"  decision  {row['action']} ({row['intent_reason']}) {row['verdict']}"
@@ -67,6 +81,11 @@ class Explanation:
         return "\n".join(lines)
 
 
+def number(value: float | None) -> str:
+    """A feature or signal for people; what is no number says so."""
+    return "not a number" if value is None else f"{value:.6g}"
+
+
 def explain_order(session_dir: Path, order_id: int) -> Explanation:
     """Explain one order of a recorded session.
 
@@ -76,16 +95,17 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
         ORDER_UNKNOWN when no decision of the session names the order.
     """
     logs = read_session(session_dir)
-    config = json.loads((session_dir / "engine.json").read_bytes())
+    config = engine_config_of(session_dir)
     all_decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
     mine = all_decisions[all_decisions["order_id"] == order_id]
-    if mine.size == 0:
+    if mine.size == 0 or order_id == 0:
         ids = sorted({int(i) for i in all_decisions["order_id"] if i})
-        shown = ", ".join(str(i) for i in ids[:5])
+        shown = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
         raise PlatformError(
             ReasonCode.ORDER_UNKNOWN,
-            f"session {session_dir.name} has no order {order_id}; it has {len(ids)}: {shown} ...",
-            next_step=f"hft-live explain --session {session_dir.name} --list",
+            f"session {session_dir.name} has no order {order_id}; it has {len(ids)}"
+            + (f": {shown}" if ids else ""),
+            next_step=f"hft-live explain --session {session_dir.name}",
         )
     first = mine[0]
     alpha = config["alphas"][int(first["alpha_index"])]
@@ -119,52 +139,66 @@ def _cause(parts: dict[str, Any], input_seq: int) -> dict[str, Any]:
         hit = rows[rows["input_seq"] == input_seq]
         if hit.size:
             row = hit[0]
-            summary = ""
-            if kind == "Book":
-                summary = (
-                    f"bid {row['bid_price'][0]} x {row['bid_qty'][0]},"
-                    f" ask {row['ask_price'][0]} x {row['ask_qty'][0]}"
-                )
-            elif kind == "Trade":
-                summary = f"{row['qty']} at {row['price']} side {row['aggressor_side']}"
             return {
                 "kind": kind,
                 "input_seq": input_seq,
                 "source_seq": int(row["source_seq"]),
                 "exchange_time_ns": int(row["exchange_time_ns"]),
                 "receive_time_ns": int(row["receive_time_ns"]),
-                "summary": summary,
+                "summary": _summary(kind, row),
             }
-    return {
-        "kind": "missing", "input_seq": input_seq, "source_seq": 0, "exchange_time_ns": 0,
-        "receive_time_ns": 0, "summary": "",
-    }
-
-
-def _features(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[str, float]:
-    """Feature values at the cause, from the same incremental code the engine ran."""
-    before = b"".join(_records_up_to(inputs, int(decision["input_seq"])))
-    names, data, times = _core.evaluate_features(
-        before, canonical_json(config).decode(), int(decision["alpha_index"])
+    raise PlatformError(
+        ReasonCode.LOG_SEQUENCE_GAP, f"the logs hold no input {input_seq}, which a decision names"
     )
-    matrix = np.frombuffer(data, dtype="<f8").reshape(-1, len(names))
-    if matrix.shape[0] == 0 or len(times) == 0:
+
+
+def _summary(kind: str, row: np.void) -> str:
+    if kind == "Book":
+        return (
+            f"bid {row['bid_price'][0]} x {row['bid_qty'][0]},"
+            f" ask {row['ask_price'][0]} x {row['ask_qty'][0]}"
+        )
+    if kind == "Trade":
+        return f"{row['qty']} at {row['price']} side {row['aggressor_side']}"
+    if kind == "Broker":
+        event = EVENT_NAMES.get(int(row["event_kind"]), "unknown")
+        return f"{event} of order {row['order_id']}: {row['qty']} at {row['price']}"
+    if kind == "Command":
+        code = int(row["reason_code"])
+        return f"command {row['command_kind']} because of {code_name(code)} ({code})"
+    return ""
+
+
+def _features(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[str, float | None]:
+    """Feature values at the cause, from the same incremental code the engine ran."""
+    alpha_index = int(decision["alpha_index"])
+    alpha = config["alphas"][alpha_index]
+    before = _records_up_to(inputs, int(decision["input_seq"]))
+    with typed_errors("features"):
+        names, values, _ = _core.evaluate_features(
+            before, canonical_json(config).decode(), alpha_index
+        )
+        read = _core.check_expression(alpha["expression"], list(alpha["parameters"]))["features"]
+    matrix = np.frombuffer(values, dtype="<f8").reshape(-1, len(names))
+    if matrix.shape[0] == 0:
         return {}
-    wanted = config["alphas"][int(decision["alpha_index"])]["expression"]
-    return {
-        name: float(value) for name, value in zip(names, matrix[-1], strict=True) if name in wanted
-    }
+    last = dict(zip(names, matrix[-1].tolist(), strict=True))
+    return {name: _finite(last[name]) for name in read}
 
 
-def _records_up_to(inputs: bytes, input_seq: int) -> list[bytes]:
-    out, offset = [], 0
+def _finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def _records_up_to(inputs: bytes, input_seq: int) -> bytes:
+    """The inputs up to and including one; they are in the order of their sequence."""
+    offset = 0
     while offset < len(inputs):
-        size = int.from_bytes(inputs[offset : offset + 2], "little")
         if int.from_bytes(inputs[offset + 8 : offset + 16], "little") > input_seq:
             break
-        out.append(inputs[offset : offset + size])
-        offset += size
-    return out
+        offset += int.from_bytes(inputs[offset : offset + 2], "little")
+    return inputs[:offset]
 
 
 def _decision_row(row: np.void) -> dict[str, Any]:
@@ -184,7 +218,7 @@ def _decision_row(row: np.void) -> dict[str, Any]:
         "side": int(row["side"]),
         "price": int(row["price"]),
         "qty": int(row["qty"]),
-        "signal": float(row["signal"]),
+        "signal": _finite(float(row["signal"])),
         "position_qty": int(row["position_qty"]),
     }
 

@@ -1,18 +1,28 @@
 """The halt latch of a workspace: one file that survives a restart and needs no running process.
 
-A running session reads it between steps (within a second) and turns it into a HALT command
-record; a new session refuses to start while it is there. Taking it away needs two steps.
+Why: whoever sees something wrong must be able to stop trading with one command, also when the
+process that trades does not answer.
+
+Invariants:
+1. While the file is there, whatever it says and even if it is damaged, trading is halted.
+2. A halt keeps its first reason; a second one changes nothing.
+3. Lifting it takes two steps, and the second names the very halt that the first one showed.
+
+It stops nothing itself: a running session reads it between steps and turns it into a HALT record.
+Operator's page: `docs/runbook.md`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
-from hft_platform.config.canonical import atomic_write, canonical_json
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.config.canonical import canonical_json, write_once
+from hft_platform.errors import PlatformError, ReasonCode, code_name
 
 
 def latch_path(workspace: Path) -> Path:
@@ -21,23 +31,39 @@ def latch_path(workspace: Path) -> Path:
 
 
 def read(workspace: Path) -> dict[str, Any] | None:
-    """The latch's content, or None when trading is not halted."""
-    path = latch_path(workspace)
-    return json.loads(path.read_bytes()) if path.exists() else None
+    """Content of the latch (who, why, code), or None when trading is not halted.
+
+    A file that cannot be understood halts all the same.
+    """
+    raw = _raw(workspace)
+    if raw is None:
+        return None
+    try:
+        content = json.loads(raw)
+        code = int(content["code"])
+        if code_name(code).startswith("CODE_"):
+            raise ValueError(f"unknown code {code}")
+        return {"who": str(content["who"]), "why": str(content["why"]), "code": code}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return {
+            "who": "unknown",
+            "why": f"{latch_path(workspace)} is damaged ({error})",
+            "code": int(ReasonCode.KILL_SWITCH_ON),
+        }
 
 
 def halt(workspace: Path, *, who: str, why: str, code: int = ReasonCode.KILL_SWITCH_ON) -> None:
     """Latch a halt; a second halt keeps the first one's reason."""
-    if read(workspace) is None:
-        latch_path(workspace).parent.mkdir(parents=True, exist_ok=True)
-        content = {"who": who, "why": why, "code": int(code)}
-        atomic_write(latch_path(workspace), canonical_json(content) + b"\n")
+    # The nonce makes two halts of the same reason different, so an old token lifts no new halt.
+    content = {"who": who, "why": why, "code": int(code), "nonce": secrets.token_hex(4)}
+    with contextlib.suppress(FileExistsError):
+        write_once(latch_path(workspace), canonical_json(content) + b"\n", mode=0o644)
 
 
 def resume_token(workspace: Path) -> str | None:
     """First step: the token that the second step must repeat; None when nothing is halted."""
-    content = read(workspace)
-    return None if content is None else hashlib.sha256(canonical_json(content)).hexdigest()[:8]
+    raw = _raw(workspace)
+    return None if raw is None else hashlib.sha256(raw).hexdigest()[:8]
 
 
 def resume(workspace: Path, *, token: str) -> None:
@@ -57,11 +83,17 @@ def resume(workspace: Path, *, token: str) -> None:
             f"resume token was {token}, the present halt's is another",
             next_step="hft-live resume (prints the reason and the token), then confirm with it",
         )
-    latch_path(workspace).unlink()
+    latch_path(workspace).unlink(missing_ok=True)
 
 
 def require_clear(workspace: Path) -> None:
-    """Refuse to start while halted."""
+    """Refuse to start while halted.
+
+    Raises
+    ------
+    PlatformError
+        KILL_SWITCH_ON with who halted and why.
+    """
     content = read(workspace)
     if content is not None:
         raise PlatformError(
@@ -69,3 +101,10 @@ def require_clear(workspace: Path) -> None:
             f"trading is halted by {content['who']}: {content['why']}",
             next_step="hft-live resume",
         )
+
+
+def _raw(workspace: Path) -> bytes | None:
+    try:
+        return latch_path(workspace).read_bytes()
+    except FileNotFoundError:
+        return None

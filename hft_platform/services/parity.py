@@ -1,14 +1,21 @@
 """Parity: replay a session's logs through the engine and hold every decision against the log.
 
-The two logs of a session carry one global input sequence. Merged by it (decisions left out) they
-are the engine's input, in the order in which it was decided. The engine is deterministic, so the
-decisions it makes again must be the logged ones, byte for byte.
+Why: a session is evidence only if its decisions follow from what was logged, and from nothing else.
+
+Invariants:
+1. Inputs are decided in the order of the one global input sequence, which has no gap.
+2. Decisions are compared byte for byte; a decision too many or too few is a difference.
+3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
+
+It does not ask why they differ (see `research/backtest/agreement.py` for sessions and backtests).
+Operator's page: `docs/runbook.md`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +24,10 @@ import numpy as np
 
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.core_calls import typed_errors
+from hft_platform.services.session_summary import verify_summary
 
 DIFFERENCES_SHOWN = 20
 """More than this many differing decisions are counted, not listed."""
@@ -80,26 +90,31 @@ def read_session(session_dir: Path) -> SessionLogs:
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
-        try:
+        with typed_errors(f"{session_dir.name}/{kind}"):
             log = _core.read_log(str(session_dir / kind))
-        except _core.WalError as error:
-            raise PlatformError(error.args[0], f"{session_dir.name}/{kind}: {error.args[1]}") from error
         tapes.append(log["tape"])
         segments.extend(log["segments"])
-    merged, decisions = _core.merge_logs(tapes[0], tapes[1])
+    with typed_errors(session_dir.name):
+        merged, decisions = _core.merge_logs(tapes[0], tapes[1])
     _require_contiguous(merged, session_dir)
     return SessionLogs(inputs=merged, decisions=decisions, segments=tuple(segments))
 
 
 def _require_contiguous(inputs: bytes, session_dir: Path) -> None:
     parts = records.split(inputs)
-    seqs = np.sort(np.concatenate([part["input_seq"] for part in parts.values()] or [np.array([])]))
-    expected = np.arange(1, seqs.size + 1)
-    if seqs.size and not np.array_equal(seqs, expected):
+    columns = [part["input_seq"] for part in parts.values()]
+    seqs = np.sort(np.concatenate([np.empty(0, np.uint64), *columns]))
+    if seqs.size == 0:
+        raise PlatformError(
+            ReasonCode.LOG_SEQUENCE_GAP, f"session {session_dir.name}: its logs hold no input"
+        )
+    expected = np.arange(1, seqs.size + 1, dtype=np.uint64)
+    if not np.array_equal(seqs, expected):
         first = int(expected[np.argmax(seqs != expected)])
         raise PlatformError(
             ReasonCode.LOG_SEQUENCE_GAP,
-            f"session {session_dir.name}: input_seq {first} is missing or doubled among {seqs.size} inputs",
+            f"session {session_dir.name}: input_seq {first} is missing or doubled"
+            f" among {seqs.size} inputs",
         )
 
 
@@ -125,13 +140,19 @@ def compare_decisions(logged: bytes, replayed: bytes) -> tuple[int, tuple[Differ
 
 def _difference(index: int, logged: np.void, replayed: np.void) -> Difference:
     fields = {
-        name: (logged[name].item(), replayed[name].item())
+        name: (_plain(logged[name]), _plain(replayed[name]))
         for name in logged.dtype.names or ()
         if logged[name].tobytes() != replayed[name].tobytes()
     }
     return Difference(
         index, int(logged["input_seq"]), fields, "decided otherwise: " + ", ".join(fields)
     )
+
+
+def _plain(value: Any) -> Any:  # Any: a field's own type
+    # A report is canonical JSON, which has no NaN; a signal may well be one.
+    item = value.item()
+    return str(item) if isinstance(item, float) and not math.isfinite(item) else item
 
 
 def replay_session(
@@ -153,11 +174,31 @@ def replay_session(
     ParityReport
     """
     logs = read_session(session_dir)
-    config = engine_config or json.loads((session_dir / "engine.json").read_bytes())
-    replayed = _core.replay(canonical_json(config).decode(), logs.inputs)
+    report = parity_of(logs, engine_config or engine_config_of(session_dir))
+    if write:
+        write_report(session_dir, report)
+    return report
+
+
+def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
+    """Decide a session's inputs again and compare with its decisions.
+
+    Parameters
+    ----------
+    logs : SessionLogs
+        As `read_session` gave them.
+    engine_config : dict
+        Config to decide by.
+
+    Returns
+    -------
+    ParityReport
+    """
+    with typed_errors("replay"):
+        replayed = _core.replay(canonical_json(engine_config).decode(), logs.inputs)
     identical, differences = compare_decisions(logs.decisions, replayed)
     width = records.DTYPES["Decision"].itemsize
-    report = ParityReport(
+    return ParityReport(
         total=max(len(logs.decisions), len(replayed)) // width,
         identical=identical,
         logged=len(logs.decisions) // width,
@@ -166,6 +207,68 @@ def replay_session(
         inputs_sha256=hashlib.sha256(logs.inputs).hexdigest(),
         differences=differences,
     )
-    if write:
-        atomic_write(session_dir / "parity.json", canonical_json(report.as_dict()) + b"\n")
-    return report
+
+
+def write_report(session_dir: Path, report: ParityReport) -> None:
+    """Write ``parity.json`` beside the logs."""
+    atomic_write(session_dir / "parity.json", canonical_json(report.as_dict()) + b"\n")
+
+
+def engine_config_of(session_dir: Path) -> dict[str, Any]:
+    """Engine config that a session was run with.
+
+    Raises
+    ------
+    PlatformError
+        FILE_DAMAGED when it is missing or no JSON.
+    """
+    path = session_dir / "engine.json"
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PlatformError(
+            ReasonCode.FILE_DAMAGED,
+            f"{path}: cannot be read: {error}",
+            next_step="restore it from a copy; without it the session cannot be replayed",
+        ) from error
+    if not isinstance(content, dict):
+        raise PlatformError(ReasonCode.FILE_DAMAGED, f"{path}: is no JSON object")
+    return content
+
+
+def summary_agrees(session_dir: Path, report: ParityReport, *, workspace: Path) -> bool | None:
+    """Tell whether the logs are still those that the session's signed summary was made of.
+
+    Parameters
+    ----------
+    session_dir : Path
+        Folder of the session.
+    report : ParityReport
+        Of its logs as they are now.
+    workspace : Path
+        Holds the session key.
+
+    Returns
+    -------
+    bool or None
+        None when there is no summary, or no key to verify it with.
+
+    Raises
+    ------
+    PlatformError
+        SUMMARY_TAMPERED when the summary does not verify.
+    """
+    path = session_dir / "summary.json"
+    if not path.exists():
+        return None
+    try:
+        key = public_key(workspace, "session")
+    except PlatformError as error:
+        if error.code != ReasonCode.KEY_MISSING:
+            raise
+        return None
+    evidence = verify_summary(path, key=key)
+    return (
+        evidence.inputs_sha256 == report.inputs_sha256
+        and evidence.decisions_sha256 == report.decisions_sha256
+    )

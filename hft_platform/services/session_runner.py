@@ -1,45 +1,80 @@
 """Run one session of one promoted config: verify, trade, log, seal, replay, sum up, sign.
 
-`sim` runs in virtual time at full speed, `paper` against the paper exchange at the pace of the
-recording (or `speed` times it); both log every input and every decision before it leaves.
+Why: the only place where a signed config meets a market; research can reach the runtime through
+the config and the logs, by nothing else.
+
+Invariants:
+1. Nothing is opened before the config, its permit for this mode, the roll rule and the halt latch
+   have been checked; a refused session leaves no folder.
+2. Between two steps of at most a fifth of a second the latch, withdrawals and lowered weights are
+   read and become command records: they are in the log, so a replay obeys them too.
+3. A session that ends for another reason than its last record seals its logs and has no summary.
+4. A failure of the log halts the workspace.
+
+`sim` runs in virtual time at full speed, `paper` at the pace of the recording (or `speed` times
+it). It places no order at a broker. Operator's page: `docs/runbook.md`.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import datetime as dt
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
 from hft_platform.config.keys import KeyRing
-from hft_platform.config.promoted import PromotedConfig
+from hft_platform.config.promoted import PromotedConfig, read_signed
 from hft_platform.config.settings import Settings
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.execution import position_store
+from hft_platform.execution.venue_options import venue_options
 from hft_platform.feed.recording import RecordedSession, load_tape
 from hft_platform.market.instruments import Instrument, InstrumentTable
 from hft_platform.market.latency import load_latency_profile
+from hft_platform.market.sessions import ExchangeCalendar, yyyymmdd
 from hft_platform.services import latch, session_summary
-from hft_platform.services.parity import ParityReport, read_session, replay_session
+from hft_platform.services.parity import (
+    ParityReport,
+    parity_of,
+    read_session,
+    write_report,
+)
+from hft_platform.services.session_facts import SessionFacts, evidence_of
 
 STEP_RECORDS = 20_000
-"""Records between two looks at the halt latch and the withdrawals when running unpaced."""
-STEP_NS = 200_000_000
-"""Time between two looks when paced: a fifth of the second that ARCHITECTURE allows."""
+"""Records between two looks at the latch when running unpaced: some 50 ms."""
+PACED_STEP_RECORDS = 500
+"""The same when paced, where an order waits for the disk."""
+STEP_SECONDS = 0.2
+"""Time between two looks when paced: a fifth of the second in which a halt must act."""
 HALT, WITHDRAW, SET_WEIGHT = 1, 6, 7
 """`CommandKind` in rust_core/src/record.rs."""
 ALL_ALPHAS = 0xFFFF_FFFF
-MARKOUT_NS = {"1s": 1_000_000_000, "10s": 10_000_000_000}
 
 Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How a paced session tells and passes time.
+
+    Attributes
+    ----------
+    monotonic : callable
+        Seconds since some moment.
+    sleep : callable
+        Waits that many seconds.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +111,46 @@ class SessionOutcome:
     parity: ParityReport
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Everything a session needs, verified."""
+
+    config: PromotedConfig
+    instrument: Instrument
+    start_ns: int
+    engine_config: dict[str, Any]
+    latency: dict[str, Any]
+    latency_sha256: str
+    tape: bytes
+
+
 def run_session(
     request: RunRequest,
     *,
     instruments: InstrumentTable,
     settings: Settings,
     progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> SessionOutcome:
     """Run one session to its end.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What to run.
+    instruments : InstrumentTable
+        Resolves the session's symbol.
+    settings : Settings
+        Account limits and pinned keys.
+    progress : callable, optional
+        Called after every step with the core's counters.
+    clock : Clock, optional
+        Of a paced session; the machine's by default.
+
+    Returns
+    -------
+    SessionOutcome
+        With the signed summary.
 
     Raises
     ------
@@ -91,20 +158,80 @@ def run_session(
         A typed refusal when the config may not trade this session, KILL_SWITCH_ON while halted,
         WAL_WRITE_FAILED when the log could not be written (nothing was sent after that).
     """
-    started = time.perf_counter()
+    clock = clock or Clock()
+    started = clock.monotonic()
+    ring = KeyRing.open(request.workspace, pinned_file=settings.pinned_keys_path)
+    ready = _prepare(request, instruments, settings, ring)
+    session_dir = _new_session_dir(request, ready.config)
+    try:
+        paper = _open(session_dir, request, ready, ring)
+    except BaseException:
+        # Nothing was traded: a refused session leaves nothing behind.
+        shutil.rmtree(session_dir, ignore_errors=True)
+        raise
+    driver = _Driver(paper, request, ready.config, clock)
+    try:
+        driver.run(ready.start_ns, progress)
+    except BaseException:
+        with contextlib.suppress(PlatformError):
+            paper.finish()
+        raise
+    finished = paper.finish()
+    halted_by = int(finished["halted_by"])
+    if halted_by and not driver.is_halted:
+        why = finished["message"] or "the engine halted"
+        latch.halt(request.workspace, who=session_dir.name, why=why, code=halted_by)
+    if finished["message"]:
+        raise PlatformError(halted_by, f"session {session_dir.name}: {finished['message']}")
+    traded = clock.monotonic()
+    logs = read_session(session_dir)
+    parity = parity_of(logs, ready.engine_config)
+    write_report(session_dir, parity)
+    facts = SessionFacts(
+        run_id=session_dir.name,
+        config=ready.config,
+        session=request.session,
+        instrument=ready.instrument,
+        mode=request.mode,
+        weight_ppm=ready.engine_config["alphas"][0]["weight_ppm"],
+        latency_sha256=ready.latency_sha256,
+        logs=logs,
+        parity=parity,
+        halted_by=halted_by,
+        is_withdrawn=driver.is_withdrawn,
+    )
+    timings = {
+        "run_seconds": traded - started,
+        "replay_seconds": clock.monotonic() - traded,
+        "decide_ns": finished["decide_ns"],
+    }
+    summary = session_summary.sign_summary(evidence_of(facts), timings, ring.session_key())
+    session_summary.write_summary(session_dir / "summary.json", summary)
+    return SessionOutcome(session_dir, summary, parity)
+
+
+def _prepare(
+    request: RunRequest, instruments: InstrumentTable, settings: Settings, ring: KeyRing
+) -> _Prepared:
+    """Check everything that can refuse the session; nothing is written but the sequence seen."""
+    if request.mode not in ("sim", "paper"):
+        raise PlatformError(
+            ReasonCode.NO_BROKER_CREDENTIALS,
+            f"mode was {request.mode!r}; a recording is traded in sim or paper only",
+        )
     latch.require_clear(request.workspace)
     instrument = instruments.by_symbol(request.session.symbol)
     session = request.session.session_of(instrument)
-    ring = KeyRing.open(request.workspace, pinned_file=settings.pinned_keys_path)
     config = PromotedConfig.load_verified(
         request.config_path,
         workspace=request.workspace,
         trusted_keys=ring.trusted(),
-        mode=request.mode,
+        mode=request.mode,  # type: ignore[arg-type]  # narrowed above
         now_ns=session.start_ns,
         symbol=instrument.symbol,
         code_sha256=code_sha256(),
     )
+    require_before_roll(config, instrument, session.trading_day)
     latency, latency_sha = load_latency_profile(config.latency_profile)
     if latency_sha != config.latency_profile_sha256:
         raise PlatformError(
@@ -118,40 +245,74 @@ def run_session(
         session=session,
         account_limits=settings.account_limits(),
     )
-    tape = load_tape(request.session)
-    session_dir = _new_session_dir(request, config)
-    atomic_write(session_dir / "engine.json", canonical_json(engine_config) + b"\n")
-    atomic_write(session_dir / "latency.json", canonical_json(latency) + b"\n")
-    atomic_write(session_dir / "config.yaml", request.config_path.read_bytes())
+    return _Prepared(
+        config=config,
+        instrument=instrument,
+        start_ns=session.start_ns,
+        engine_config=engine_config,
+        latency=latency,
+        latency_sha256=latency_sha,
+        tape=load_tape(request.session),
+    )
+
+
+def require_before_roll(config: PromotedConfig, instrument: Instrument, trading_day: int) -> None:
+    """Refuse a session that the signed roll rule forbids.
+
+    Parameters
+    ----------
+    config : PromotedConfig
+        With its roll rule.
+    instrument : Instrument
+        The contract that the product root resolved to.
+    trading_day : int
+        Of the session, yyyymmdd.
+
+    Raises
+    ------
+    PlatformError
+        ROLL_NOT_PERMITTED when the contract is in its last days: it is to be flat by then, and
+        every session ends flat, so nothing may be opened any more.
+    """
+    rule, calendar = config.roll_rule, instrument.calendar_rule
+    if rule.kind == "none" or not instrument.last_trading_day:
+        return
+    last = instrument.last_trading_day
+    day = dt.date(last // 10_000, last // 100 % 100, last % 100)
+    for _ in range(rule.trading_days_before):
+        day -= dt.timedelta(days=1)
+        while isinstance(calendar, ExchangeCalendar) and not calendar.is_trading_day(day):
+            day -= dt.timedelta(days=1)
+    if trading_day > yyyymmdd(day):
+        raise PlatformError(
+            ReasonCode.ROLL_NOT_PERMITTED,
+            f"{instrument.symbol} ends on {last}; {config.alpha_id} is to be flat"
+            f" {rule.trading_days_before} trading days before, the session is {trading_day}",
+            next_step="run the next contract, or sign another roll rule",
+        )
+
+
+def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRing) -> Any:
+    atomic_write(session_dir / "engine.json", canonical_json(ready.engine_config) + b"\n")
+    atomic_write(session_dir / "latency.json", canonical_json(ready.latency) + b"\n")
+    copy = session_dir / "config.yaml"
+    atomic_write(copy, request.config_path.read_bytes())
+    if read_signed(copy, trusted_keys=ring.trusted()).content_sha256 != ready.config.content_sha256:
+        raise PlatformError(
+            ReasonCode.CONFIG_REPLAYED,
+            f"{request.config_path} was replaced while the session was opened",
+            next_step="run again",
+        )
+    venue = venue_options(ready.instrument, queue_model=ready.config.queue_model)
     paper = _core.PaperSession(
-        canonical_json(engine_config).decode(),
-        canonical_json(latency).decode(),
-        canonical_json({"queue_model": config.queue_model}).decode(),
+        canonical_json(ready.engine_config).decode(),
+        canonical_json(ready.latency).decode(),
+        canonical_json(venue).decode(),
         str(session_dir),
         canonical_json(_log_options(session_dir.name, request)).decode(),
     )
-    paper.feed(tape)
-    withdrawn = _drive(paper, request, config, session.start_ns, progress)
-    finished = paper.finish()
-    if finished.get("halted_by"):
-        latch.halt(
-            request.workspace, who=session_dir.name, why="the engine halted",
-            code=int(finished["halted_by"]),
-        )
-    traded = time.perf_counter()
-    parity = replay_session(session_dir)
-    evidence = _evidence(
-        session_dir, request, config, instrument, engine_config, finished, parity,
-        latency_sha=latency_sha, withdrawn=withdrawn,
-    )
-    timings = {
-        "run_seconds": traded - started,
-        "replay_seconds": time.perf_counter() - traded,
-        "decide_ns": finished.get("decide_ns", {}),
-    }
-    summary = session_summary.sign_summary(evidence, timings, ring.session_key())
-    atomic_write(session_dir / "summary.json", canonical_json(summary) + b"\n")
-    return SessionOutcome(session_dir, summary, parity)
+    paper.feed(ready.tape)
+    return paper
 
 
 def _log_options(run_id: str, request: RunRequest) -> dict[str, Any]:
@@ -164,7 +325,7 @@ def _log_options(run_id: str, request: RunRequest) -> dict[str, Any]:
 
 
 def _wal_id(run_id: str) -> int:
-    """A stable, non-zero 31-bit id of the session's logs."""
+    """A stable, non-zero 28-bit id of the session's logs."""
     return int(records.tape_sha256(run_id.encode())[:7], 16) + 1
 
 
@@ -183,159 +344,48 @@ def _new_session_dir(request: RunRequest, config: PromotedConfig) -> Path:
     raise PlatformError(ReasonCode.CAPACITY_REACHED, f"{stem}: a thousand runs of one session")
 
 
-def _drive(
-    paper: Any,
-    request: RunRequest,
-    config: PromotedConfig,
-    start_ns: int,
-    progress: Progress | None,
-) -> bool:
-    """Step the session; between steps look at the latch, withdrawals and lowered weights."""
-    halted = withdrawn = False
-    weight_ppm = config.weight_ppm
-    wall_start, virtual_ns = time.monotonic(), start_ns
-    while True:
-        if not halted and (content := latch.read(request.workspace)) is not None:
-            paper.command(HALT, ALL_ALPHAS, 0, int(content["code"]))
-            halted = True
-        if not withdrawn and config.is_withdrawn(request.workspace):
-            paper.command(WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
-            withdrawn = True
-        if (now_ppm := config.weight_in_force(request.workspace)) < weight_ppm:
-            paper.command(SET_WEIGHT, 0, now_ppm, 0)
-            weight_ppm = now_ppm
-        if request.speed is None:
-            state = paper.run(None, STEP_RECORDS)
-        else:
-            virtual_ns = start_ns + int((time.monotonic() - wall_start) * request.speed * 1e9)
-            state = paper.run(virtual_ns, 1 << 62)
-        if progress is not None:
-            progress(state)
-        if state["done"]:
-            return withdrawn
-        if request.speed is not None:
-            time.sleep(STEP_NS / 1e9)
+class _Driver:
+    """Steps a session; between steps it passes on what operator, signer and canary wrote."""
 
+    def __init__(
+        self, paper: Any, request: RunRequest, config: PromotedConfig, clock: Clock
+    ) -> None:
+        self._paper = paper
+        self._workspace = request.workspace
+        self._speed = request.speed
+        self._config = config
+        self._clock = clock
+        self._weight_ppm = config.weight_ppm
+        self.is_halted = False
+        self.is_withdrawn = False
 
-def _evidence(
-    session_dir: Path,
-    request: RunRequest,
-    config: PromotedConfig,
-    instrument: Instrument,
-    engine_config: dict[str, Any],
-    finished: dict[str, Any],
-    parity: ParityReport,
-    *,
-    latency_sha: str,
-    withdrawn: bool,
-) -> dict[str, Any]:
-    logs = read_session(session_dir)
-    parts = records.split(logs.inputs)
-    decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
-    account = position_store.account_session(parts["Broker"], parts["Book"], instrument)
-    fills = position_store.fills_of(parts["Broker"])
-    refused = decisions[decisions["verdict"] == 2]
-    codes, counts = np.unique(refused["reason_code"], return_counts=True)
-    kinds = parts["Broker"]["event_kind"]
-    return {
-        "schema": 1,
-        "run_id": session_dir.name,
-        "alpha_id": config.alpha_id,
-        "alpha_hash": config.alpha_hash,
-        "config_sha256": config.content_sha256,
-        "promotion_seq": config.promotion_seq,
-        "stage": config.stage,
-        "weight_ppm": engine_config["alphas"][0]["weight_ppm"],
-        "mode": request.mode,
-        "symbol": instrument.symbol,
-        "session_id": request.session.session_id,
-        "trading_day": request.session.trading_day,
-        "tape_sha256": request.session.tape_sha256,
-        "latency_profile_sha256": latency_sha,
-        "queue_model": config.queue_model,
-        "code_sha256": code_sha256(),
-        "counts": {
-            "records": int(sum(part.size for part in parts.values())),
-            "decisions": int(decisions.size),
-            "approved": int((decisions["verdict"] == 1).sum()),
-            "refused_by_code": {
-                str(int(code)): int(count) for code, count in zip(codes, counts, strict=True)
-            },
-            "orders": int(((decisions["action"] == 1) & (decisions["verdict"] == 1)).sum()),
-            "broker_rejects": int((kinds == 2).sum()),
-            "unknown": int((kinds == 7).sum()),
-        },
-        "decisions_sha256": parity.decisions_sha256,
-        "inputs_sha256": parity.inputs_sha256,
-        "parity": {"identical": parity.identical, "total": parity.total},
-        "account": position_store.as_dict(account),
-        "order_latency_ms": _order_latency_ms(decisions, parts["Broker"]),
-        "slippage_ticks": _slippage_ticks(fills, decisions, instrument.tick_size),
-        "markout_ticks": {
-            name: _markout_ticks(fills, parts["Book"], horizon, instrument.tick_size)
-            for name, horizon in MARKOUT_NS.items()
-        },
-        "halted_by": int(finished.get("halted_by") or 0),
-        "withdrawn": withdrawn,
-        "segments": [row["sha256"] for row in logs.segments],
-    }
+    def run(self, start_ns: int, progress: Progress | None) -> None:
+        """Step to the end of the recording."""
+        step_records = STEP_RECORDS if self._speed is None else PACED_STEP_RECORDS
+        started, inputs = self._clock.monotonic(), 0
+        while True:
+            self._obey()
+            until_ns = None
+            if self._speed is not None:
+                elapsed = self._clock.monotonic() - started
+                until_ns = start_ns + int(elapsed * self._speed * 1e9)
+            state = self._paper.run(until_ns, step_records)
+            if progress is not None:
+                progress(state)
+            if state["done"]:
+                return
+            is_behind = state["inputs"] - inputs >= step_records
+            inputs = state["inputs"]
+            if self._speed is not None and not is_behind:
+                self._clock.sleep(STEP_SECONDS)
 
-
-def _order_latency_ms(
-    decisions: position_store.Records, broker: position_store.Records
-) -> dict[str, float | None]:
-    """Decision to first broker report, in record time."""
-    placed = decisions[(decisions["action"] == 1) & (decisions["verdict"] == 1)]
-    if placed.size == 0 or broker.size == 0:
-        return {"p50": None, "p95": None}
-    ids, first = np.unique(broker["order_id"], return_index=True)
-    position = np.searchsorted(ids, placed["order_id"])
-    position = np.minimum(position, ids.size - 1)
-    known = ids[position] == placed["order_id"]
-    waits = (
-        broker["sequence_time_ns"][first[position[known]]] - placed["sequence_time_ns"][known]
-    ) / 1e6
-    if waits.size == 0:
-        return {"p50": None, "p95": None}
-    return {"p50": float(np.quantile(waits, 0.5)), "p95": float(np.quantile(waits, 0.95))}
-
-
-def _slippage_ticks(
-    fills: position_store.Records, decisions: position_store.Records, tick_size: int
-) -> float | None:
-    """Mean cost of a fill against the mid at its decision, in ticks; positive is worse."""
-    placed = decisions[(decisions["action"] == 1) & (decisions["verdict"] == 1)]
-    if fills.size == 0 or placed.size == 0:
-        return None
-    reference = {int(row["order_id"]): int(row["reference_price"]) for row in placed}
-    costs = [
-        int(fill["side"]) * (int(fill["price"]) - reference[int(fill["order_id"])]) / tick_size
-        for fill in fills
-        if int(fill["order_id"]) in reference
-    ]
-    return float(np.mean(costs)) if costs else None
-
-
-def _markout_ticks(
-    fills: position_store.Records,
-    books: position_store.Records,
-    horizon_ns: int,
-    tick_size: int,
-) -> float | None:
-    """Mean move of the mid in our direction `horizon_ns` after a fill, from the fill price."""
-    times, mids = position_store.mids_of(books)
-    if fills.size == 0 or times.size == 0:
-        return None
-    index = np.searchsorted(times, fills["exchange_time_ns"] + horizon_ns, side="right") - 1
-    moves = fills["side"] * (mids[np.maximum(index, 0)] - fills["price"]) / tick_size
-    return float(np.mean(moves))
-
-
-def read_summary(session_dir: Path) -> dict[str, Any]:
-    """The signed summary of a finished session."""
-    path = session_dir / "summary.json"
-    if not path.exists():
-        raise PlatformError(
-            ReasonCode.CONFIG_NOT_FOUND, f"session {session_dir.name} has no summary: it did not end"
-        )
-    return json.loads(path.read_bytes())
+    def _obey(self) -> None:
+        if not self.is_halted and (content := latch.read(self._workspace)) is not None:
+            self._paper.command(HALT, ALL_ALPHAS, 0, content["code"])
+            self.is_halted = True
+        if not self.is_withdrawn and self._config.is_withdrawn(self._workspace):
+            self._paper.command(WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
+            self.is_withdrawn = True
+        if (weight_ppm := self._config.weight_in_force(self._workspace)) < self._weight_ppm:
+            self._paper.command(SET_WEIGHT, 0, weight_ppm, 0)
+            self._weight_ppm = weight_ppm

@@ -1,4 +1,12 @@
-"""The operator's log tools: inspect, verify, recover, load."""
+"""The operator's log tools: inspect, verify, recover, load.
+
+Why: the log is the only thing that is always right, so an operator must be able to ask whether it
+is, without a session and without a store.
+
+Invariants:
+1. inspect and verify change no byte; recover changes only what `docs/wal-format.md` says.
+2. Every file is looked at: a damaged one is a problem with its code and does not hide the others.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +16,19 @@ from typing import Any
 
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.services.core_calls import typed_errors
+
+INSPECTED = (
+    "state", "log_kind", "wal_id", "segment_id", "epoch", "record_count", "first_seq", "last_seq",
+    "first_input_seq", "last_input_seq", "min_sequence_time_ns", "max_sequence_time_ns",
+    "file_bytes", "data_bytes", "format_version", "schema_hash", "sha256",
+)  # fmt: skip
+"""Facts of a segment that inspect shows; verify shows whether they hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class WalReport:
-    """Rows about segments, and what is wrong with them."""
+    """Rows about segments or logs, and what is wrong with them."""
 
     action: str
     rows: list[dict[str, Any]]
@@ -25,58 +41,130 @@ class WalReport:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {"action": self.action, "rows": self.rows, "problems": self.problems}
+        return {
+            "action": self.action,
+            "is_sound": self.is_sound,
+            "rows": self.rows,
+            "problems": self.problems,
+        }
 
     def render(self) -> str:
         """Text for a terminal."""
-        lines = [", ".join(f"{key} {value}" for key, value in row.items()) for row in self.rows]
-        return "\n".join([*lines, *self.problems]) or "no segment there"
+        lines = [
+            ", ".join(f"{key} {value}" for key, value in row.items() if value is not None)
+            for row in self.rows
+        ]
+        lines += [f"problem {problem}" for problem in self.problems]
+        return "\n".join(lines) or "no segment there"
 
 
 def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
-    """Run one of the tools on a segment, a log folder, a session or the whole workspace."""
+    """Run one of the tools on a segment, a log folder, a session or the whole workspace.
+
+    Parameters
+    ----------
+    action : str
+        ``inspect``, ``verify``, ``recover`` or ``load``.
+    workspace : Path
+        Workspace folder.
+    path : str or None
+        Segment file, log folder, session folder or run id; ``load`` takes none.
+
+    Returns
+    -------
+    WalReport
+        With a problem for everything that is damaged or was refused.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_NOT_FOUND when there is no such thing, STORE_FAILED or STORE_BUSY from ``load``.
+    """
     if action == "load":
         return _load(workspace)
     if path is None:
         raise PlatformError(
-            ReasonCode.CONFIG_NOT_FOUND, f"wal {action} needs a segment, log folder or session"
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"wal {action} needs a segment, log folder or session",
+            next_step="hft-live status names the sessions",
         )
-    logs = _log_folders(workspace, path)
+    files, logs = _find(workspace, path)
     if action == "recover":
-        return WalReport(action, [{"log": log.name, **_call(_core.recover_log, log)} for log in logs])
-    segments = [Path(path)] if Path(path).is_file() else [
-        segment for log in logs for segment in sorted(log.iterdir())
-        if segment.suffix in (".seg", ".open")
-    ]
+        if files:
+            raise PlatformError(
+                ReasonCode.CONFIG_NOT_FOUND,
+                f"{path} is a file; a log is recovered as a whole",
+                next_step=f"hft-live wal recover {Path(path).parent}",
+            )
+        return _recover(logs)
+    for log in logs:
+        files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
+    return _check(action, files)
+
+
+def _recover(logs: list[Path]) -> WalReport:
     rows, problems = [], []
-    for segment in segments:
+    for log in logs:
         try:
-            info = _call(_core.verify_segment, segment)
+            with typed_errors(f"log {log.name}"):
+                report = _core.recover_log(str(log))
         except PlatformError as error:
-            problems.append(f"{code_name(error.code)} ({error.code}): {error.message}")
+            problems.append(_problem(error.code, error.message))
             continue
-        rows.append({"segment": f"{segment.parent.name}/{segment.name}", **info})
+        rows.append({"log": log.name, **report})
+    return WalReport("recover", rows, problems)
+
+
+def _check(action: str, files: list[Path]) -> WalReport:
+    rows, problems = [], []
+    for file in files:
+        name = f"{file.parent.name}/{file.name}"
+        with typed_errors(name):
+            found = _core.verify_segment(str(file))
+        info = found["info"] or {}
+        row: dict[str, Any] = {"segment": name}
+        if action == "inspect":
+            row |= {fact: info.get(fact) for fact in INSPECTED}
+            row["file_bytes"] = found["file_bytes"]
+        else:
+            row |= {"state": info.get("state"), "is_valid": found["is_valid"]}
+        row |= {"valid_frames": found["valid_frames"], "last_valid_seq": found["last_valid_seq"]}
+        rows.append(row)
+        if not found["is_valid"]:
+            problems.append(_problem(int(found["code"]), _damage(name, found)))
     return WalReport(action, rows, problems)
 
 
-def _log_folders(workspace: Path, name: str) -> list[Path]:
-    for base in (Path(name), workspace / "sessions" / name):
-        if base.is_file():
-            return [base.parent]
-        if (base / "market").is_dir():
-            return [base / "market", base / "orders"]
-        if base.is_dir():
-            return [base]
-    raise PlatformError(
-        ReasonCode.CONFIG_NOT_FOUND, f"no segment, log or session {name}", next_step="hft-live status"
+def _damage(name: str, found: dict[str, Any]) -> str:
+    parts = [str(found[key]) for key in ("message", "fault") if found[key]]
+    # The core's message names the whole path; the fault is often a part of it.
+    text = parts[0] if len(parts) == 2 and parts[1] in parts[0] else "; ".join(parts)
+    place = f" at byte {found['bad_offset']}" if found["bad_offset"] is not None else ""
+    return (
+        f"{name}{place}: {text}; {found['valid_frames']} frames before it are valid,"
+        f" {found['following_frames']} behind it"
     )
 
 
-def _call(function: Any, path: Path) -> dict[str, Any]:
-    try:
-        return dict(function(str(path)))
-    except _core.WalError as error:
-        raise PlatformError(error.args[0], error.args[1]) from error
+def _problem(code: int, text: str) -> str:
+    return f"{code_name(code)} ({code}): {text}"
+
+
+def _find(workspace: Path, name: str) -> tuple[list[Path], list[Path]]:
+    """Segment files and log folders that a name means."""
+    for base in (Path(name), workspace / "sessions" / name):
+        if base.is_file():
+            return [base], []
+        logs = [base / kind for kind in ("market", "orders") if (base / kind).is_dir()]
+        if logs:
+            return [], logs
+        if base.is_dir():
+            return [], [base]
+    raise PlatformError(
+        ReasonCode.CONFIG_NOT_FOUND,
+        f"no segment, log or session {name}",
+        next_step="hft-live status names the sessions",
+    )
 
 
 def _load(workspace: Path) -> WalReport:

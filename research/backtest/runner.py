@@ -19,6 +19,8 @@ import numpy.typing as npt
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.execution.position_store import SessionAccount, account_session, fills_of
+from hft_platform.execution.venue_options import venue_options
+from hft_platform.market.latency import profile_sha256
 from research.backtest.package_handle import PackageHandle
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def run_session(
             tape,
             canonical_json(engine_config).decode(),
             json.dumps(latency, sort_keys=True),
-            json.dumps({"queue_model": queue_model}),
+            json.dumps(venue_options(instrument, queue_model=queue_model)),
             handle,
         )
     inputs = records.split(raw["inputs"])
@@ -120,7 +122,7 @@ def run_session(
         inputs=raw["inputs"],
         decisions=raw["decisions"],
         counters=raw["counters"],
-        latency_sha256=records.tape_sha256(json.dumps(latency, sort_keys=True).encode()),
+        latency_sha256=profile_sha256(latency),
         queue_model=queue_model,
     )
 
