@@ -21,7 +21,7 @@ from hft_platform.market.latency import load_latency_profile
 from research import loop, registry
 from research.backtest.runner import run_session
 from research.data import catalog
-from tests.bench.run import REPOSITORY, remove, repeat, spread, temporary_folder
+from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
 
 RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
 
@@ -66,7 +66,7 @@ def _input() -> tuple[bytes, dict[str, Any], Instrument, str]:
 
 def engine() -> dict[str, Any]:
     """Whole engine (all features, one alpha, all checks) over a session; and each decision's time."""
-    tape, config, _, _ = _input()
+    tape, config, _, profile = _input()
     text = canonical_json(config).decode()
     count = sum(part.size for part in records.split(tape).values())
 
@@ -76,12 +76,37 @@ def engine() -> dict[str, Any]:
         one.on_tape(tape)
         return count / (time.perf_counter() - started)
 
-    timed = [_core.time_decisions(text, tape) for _ in range(5)]
+    timed = [_decide_times(text, tape, profile) for _ in range(RUNS)]
     return {
         "engine.events_per_s": spread(repeat(rate), "events/s", "replay and research speed"),
-        "engine.decide_ns.p50": spread([t["p50"] for t in timed], "ns", "record to decision, hot"),
-        "engine.decide_ns.p99": spread([t["p99"] for t in timed], "ns", "record to decision, tail"),
+        "engine.decide_ns.p50": spread(
+            [float(row["p50"]) for row in timed], "ns", "record to decision in a paper session"
+        ),
+        "engine.decide_ns.p99": spread(
+            [float(row["p99"]) for row in timed], "ns", "the tail of the same"
+        ),
     }
+
+
+def _decide_times(text: str, tape: bytes, profile: str) -> dict[str, int]:
+    """Time of the engine's step by record, inside a paper session with both logs."""
+    latency, _ = load_latency_profile(profile)
+    folder = temporary_folder()
+    try:
+        session = _core.PaperSession(
+            text,
+            canonical_json(latency).decode(),
+            canonical_json({"queue_model": "risk_adverse"}).decode(),
+            str(folder),
+            canonical_json({"wal_id": 7, "durable": "group"}).decode(),
+        )
+        session.feed(tape)
+        while not session.run(None, 1 << 20)["done"]:
+            continue
+        times: dict[str, int] = session.finish()["decide_ns"]
+        return times
+    finally:
+        remove(folder)
 
 
 def wal() -> dict[str, Any]:
