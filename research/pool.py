@@ -182,7 +182,7 @@ def hrp_weights(profits: Sequence[Sequence[float]]) -> list[float] | None:
     count = matrix.shape[1]
     if count == 1:
         return [1.0]
-    covariance = np.cov(matrix, rowvar=False, ddof=1)
+    covariance = np.asarray(np.cov(matrix, rowvar=False, ddof=1), dtype=np.float64)
     if not (np.diag(covariance) > 0.0).all():
         return None
     rho = np.corrcoef(matrix, rowvar=False)

@@ -7,7 +7,6 @@ from research.data import catalog
 from research.gates.context import GateContext
 from research.gates.gate_a import LookAhead, SpecEvidence
 from research.gates.look_ahead import find_look_ahead
-from research.gates.package_backtests import hours_of
 from research.gates.record_places import head_of
 from research.gates.signals import batch_rows, signal_config
 from research.registry import JudgedData, check_expression
@@ -93,7 +92,7 @@ def _look_ahead(context: GateContext) -> LookAhead:
         config = signal_config(
             context.alpha.manifest,
             instrument,
-            hours_of(session, instrument),
+            session.session_of(instrument),
             account_limits=context.account_limits,
         )
         tape = head_of(catalog.load_tape(session), LOOK_AHEAD_RECORDS_MAX)

@@ -8,7 +8,6 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.data.catalog import load_tape
 from research.gates.context import GateContext
 from research.gates.gate_b import CodeEvidence
-from research.gates.package_backtests import hours_of
 from research.gates.record_places import head_of
 from research.gates.sandbox import run_alpha_tests, signal_hash_in_process
 from research.gates.signals import compare_batch_with_incremental, signal_config
@@ -41,7 +40,7 @@ def collect(context: GateContext) -> CodeEvidence:
     config = signal_config(
         context.alpha.manifest,
         instrument,
-        hours_of(session, instrument),
+        session.session_of(instrument),
         account_limits=context.account_limits,
     )
     tape = head_of(load_tape(session), COMPARED_RECORDS_MAX)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
-from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.market.sessions import session_of
 from research.backtest.runner import SessionResult, run_session
 from research.data.catalog import load_tape
 from research.gates.backtests import RunOutput, RunSpec, path_of, reduce_run
@@ -15,8 +13,6 @@ from research.gates.context import GateContext
 from research.gates.execution import slippage_of
 
 if TYPE_CHECKING:
-    from hft_platform.market.instruments import Instrument
-    from hft_platform.market.sessions import Session
     from research.data.catalog import SessionRef
 
 
@@ -100,7 +96,7 @@ def backtest(
     config = build_engine_config(
         [alpha],
         instruments=[instrument],
-        session=hours_of(session, instrument),
+        session=session.session_of(instrument),
         account_limits=context.account_limits,
     )
     return run_session(
@@ -110,32 +106,3 @@ def backtest(
         queue_model=queue_model,
         instrument=instrument,
     )
-
-
-def hours_of(session: SessionRef, instrument: Instrument) -> Session:
-    """Hours and phases of a recorded session, from the calendar.
-
-    Parameters
-    ----------
-    session : SessionRef
-        Of a dataset.
-    instrument : Instrument
-        The one traded in it.
-
-    Returns
-    -------
-    Session
-
-    Raises
-    ------
-    PlatformError
-        VERDICT_STALE when the calendar has no such session any more.
-    """
-    hours = session_of(instrument, session.start_ns)
-    if hours is None or hours.session_id != session.session_id:
-        raise PlatformError(
-            ReasonCode.VERDICT_STALE,
-            f"the calendar of {session.symbol} has no session {session.session_id}",
-            next_step="ingest the recordings again: the calendar changed since",
-        )
-    return hours

@@ -93,9 +93,17 @@ def judge(context: GateContext, gate: str) -> Verdict:
     ws, alpha = context.ws, context.alpha
     thresholds = context.thresholds.hashes()
     before = UPSTREAM[gate]
-    upstream = require_chain(ws, alpha, before, thresholds=thresholds) if before else {}
+    judged_by = _judged_by(context)
+    upstream = (
+        require_chain(ws, alpha, before, thresholds=thresholds, judged_by=judged_by)
+        if before
+        else {}
+    )
     declare(ws, alpha, context.judged)
-    inputs = _inputs(context, upstream)
+    inputs: dict[str, Any] = judged_by | {
+        "sessions": [session.tape_sha256 for session in context.judged.roles.judged],
+        "upstream": upstream,
+    }
     try:
         finding, more = _COLLECT[gate](context)
     except PlatformError as error:
@@ -139,12 +147,10 @@ _REFUSALS = frozenset(
 )
 
 
-def _inputs(context: GateContext, upstream: dict[str, str]) -> dict[str, Any]:
+def _judged_by(context: GateContext) -> dict[str, str]:
     judged = context.judged
     return {
         "dataset": judged.dataset.sha256,
-        "sessions": [session.tape_sha256 for session in judged.roles.judged],
-        "upstream": upstream,
         "latency_profile": judged.latency_sha256,
         "costs": judged.costs_sha256,
     }

@@ -292,7 +292,12 @@ def _require_fresh(verdict: Verdict, alpha: Alpha, thresholds_sha256: str | None
 
 
 def require_chain(
-    ws: Path, alpha: Alpha, gate: str, *, thresholds: Mapping[str, str]
+    ws: Path,
+    alpha: Alpha,
+    gate: str,
+    *,
+    thresholds: Mapping[str, str],
+    judged_by: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Verify all gates up to and including one, and that each was built on the one before.
 
@@ -306,6 +311,8 @@ def require_chain(
         The last gate that must have passed.
     thresholds : mapping of str to str
         Hash of the thresholds by gate.
+    judged_by : mapping of str to str, optional
+        Inputs that must be what they were: hash of dataset, costs, latency profile.
 
     Returns
     -------
@@ -315,6 +322,7 @@ def require_chain(
     hashes: dict[str, str] = {}
     for name in GATES[: GATES.index(gate) + 1]:
         verdict = require_verdict(ws, alpha, name, thresholds_sha256=thresholds[name])
+        _require_same_inputs(verdict, alpha, judged_by or {})
         named = verdict.inputs.get("upstream", {})
         for earlier, sha in hashes.items():
             if named.get(earlier, sha) != sha:
@@ -330,3 +338,14 @@ def require_chain(
             )
         hashes[name] = verdict.sha256
     return hashes
+
+
+def _require_same_inputs(verdict: Verdict, alpha: Alpha, judged_by: Mapping[str, str]) -> None:
+    changed = [name for name, now in judged_by.items() if verdict.inputs.get(name) != now]
+    if changed:
+        raise PlatformError(
+            ReasonCode.VERDICT_STALE,
+            f"verdict {verdict.gate} of {alpha.key} was made with other "
+            f"{' and '.join(name.replace('_', ' ') for name in changed)}",
+            next_step=f"hft-research gates {alpha.alpha_id} runs its gates again",
+        )

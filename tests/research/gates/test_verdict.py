@@ -177,3 +177,19 @@ def test_the_folder_of_an_edited_alpha_is_another_one(tmp_path):
     assert refusal(require_verdict, tmp_path, edited, "gate_a") == (
         ReasonCode.UPSTREAM_VERDICT_MISSING
     )
+
+
+def test_a_verdict_about_another_dataset_is_stale(tmp_path):
+    made = verdict(inputs={"upstream": {}, "dataset": "d" * 64})
+    write_verdict(tmp_path, ALPHA, made)
+    judged_by = {"dataset": "d" * 64}
+    require_chain(tmp_path, ALPHA, "gate_a", thresholds=HASHES, judged_by=judged_by)
+    code = refusal(
+        require_chain,
+        tmp_path,
+        ALPHA,
+        "gate_a",
+        thresholds=HASHES,
+        judged_by={"dataset": "e" * 64},
+    )
+    assert code == ReasonCode.VERDICT_STALE
