@@ -209,7 +209,9 @@ def _runtime_refusal(done: subprocess.CompletedProcess[str], alpha_id: str) -> P
 def stage_lines(ws: Path, key: str) -> list[str]:
     """Stage and weight changes of one alpha, as sentences."""
     return [
-        f"{row['kind'].replace('_', ' ')} {row['stage']} {row['weight_ppm'] / 10_000:g} %: {row['why']}"
+        f"taken back: {row['why']}"
+        if row["kind"] == "withdrawn"
+        else f"{row['stage']} at {row['weight_ppm'] / 10_000:g} %: {row['why']}"
         for row in stage_changes(ws, key)
     ]
 
