@@ -32,6 +32,8 @@ from hft_platform.market.sessions import DAY_NS, SECOND_NS, Session, date_of, se
 
 DAYS_PER_SESSION_MAX = 8
 """Calendar days searched for each wanted session: weekends and a holiday week fit."""
+SEARCH_DAYS = 100
+"""Days of the calendar that are looked up at once."""
 _EPOCH_ORDINAL = 719_163
 
 Weights = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
@@ -318,18 +320,41 @@ def generate_session(
         raise _platform_error(error) from error
 
 
-def hidden_state(params: str, session_index: int) -> HiddenState:
-    """State behind one session, for tests against the truth; `params` is what `params_json` gave."""
-    try:
-        columns = _core.generate_hidden_state(params, session_index)
-    except _core.GeneratorError as error:
-        raise _platform_error(error) from error
-    return HiddenState(
-        exchange_time_ns=np.frombuffer(columns["exchange_time_ns"], dtype="<i8"),
-        state=np.frombuffer(columns["state"], dtype="<i8"),
-        mid_ticks=np.frombuffer(columns["mid_twice_ticks"], dtype="<i8") / 2.0,
-        drift_ticks=np.frombuffer(columns["drift_ticks"], dtype="<f8"),
-    )
+def hidden_states(
+    spec: GeneratorSpec, instruments: InstrumentTable | None = None
+) -> Iterator[tuple[int, HiddenState]]:
+    """The state behind one session after the other, for tests against the truth.
+
+    Parameters
+    ----------
+    spec : GeneratorSpec
+        The market.
+    instruments : InstrumentTable, optional
+        Resolves the symbol; by default `load_instruments()`.
+
+    Yields
+    ------
+    tuple of int and HiddenState
+        Session number from 0, and what was behind its books.
+    """
+    params = params_json(spec, instruments)
+    close: int | None = None
+    for index in range(spec.session_count):
+        try:
+            columns = _core.generate_hidden_state(params, index, close)
+        except _core.GeneratorError as error:
+            raise _platform_error(error) from error
+        mid_twice = np.frombuffer(columns["mid_twice_ticks"], dtype="<i8")
+        close = int(mid_twice[-1]) if mid_twice.size else None
+        yield (
+            index,
+            HiddenState(
+                exchange_time_ns=np.frombuffer(columns["exchange_time_ns"], dtype="<i8"),
+                state=np.frombuffer(columns["state"], dtype="<i8"),
+                mid_ticks=mid_twice / 2.0,
+                drift_ticks=np.frombuffer(columns["drift_ticks"], dtype="<f8"),
+            ),
+        )
 
 
 def params_json(spec: GeneratorSpec, instruments: InstrumentTable | None = None) -> str:
@@ -392,15 +417,20 @@ def session_hours(spec: GeneratorSpec, instrument: Instrument) -> list[Session]:
         ordinal = date_of(spec.first_day).toordinal()
     except ValueError as error:
         raise PlatformError(
-            ReasonCode.SETTINGS_INVALID, f"market {spec.name}: first_day {spec.first_day} is no date"
+            ReasonCode.SETTINGS_INVALID,
+            f"market {spec.name}: first_day {spec.first_day} is no date",
         ) from error
-    first_ns = (ordinal - _EPOCH_ORDINAL) * DAY_NS
+    first_ns = (ordinal - _EPOCH_ORDINAL - 1) * DAY_NS
     last_ns = first_ns + (spec.session_count * DAYS_PER_SESSION_MAX + 14) * DAY_NS
-    found = [
-        session
-        for session in sessions_for(instrument, first_ns - DAY_NS, last_ns)
-        if session.trading_day >= spec.first_day
-    ]
+    found: list[Session] = []
+    while first_ns < last_ns and len(found) < spec.session_count:
+        known_end_ns = found[-1].end_ns if found else 0
+        found += [
+            session
+            for session in sessions_for(instrument, first_ns, first_ns + SEARCH_DAYS * DAY_NS)
+            if session.trading_day >= spec.first_day and session.start_ns >= known_end_ns
+        ]
+        first_ns += SEARCH_DAYS * DAY_NS
     if len(found) < spec.session_count:
         raise PlatformError(
             ReasonCode.SETTINGS_INVALID,

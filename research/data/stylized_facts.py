@@ -209,15 +209,15 @@ def order_flow_imbalance(session: Ticks) -> FloatArray:
     """
     bid, ask = session.bid_price[:, 0], session.ask_price[:, 0]
     bid_qty, ask_qty = session.bid_qty[:, 0], session.ask_qty[:, 0]
+    up, down = np.diff(bid), np.diff(ask)
     flow = np.zeros(bid.size)
-    bid_move, ask_move = np.diff(bid), np.diff(ask)
-    flow[1:] += np.where(bid_move >= 0, bid_qty[1:], 0.0) - np.where(bid_move <= 0, bid_qty[:-1], 0.0)
-    flow[1:] -= np.where(ask_move <= 0, ask_qty[1:], 0.0) - np.where(ask_move >= 0, ask_qty[:-1], 0.0)
+    flow[1:] += np.where(up >= 0, bid_qty[1:], 0.0) - np.where(up <= 0, bid_qty[:-1], 0.0)
+    flow[1:] -= np.where(down <= 0, ask_qty[1:], 0.0) - np.where(down >= 0, ask_qty[:-1], 0.0)
     return flow
 
 
 def per_second(sessions: Sequence[Ticks]) -> dict[str, float]:
-    """Facts on a grid of seconds: OFI against moves, imbalance against the next move, volatility."""
+    """Facts on a grid of seconds: OFI and imbalance against moves, volatility."""
     bins = [_seconds(row) for row in sessions]
     same = [(flow, move) for flow, move, _ in bins]
     following = [(flow[:-1], move[1:]) for flow, move, _ in bins]
@@ -425,7 +425,7 @@ def _seconds(session: Ticks) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def _sums_of_ten(moves: FloatArray) -> FloatArray:
     whole = moves.size // 10 * 10
-    return moves[:whole].reshape(-1, 10).sum(axis=1)
+    return np.asarray(moves[:whole].reshape(-1, 10).sum(axis=1), dtype=np.float64)
 
 
 def _pooled(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> float:

@@ -59,11 +59,7 @@ pub fn generate_session(
     session_index: usize,
     opening_mid_twice: Option<i64>,
 ) -> Result<Vec<u8>, GeneratorError> {
-    let opening = match opening_mid_twice {
-        Some(mid_twice) => mid_twice,
-        None => path::opening_mid_twice(params, session_index)?,
-    };
-    let mut path = Path::new(params, session_index, opening)?;
+    let mut path = open_path(params, session_index, opening_mid_twice)?;
     let mut writer = Writer::new(params, session_index)?;
     let Some(first) = path.next_step()? else { return Ok(Vec::new()) };
     let mut market = Market::open(params, &first, session_index);
@@ -84,8 +80,12 @@ pub fn generate_session(
 ///
 /// # Errors
 /// As [`generate_session`].
-pub fn generate_hidden_state(params: &GeneratorParams, session_index: usize) -> Result<Vec<HiddenRow>, GeneratorError> {
-    let mut path = Path::new(params, session_index, path::opening_mid_twice(params, session_index)?)?;
+pub fn generate_hidden_state(
+    params: &GeneratorParams,
+    session_index: usize,
+    opening_mid_twice: Option<i64>,
+) -> Result<Vec<HiddenRow>, GeneratorError> {
+    let mut path = open_path(params, session_index, opening_mid_twice)?;
     let mut rows = Vec::new();
     while let Some(step) = path.next_step()? {
         rows.push(HiddenRow {
@@ -96,6 +96,18 @@ pub fn generate_hidden_state(params: &GeneratorParams, session_index: usize) -> 
         });
     }
     Ok(rows)
+}
+
+fn open_path(
+    params: &GeneratorParams,
+    session_index: usize,
+    opening_mid_twice: Option<i64>,
+) -> Result<Path<'_>, GeneratorError> {
+    let opening = match opening_mid_twice {
+        Some(mid_twice) => mid_twice,
+        None => path::opening_mid_twice(params, session_index)?,
+    };
+    Path::new(params, session_index, opening)
 }
 
 /// Both sides of the displayed book and the prints between books.

@@ -68,8 +68,8 @@ fn a_session_does_not_depend_on_later_ones_or_on_the_order_they_are_made_in() {
 fn a_session_opens_where_the_one_before_closed_however_that_is_told() {
     let market = params(3, 4, PLANTED);
     for index in 1..4 {
-        let close = generate_hidden_state(&market, index - 1).expect("rows").last().expect("a row").mid_twice_ticks;
-        let open = generate_hidden_state(&market, index).expect("rows")[0].mid_twice_ticks;
+        let close = generate_hidden_state(&market, index - 1, None).expect("rows").last().expect("a row").mid_twice_ticks;
+        let open = generate_hidden_state(&market, index, None).expect("rows")[0].mid_twice_ticks;
         assert!((open - close).abs() <= 1, "{close} then {open}");
         assert_eq!(tape(&market, index), generate_session(&market, index, Some(close)).expect("a session"));
     }
@@ -142,14 +142,14 @@ fn the_drift_is_what_the_strength_says_and_ends_with_the_edge() {
     let dying = params(1, 3, r#"{"kind": "dying", "strength_ticks": 12.0, "horizon_s": 15.0, "dies_at_session": 2}"#);
     let alive: Vec<bool> = (0..3).map(|index| dying.drift_ticks_per_s(index) > 0.0).collect();
     assert_eq!(alive, [true, true, false]);
-    assert!(generate_hidden_state(&dying, 2).expect("rows").iter().all(|row| row.drift_ticks.abs() < f64::EPSILON));
+    assert!(generate_hidden_state(&dying, 2, None).expect("rows").iter().all(|row| row.drift_ticks.abs() < f64::EPSILON));
 }
 
 #[test]
 fn the_books_look_the_same_with_and_without_an_edge_until_the_price_moves() {
     // The hidden state is drawn by the same stream, so it has the same path.
     let states = |edge| -> Vec<i64> {
-        generate_hidden_state(&params(5, 1, edge), 0).expect("rows").iter().take(3).map(|row| row.state).collect()
+        generate_hidden_state(&params(5, 1, edge), 0, None).expect("rows").iter().take(3).map(|row| row.state).collect()
     };
     assert_eq!(states(NONE), states(PLANTED));
 }

@@ -41,12 +41,21 @@ fn generate_session<'py>(
 /// What nobody in the market sees, a value for each book: little-endian columns by name.
 ///
 /// `exchange_time_ns` int64, `state` int64 (-1, 0, +1), `mid_twice_ticks` int64 and `drift_ticks`
-/// float64 (integral of the drift since the first book).
+/// float64 (integral of the drift since the first book). `opening_mid_twice` as in
+/// `generate_session`.
 #[pyfunction]
-fn generate_hidden_state<'py>(py: Python<'py>, params_json: &str, session_index: usize) -> PyResult<Bound<'py, PyDict>> {
-    let rows = py
-        .detach(|| GeneratorParams::from_json(params_json).and_then(|params| generator::generate_hidden_state(&params, session_index)))
-        .map_err(|error| raised(&error))?;
+#[pyo3(signature = (params_json, session_index, opening_mid_twice = None))]
+fn generate_hidden_state<'py>(
+    py: Python<'py>,
+    params_json: &str,
+    session_index: usize,
+    opening_mid_twice: Option<i64>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let generate = || {
+        let params = GeneratorParams::from_json(params_json)?;
+        generator::generate_hidden_state(&params, session_index, opening_mid_twice)
+    };
+    let rows = py.detach(generate).map_err(|error| raised(&error))?;
     let table = PyDict::new(py);
     let columns: [(&str, Vec<u8>); 4] = [
         ("exchange_time_ns", rows.iter().flat_map(|row| row.exchange_time_ns.to_le_bytes()).collect()),
