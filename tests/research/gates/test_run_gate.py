@@ -30,13 +30,6 @@ def files_of(ws: Path) -> dict[str, bytes]:
     return {str(p.relative_to(ws)): p.read_bytes() for p in found}
 
 
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory):
-    ws = workspace(tmp_path_factory.mktemp("planted"), "SIM_EDGE", days=DAYS, drift_ticks_per_s=0.9)
-    registry.register(ws, EDGE)
-    return ws, {gate: run_gate(ws, EDGE, gate) for gate in ("gate_a", "gate_b", "gate_c", "gate_d")}
-
-
 def test_a_planted_edge_passes_gates_a_to_d(planted):
     _, verdicts = planted
     for gate, verdict in verdicts.items():
