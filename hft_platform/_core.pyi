@@ -1,0 +1,766 @@
+"""Typed face of the Rust core (`rust_core/src/python/`), written by hand.
+
+`tests/rust_core/test_stub.py` holds names and signatures to the binary. A *tape* is records back to
+back, in any mix of types; JSON arguments are text; bytes of rows are little-endian. Calls that
+compute or touch the disk release the GIL.
+"""
+
+from os import PathLike
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+__all__ = [
+    "BUILD_PROFILE",
+    "ORDER_FACT_FIELDS",
+    "SCALE",
+    "SCHEMA_HASH",
+    "SCHEMA_TEXT",
+    "SCHEMA_VERSION",
+    "SOURCE_HASH",
+    "ConfigError",
+    "Engine",
+    "ExpressionError",
+    "GeneratorError",
+    "PaperSession",
+    "TapeError",
+    "WalError",
+    "WalWriter",
+    "check_expression",
+    "conversion_counts",
+    "convert_session",
+    "evaluate",
+    "evaluate_features",
+    "feature_registry",
+    "generate_hidden_state",
+    "generate_session",
+    "index_tape",
+    "merge_logs",
+    "merge_tapes",
+    "package_order_layout",
+    "read_log",
+    "read_segment",
+    "reason_codes",
+    "record_layouts",
+    "recover_log",
+    "replay",
+    "run_backtest",
+    "run_script",
+    "sample_latency",
+    "split_tape",
+    "trade_cost",
+    "verify_segment",
+]
+
+SCHEMA_VERSION: Final[int]
+"""Version of the record layouts."""
+SCHEMA_HASH: Final[str]
+"""SHA-256 of `SCHEMA_TEXT` in hex; every log segment carries it."""
+SCHEMA_TEXT: Final[str]
+"""Every record type and field with offset and numpy format, as text."""
+SCALE: Final[int]
+"""Units per 1.0 of price, quantity and money: 100,000,000."""
+SOURCE_HASH: Final[str]
+"""SHA-256 over the core's sources, a part of the code hash in verdicts and configs."""
+BUILD_PROFILE: Final[str]
+"""``release`` or ``debug``."""
+ORDER_FACT_FIELDS: Final[list[tuple[str, str]]]
+"""Fields of one row of ``order_facts``: ``[(name, numpy format)]``."""
+
+class ConfigError(Exception):
+    """An engine config or a cost model is wrong; ``args == (code, message)``."""
+
+class TapeError(Exception):
+    """Bytes are no tape, or an input is missing; ``args == (code, message)``."""
+
+class ExpressionError(Exception):
+    """An expression is wrong; ``args == (code, message, position, suggestion)``."""
+
+class WalError(Exception):
+    """A log was refused or could not be written; ``args == (code, message)``."""
+
+class GeneratorError(Exception):
+    """A market cannot be generated; ``args == (code, message)``."""
+
+# Records and tapes.
+
+def record_layouts() -> dict[str, dict[str, Any]]:
+    """Layout of every record type.
+
+    Returns
+    -------
+    dict
+        By name: ``code``, ``bytes``, ``fields`` as ``[(name, numpy format, offset)]``.
+    """
+
+def reason_codes() -> list[tuple[int, str, str, str, str]]:
+    """Every reason code.
+
+    Returns
+    -------
+    list of tuple
+        ``(code, name, meaning, seen when, operator does)``, ascending by code in each family.
+    """
+
+def split_tape(tape: bytes) -> dict[str, bytes]:
+    """Part a tape by record type; order is kept within a type.
+
+    Parameters
+    ----------
+    tape : bytes
+        Records back to back.
+
+    Returns
+    -------
+    dict of str to bytes
+        Every type name, also of types that do not occur.
+
+    Raises
+    ------
+    ValueError
+        When the bytes are no tape.
+    """
+
+def index_tape(tape: bytes) -> dict[str, tuple[bytes, bytes]]:
+    """Part a tape by record type and say where each record stood.
+
+    Parameters
+    ----------
+    tape : bytes
+        Records back to back.
+
+    Returns
+    -------
+    dict of str to (bytes, bytes)
+        Records, and their places in the tape as ``u32``, counted in records.
+    """
+
+def merge_tapes(parts: list[bytes]) -> bytes:
+    """Merge tapes by ``(receive_time_ns, source_seq)``; at equal keys the earlier part is first.
+
+    Parameters
+    ----------
+    parts : list of bytes
+        Tapes.
+
+    Returns
+    -------
+    bytes
+        One tape.
+    """
+
+def merge_logs(market: bytes, orders: bytes) -> tuple[bytes, bytes]:
+    """Put a session's two logs together.
+
+    Parameters
+    ----------
+    market, orders : bytes
+        Tapes of the two logs.
+
+    Returns
+    -------
+    (bytes, bytes)
+        All inputs in the order of ``input_seq``, and all decisions in the order they were made.
+    """
+
+# Engine.
+
+@final
+class Engine:
+    """The state machine: records in, decisions out.
+
+    Parameters
+    ----------
+    config_json : str
+        Engine config, as ``build_engine_config`` makes it.
+
+    Raises
+    ------
+    ConfigError
+        When the config does not fit its schema.
+    """
+
+    def __new__(cls, config_json: str) -> Self: ...
+    def on_tape(self, tape: bytes) -> bytes:
+        """Decide on records; those without a sequence get one from their receive time.
+
+        Parameters
+        ----------
+        tape : bytes
+            Input records.
+
+        Returns
+        -------
+        bytes
+            Tape of decisions.
+        """
+
+    def counters(self) -> dict[str, Any]:
+        """What was counted, and the result of every alpha.
+
+        Returns
+        -------
+        dict
+            ``records``, ``refusals``, ``dropped`` and ``broker_events`` by code, ``decisions``,
+            ``approved``, ``fills``, ``nan_signals``, ``open_orders``, ``halted_by`` (0: not), and
+            a row for each alpha under ``alphas``.
+        """
+
+def replay(engine_config_json: str, inputs_tape: bytes) -> bytes:
+    """Decide a sequenced input tape again.
+
+    Parameters
+    ----------
+    engine_config_json : str
+        Engine config of the session.
+    inputs_tape : bytes
+        Every input once, in the order of ``input_seq``.
+
+    Returns
+    -------
+    bytes
+        Tape of decisions.
+
+    Raises
+    ------
+    TapeError
+        When an input is missing.
+    """
+
+def evaluate(tape: bytes, engine_config_json: str, alpha_index: int = 0) -> bytes:
+    """Signal of an alpha at every good book of its instrument.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    engine_config_json : str
+        Engine config.
+    alpha_index : int, optional
+        Which alpha of it.
+
+    Returns
+    -------
+    bytes
+        Rows ``(receive_time_ns i64, mid i64, signal f64)``.
+    """
+
+def evaluate_features(
+    tape: bytes, engine_config_json: str, alpha_index: int = 0
+) -> tuple[list[str], bytes, bytes]:
+    """Every feature at every good book of an alpha's instrument.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    engine_config_json : str
+        Engine config.
+    alpha_index : int, optional
+        Which alpha of it.
+
+    Returns
+    -------
+    (list of str, bytes, bytes)
+        Names of the columns, values as ``f64`` row by row, receive times as ``i64``.
+    """
+
+def check_expression(expr: str, parameter_names: list[str]) -> dict[str, Any]:
+    """Compile an expression and say what it reads and needs.
+
+    Parameters
+    ----------
+    expr : str
+        Text over features and parameters.
+    parameter_names : list of str
+        Names that are parameters.
+
+    Returns
+    -------
+    dict
+        ``features``, ``canonical``, ``sha256``, ``memory_bytes``, ``operations``.
+
+    Raises
+    ------
+    ExpressionError
+        With position and, for a misspelled name, a suggestion.
+    """
+
+def feature_registry() -> list[dict[str, Any]]:
+    """Every feature that an expression may name.
+
+    Returns
+    -------
+    list of dict
+        ``id``, ``name``, ``unit``, ``formula``, ``warm_up_ns``, ``source``, ``reset``.
+    """
+
+def trade_cost(
+    costs_json: str, price: int, qty: int, multiplier: int, side: int, is_maker: bool = False
+) -> int:
+    """What one trade costs, scaled money.
+
+    Parameters
+    ----------
+    costs_json : str
+        Cost model (docs/costs.md).
+    price, qty, multiplier : int
+        Scaled, above 0.
+    side : int
+        +1 buy, -1 sell.
+    is_maker : bool, optional
+        True for a passive fill.
+
+    Returns
+    -------
+    int
+        Negative for a rebate.
+
+    Raises
+    ------
+    ConfigError
+        When the model is wrong, or the cost does not fit 64 bits.
+    """
+
+# Simulation.
+
+def run_backtest(
+    tape: bytes,
+    engine_config_json: str,
+    latency_json: str,
+    venue_json: str,
+    handle: object | None = None,
+) -> dict[str, Any]:
+    """Run one session of a tape through the engine and an exchange.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session in receive order.
+    engine_config_json, latency_json, venue_json : str
+        Engine config, latency profile, venue options.
+    handle : PackageHandle, optional
+        A run of the hftbacktest package; without it the paper exchange matches.
+
+    Returns
+    -------
+    dict
+        ``inputs``, ``broker``, ``decisions`` (tapes), ``order_facts`` (rows of
+        `ORDER_FACT_FIELDS`), ``counters``.
+
+    Raises
+    ------
+    PlatformError
+        When the tape, a JSON or the exchange is refused.
+    """
+
+def run_script(
+    tape: bytes,
+    script: bytes,
+    instruments: list[tuple[int, int, int]],
+    latency_json: str,
+    venue_json: str,
+    handle: object | None = None,
+) -> dict[str, Any]:
+    """Run given decisions instead of an engine, for tests of exchanges.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    script : bytes
+        Tape of decisions, each made at its ``sequence_time_ns``.
+    instruments : list of (int, int, int)
+        Instrument id, tick size, lot size.
+    latency_json, venue_json : str
+        Latency profile, venue options.
+    handle : PackageHandle, optional
+        As for `run_backtest`.
+
+    Returns
+    -------
+    dict
+        As `run_backtest`.
+    """
+
+def convert_session(tape: bytes, instrument_id: int, tick_size: int, lot_size: int) -> bytes:
+    """Rows of the hftbacktest package for one instrument of a market tape.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    instrument_id, tick_size, lot_size : int
+        Which instrument, and its scaled grids.
+
+    Returns
+    -------
+    bytes
+        64 bytes a row, by the published-set diff (docs/backtest.md).
+    """
+
+def conversion_counts(
+    tape: bytes, instrument_id: int, tick_size: int, lot_size: int
+) -> dict[str, int]:
+    """What a conversion leaves out and has to decide, by name.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    instrument_id, tick_size, lot_size : int
+        Which instrument, and its scaled grids.
+
+    Returns
+    -------
+    dict of str to int
+        Counts.
+    """
+
+def sample_latency(profile_json: str, order_id: int, kind: int) -> int:
+    """Delay of one order under a latency profile.
+
+    Parameters
+    ----------
+    profile_json : str
+        Latency profile.
+    order_id : int
+        Draws are a function of the order, not of a random state.
+    kind : int
+        1 place, 2 cancel, 3 response.
+
+    Returns
+    -------
+    int
+        Nanoseconds.
+    """
+
+def package_order_layout() -> tuple[list[tuple[str, int]], int]:
+    """Layout of the hftbacktest package's order as the core reads it.
+
+    Returns
+    -------
+    (list of (str, int), int)
+        Fields with offsets, and the size.
+    """
+
+@final
+class PaperSession:
+    """A session on the paper exchange with two write-ahead logs: feed it, step it, finish it.
+
+    Parameters
+    ----------
+    engine_config_json, latency_json, venue_json : str
+        Engine config, latency profile, venue options.
+    session_dir : path
+        Folder in which ``market/`` and ``orders/`` are made.
+    options_json : str
+        ``wal_id``, and if wanted ``durable`` (``record`` or ``group``), ``segment_bytes``,
+        ``group_commit_ms``, ``epoch``.
+
+    Raises
+    ------
+    PlatformError
+        When a JSON is refused or the logs cannot be opened.
+    """
+
+    def __new__(
+        cls,
+        engine_config_json: str,
+        latency_json: str,
+        venue_json: str,
+        session_dir: str | PathLike[str],
+        options_json: str,
+    ) -> Self: ...
+    def feed(self, tape: bytes) -> None:
+        """Give the session its whole recording, once.
+
+        Parameters
+        ----------
+        tape : bytes
+            Market records in receive order.
+        """
+
+    def run(self, until_ns: int | None, max_records: int) -> dict[str, Any]:
+        """Step to a time or by a number of inputs, whichever comes first.
+
+        Parameters
+        ----------
+        until_ns : int or None
+            Time of the recording; None is its end.
+        max_records : int
+            Most inputs of this step.
+
+        Returns
+        -------
+        dict
+            ``now_ns``, ``records_done``, ``records_total``, ``done``, ``halted_by`` and the
+            simulation's counts.
+        """
+
+    def command(self, kind: int, alpha_index: int, argument: int, reason: int) -> None:
+        """Put an operator's command into the input sequence here.
+
+        Parameters
+        ----------
+        kind : int
+            `CommandKind` in rust_core/src/record.rs.
+        alpha_index : int
+            Which alpha; 0xFFFFFFFF is all.
+        argument : int
+            As the kind needs it.
+        reason : int
+            Reason code.
+        """
+
+    def config_switch(
+        self,
+        alpha_index: int,
+        *,
+        stage: int,
+        weight_ppm: int,
+        promotion_seq: int,
+        expires_ns: int,
+        config_sha256: str,
+    ) -> None:
+        """Put a switch to another verified config into the input sequence here.
+
+        Parameters
+        ----------
+        alpha_index : int
+            Which alpha.
+        stage : int
+            1 shadow, 2 canary, 3 live.
+        weight_ppm, promotion_seq, expires_ns : int
+            Of the config.
+        config_sha256 : str
+            Its content hash.
+        """
+
+    def counters(self) -> dict[str, Any]:
+        """What the engine has counted; see `Engine.counters`."""
+
+    def finish(self) -> dict[str, Any]:
+        """End the session and seal its logs.
+
+        Returns
+        -------
+        dict
+            ``halted_by`` and ``message``, ``counters``, ``order_facts``, ``decide_ns`` (count, p50,
+            p99, p999, max), ``market_last_seq``, ``orders_last_seq``.
+        """
+
+# Write-ahead log.
+
+@final
+class WalWriter:
+    """Writer of one log (docs/wal-format.md); as a context manager it seals on leaving.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log; a log that is there is recovered first.
+    wal_id : int
+        Identity of the log.
+    log_kind : str
+        ``market`` or ``orders``.
+    segment_bytes : int, optional
+        Size at which a segment is sealed.
+    group_commit_ms : int, optional
+        Longest time until an append is durable; 0: the caller syncs.
+    epoch : int, optional
+        Of the writer; never falls.
+
+    Raises
+    ------
+    WalError
+        When the log is held by another writer, damaged, or of another schema.
+    """
+
+    def __new__(
+        cls,
+        log_dir: str | PathLike[str],
+        wal_id: int,
+        log_kind: str,
+        segment_bytes: int = ...,
+        group_commit_ms: int = 10,
+        epoch: int = 1,
+    ) -> Self: ...
+    def append(self, tape: bytes) -> int:
+        """Append records.
+
+        Parameters
+        ----------
+        tape : bytes
+            Records of this log's types.
+
+        Returns
+        -------
+        int
+            Sequence of the last one; not durable yet.
+        """
+
+    def append_durable(self, tape: bytes) -> int:
+        """Append records and return once they are durable.
+
+        Parameters
+        ----------
+        tape : bytes
+            Records of this log's types.
+
+        Returns
+        -------
+        int
+            Sequence of the last one.
+        """
+
+    def durable_seq(self) -> int:
+        """Highest acknowledged sequence, 0 before the first."""
+
+    def last_seq(self) -> int:
+        """Sequence of the last record appended, 0 before the first."""
+
+    def sync(self) -> int:
+        """Make everything appended durable; returns the watermark."""
+
+    def rotate(self) -> None:
+        """Seal the segment and begin the next."""
+
+    def seal(self) -> int:
+        """Make everything durable and seal the last segment; returns the last sequence."""
+
+    def close(self) -> int:
+        """Sync and let go without sealing; the next open recovers."""
+
+    def recovery(self) -> dict[str, Any]:
+        """What opening the log found and did; see `recover_log`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        _exception: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None: ...
+
+def read_segment(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read one segment, verified.
+
+    Parameters
+    ----------
+    path : path
+        ``.seg`` or ``.open`` file.
+
+    Returns
+    -------
+    dict
+        ``info``, ``tape``, ``torn`` (None for a segment that ends whole).
+
+    Raises
+    ------
+    WalError
+        When it is damaged.
+    """
+
+def read_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
+    """Read a whole log, verified.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+
+    Returns
+    -------
+    dict
+        ``segments`` (a list of infos), ``tape``, ``torn``.
+
+    Raises
+    ------
+    WalError
+        When a segment is damaged or missing.
+    """
+
+def recover_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
+    """Bring a log into its final form: all segments sealed.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+
+    Returns
+    -------
+    dict
+        ``action`` (``nothing``, ``sealed``, ``cut`` or ``removed``), ``code``, ``segment_count``,
+        ``last_seq``, and what was cut.
+
+    Raises
+    ------
+    WalError
+        When cutting would destroy acknowledged records; no byte is changed then.
+    """
+
+def verify_segment(path: str | PathLike[str]) -> dict[str, Any]:
+    """Check one segment; damage is reported, not raised.
+
+    Parameters
+    ----------
+    path : path
+        ``.seg`` or ``.open`` file.
+
+    Returns
+    -------
+    dict
+        ``is_valid``, ``code``, ``message``, ``fault``, ``bad_offset``, ``valid_frames``,
+        ``last_valid_seq``, ``following_frames``, ``info`` and more.
+    """
+
+# Generator.
+
+def generate_session(
+    params_json: str, session_index: int, opening_mid_twice: int | None = None
+) -> bytes:
+    """Generate one session of a market (docs/generator.md).
+
+    Parameters
+    ----------
+    params_json : str
+        Parameters, seed included.
+    session_index : int
+        Which session, from 0.
+    opening_mid_twice : int, optional
+        Close of the session before, best bid plus best ask in ticks; without it the earlier
+        price paths are walked again, with the same result.
+
+    Returns
+    -------
+    bytes
+        Tape of books and trades.
+
+    Raises
+    ------
+    GeneratorError
+        When a parameter is out of its range.
+    """
+
+def generate_hidden_state(params_json: str, session_index: int) -> dict[str, bytes]:
+    """What nobody in a generated market sees, a value for each book.
+
+    Parameters
+    ----------
+    params_json : str
+        Parameters, seed included.
+    session_index : int
+        Which session, from 0.
+
+    Returns
+    -------
+    dict of str to bytes
+        Columns ``exchange_time_ns`` i64, ``state`` i64 (-1, 0, +1), ``mid_twice_ticks`` i64,
+        ``drift_ticks`` f64 (integral of the drift since the first book).
+
+    Raises
+    ------
+    GeneratorError
+        When a parameter is out of its range.
+    """
