@@ -1,1 +1,4 @@
-"""The asset graph: thin definitions over `research` and the recorder. Domain code imports no Dagster."""
+"""The asset graph: thin definitions over `research` and the recorder.
+
+Domain code imports no Dagster.
+"""

@@ -33,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the loop; prints ``report: <path>`` last."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--data", help="folder with recordings (default: the market generator)")
-    parser.add_argument(
-        "--workspace", type=Path, help="default: build/demo/<name of the source>"
-    )
+    parser.add_argument("--workspace", type=Path, help="default: build/demo/<name of the source>")
     parser.add_argument(
         "--prepare", action="store_true", help="only make the folder of the Dagster instance"
     )
@@ -101,15 +99,19 @@ class Demo:
         self.seconds["total"] = time.perf_counter() - started
         self.loop.record_seconds(self.workspace, self.seconds)
         self.materialize("run_report", must_succeed=True)
-        self.console.print(f"[dim]{self.seconds['total']:.0f} s; open it with a browser; "
-                           "make ui shows the asset graph of this run[/dim]")
+        self.console.print(
+            f"[dim]{self.seconds['total']:.0f} s; open it with a browser; "
+            "make ui shows the asset graph of this run[/dim]"
+        )
         self.console.print(f"report: {self.loop.report_path(self.workspace)}", soft_wrap=True)
 
     def canary(self, key: str) -> None:
-        """Canary sessions and decisions until it is rolled back, fully scaled or out of sessions."""
+        """Canary sessions and decisions until it is rolled back or out of sessions."""
         while self.loop.canary_is_open(self.workspace, key):
             with self.step(f"{key.split('@')[0]}: canary sessions and decision"):
-                self.materialize("canary_sessions", "canary_state", partition=key, must_succeed=True)
+                self.materialize(
+                    "canary_sessions", "canary_state", partition=key, must_succeed=True
+                )
 
     def materialize(
         self, *names: str, partition: str | None = None, must_succeed: bool = False

@@ -11,7 +11,8 @@ from dagster_project.resources import Workspace
 from research import loop
 
 load_sealed_segments = dg.define_asset_job(
-    "load_sealed_segments", selection=dg.AssetSelection.assets(wal_loaded, parity_report, run_report)
+    "load_sealed_segments",
+    selection=dg.AssetSelection.assets(wal_loaded, parity_report, run_report),
 )
 evaluate_canary = dg.define_asset_job(
     "evaluate_canary", selection=dg.AssetSelection.assets(canary_state)

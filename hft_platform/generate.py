@@ -13,8 +13,14 @@ from hft_platform.errors import code_name
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FAMILIES = {
-    1: "Market data", 2: "Risk", 3: "Orders and gateway", 4: "Broker", 5: "Config and promotion",
-    6: "Storage", 7: "Research gates", 9: "Our own bugs",
+    1: "Market data",
+    2: "Risk",
+    3: "Orders and gateway",
+    4: "Broker",
+    5: "Config and promotion",
+    6: "Storage",
+    7: "Research gates",
+    9: "Our own bugs",
 }
 HEAD = "<!-- Made by `make generate`; do not edit. -->\n\n"
 
@@ -26,16 +32,27 @@ def reason_codes_page() -> str:
     for code, _name, meaning, seen, does in _core.reason_codes():
         if code // 100 != family:
             family = code // 100
-            lines += ["", f"## {FAMILIES[family]}", "",
-                      "| code | name | meaning | seen when | operator does |", "|---|---|---|---|---|"]
+            lines += [
+                "",
+                f"## {FAMILIES[family]}",
+                "",
+                "| code | name | meaning | seen when | operator does |",
+                "|---|---|---|---|---|",
+            ]
         lines.append(f"| {code} | {code_name(code)} | {meaning} | {seen} | {does} |")
     return "\n".join(lines) + "\n"
 
 
 def features_page() -> str:
     """Markdown of the feature registry."""
-    lines = [HEAD + "# Features", "", "Incremental and batch evaluation run the same code.", "",
-             "| id | name | unit | formula | warm-up ms | reset | source |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        HEAD + "# Features",
+        "",
+        "Incremental and batch evaluation run the same code.",
+        "",
+        "| id | name | unit | formula | warm-up ms | reset | source |",
+        "|---|---|---|---|---|---|---|",
+    ]
     lines += [
         "| {id} | `{name}` | {unit} | {formula} | {warm_up_ms} | {reset} | {source} |".format(
             **{key: str(value).replace("|", "\\|") for key, value in row.items()},

@@ -26,15 +26,15 @@ from research.data import catalog
 from research.data.ingest import ingest
 from research.gates import run_gate as _run_gate
 from research.gates.verdict import GATES, Verdict, read_verdict
-from research.promotion import canary as canary_rules
 from research.promotion import audit, lineage, promote
+from research.promotion import canary as canary_rules
 
 SHADOW_SESSIONS = 5
 """Shadow sessions run for gate E: as many as it asks for at least."""
 
 GATE_DESCRIPTIONS = {
     "gate_a": "Spec and data: schema, provenance, quality, features, bounds, no look-ahead.",
-    "gate_b": "Code: the alpha's own tests, batch equals incremental, same result in two processes.",
+    "gate_b": "Code: the alpha's own tests, batch equals incremental, two processes agree.",
     "gate_c": "Evidence: out-of-sample profit from simulated fills, counted against every trial.",
     "gate_d": "Portfolio: correlation with the pool, marginal contribution, capacity.",
     "gate_e": "Shadow: signed sessions of the real runtime against the backtest.",
@@ -133,15 +133,22 @@ def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
     """Have a config of `stage` signed by the signing process, unless one is in force already."""
     alpha = alpha_of(key)
     issue = lineage.newest_issue(ws, alpha.alpha_id)
-    if issue is None or issue.content.stage != stage or issue.content.alpha_hash != alpha.alpha_hash:
+    if (
+        issue is None
+        or issue.content.stage != stage
+        or issue.content.alpha_hash != alpha.alpha_hash
+    ):
         promote.promote(ws, alpha, stage=stage, by="asset graph", why=f"gates for {stage} passed")
         issue = lineage.newest_issue(ws, alpha.alpha_id)
     if issue is None:
         raise PlatformError(ReasonCode.CONFIG_NOT_FOUND, f"nothing was signed for {key}")
     content = issue.content
     return {
-        "alpha_id": content.alpha_id, "stage": content.stage, "weight_ppm": content.weight_ppm,
-        "promotion_seq": content.promotion_seq, "sha256": issue.content_sha256,
+        "alpha_id": content.alpha_id,
+        "stage": content.stage,
+        "weight_ppm": content.weight_ppm,
+        "promotion_seq": content.promotion_seq,
+        "sha256": issue.content_sha256,
     }
 
 
@@ -175,22 +182,37 @@ def _run_sessions(
 ) -> list[dict[str, Any]]:
     alpha_id = key.split("@", maxsplit=1)[0]
     have = {
-        (row["symbol"], row["session_id"]) for row in session_evidence(ws, key) if row["stage"] == stage
+        (row["symbol"], row["session_id"])
+        for row in session_evidence(ws, key)
+        if row["stage"] == stage
     }
     todo = [ref for ref in sessions if (ref.symbol, ref.session_id) not in have]
     if todo:
         dataset_id = catalog.dataset_of(ws, alpha_of(key).manifest.instruments).dataset_id
         command = [
-            sys.executable, "-m", "hft_platform.cli", "run", "--mode", "paper", "--speed", "max",
-            "--workspace", str(ws), "--config", str(head_config(ws, alpha_id)), "--json",
-            "--session", *[f"{dataset_id}:{ref.session_id}" for ref in todo],
+            sys.executable,
+            "-m",
+            "hft_platform.cli",
+            "run",
+            "--mode",
+            "paper",
+            "--speed",
+            "max",
+            "--workspace",
+            str(ws),
+            "--config",
+            str(head_config(ws, alpha_id)),
+            "--json",
+            "--session",
+            *[f"{dataset_id}:{ref.session_id}" for ref in todo],
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise _runtime_refusal(done, alpha_id)
     wanted = {(ref.symbol, ref.session_id) for ref in sessions}
     return [
-        row for row in session_evidence(ws, key)
+        row
+        for row in session_evidence(ws, key)
         if row["stage"] == stage and (row["symbol"], row["session_id"]) in wanted
     ]
 
@@ -202,7 +224,8 @@ def _runtime_refusal(done: subprocess.CompletedProcess[str], alpha_id: str) -> P
     except (IndexError, KeyError, TypeError, json.JSONDecodeError):
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         return PlatformError(
-            ReasonCode.INVARIANT_BROKEN, f"hft-live run for {alpha_id} ended with {done.returncode}: {last}"
+            ReasonCode.INVARIANT_BROKEN,
+            f"hft-live run for {alpha_id} ended with {done.returncode}: {last}",
         )
 
 
@@ -250,8 +273,14 @@ def session_evidence(ws: Path, key: str | None = None) -> list[dict[str, Any]]:
     order = {"shadow": 0, "canary": 1, "live": 2}
     return sorted(
         rows,
-        key=lambda row: (row["alpha_id"], order[row["stage"]], row["promotion_seq"],
-                         row["trading_day"], row["session_id"], row["run_id"]),
+        key=lambda row: (
+            row["alpha_id"],
+            order[row["stage"]],
+            row["promotion_seq"],
+            row["trading_day"],
+            row["session_id"],
+            row["run_id"],
+        ),
     )
 
 
@@ -259,7 +288,11 @@ def canary_is_open(ws: Path, key: str) -> bool:
     """True while a canary config is in force and there are sessions left to run."""
     alpha = alpha_of(key)
     issue = lineage.newest_issue(ws, alpha.alpha_id)
-    if issue is None or issue.content.stage == "shadow" or issue.content.alpha_hash != alpha.alpha_hash:
+    if (
+        issue is None
+        or issue.content.stage == "shadow"
+        or issue.content.alpha_hash != alpha.alpha_hash
+    ):
         return False
     return bool(_next_canary_sessions(ws, key))
 
@@ -356,7 +389,8 @@ def write_report(ws: Path) -> Path:
 def reasons_markdown(verdict: Verdict) -> str:
     """Reasons of a verdict as a table, for Dagster."""
     rows = [
-        {"reason": r["text"], "observed": r["observed"], "limit": r["limit"]} for r in verdict.reasons
+        {"reason": r["text"], "observed": r["observed"], "limit": r["limit"]}
+        for r in verdict.reasons
     ]
     return _markdown(rows) if rows else "every threshold met"
 
@@ -366,8 +400,10 @@ def sessions_markdown(rows: list[dict[str, Any]]) -> str:
     return _markdown(
         [
             {
-                "session": row["session_id"], "stage": row["stage"],
-                "orders": row["counts"]["orders"], "net": row["account"]["net"] / _core.SCALE,
+                "session": row["session_id"],
+                "stage": row["stage"],
+                "orders": row["counts"]["orders"],
+                "net": row["account"]["net"] / _core.SCALE,
                 "parity": f"{row['parity']['identical']}/{row['parity']['total']}",
             }
             for row in rows

@@ -10,6 +10,7 @@ import html
 import io
 import json
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.records import SCALE
 
 COLORS = {
-    "passed": "#1a7f37", "failed": "#cf222e", "insufficient_evidence": "#9a6700",
-    "not_computed": "#8250df", "not_run": "#6e7781",
+    "passed": "#1a7f37",
+    "failed": "#cf222e",
+    "insufficient_evidence": "#9a6700",
+    "not_computed": "#8250df",
+    "not_run": "#6e7781",
 }
 STAGE_COLORS = {"research": "#6e7781", "shadow": "#0969da", "canary": "#bc4c00", "live": "#1a7f37"}
 
@@ -110,21 +114,12 @@ def render(facts: RunFacts) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'><title>Run report</title>"
-        f"<style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>"
+        f"<style>{_style()}</style></head><body><main>{''.join(body)}</main></body></html>"
     )
 
 
-_STYLE = """
-:root{color-scheme:light}body{margin:0;background:#f6f8fa;color:#1f2328;font:15px/1.5 system-ui,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:24px}h1{margin:0 0 4px}h2{margin:32px 0 8px;border-bottom:1px solid #d0d7de}
-section{background:#fff;border:1px solid #d0d7de;border-radius:8px;padding:16px 20px;margin:16px 0}
-table{border-collapse:collapse;width:100%;background:#fff;font-size:14px}th,td{border:1px solid #d8dee4;padding:5px 9px;text-align:left;vertical-align:top}
-th{background:#f6f8fa;font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}.dim{color:#59636e}
-.tag{display:inline-block;padding:1px 8px;border-radius:10px;color:#fff;font-size:12.5px;white-space:nowrap}
-.cards{display:flex;gap:12px;flex-wrap:wrap}.card{background:#fff;border:1px solid #d0d7de;border-radius:8px;padding:10px 16px}
-.card b{display:block;font-size:22px}.charts{display:flex;flex-wrap:wrap;gap:12px}.charts svg{max-width:100%;height:auto}
-code{font:13px ui-monospace,monospace;background:#eff2f5;padding:1px 4px;border-radius:4px}
-"""
+def _style() -> str:
+    return (resources.files("research") / "report.css").read_text()
 
 
 def _text(value: object) -> str:
@@ -146,7 +141,9 @@ def _headline(facts: RunFacts) -> str:
         "decisions replayed identically": f"{facts.parity.get('share', 0.0):.0%}",
         "rows in the store": f"{sum(facts.rows_by_table.values()):,}",
     }
-    inner = "".join(f"<div class='card'>{_text(k)}<b>{_text(v)}</b></div>" for k, v in cards.items())
+    inner = "".join(
+        f"<div class='card'>{_text(k)}<b>{_text(v)}</b></div>" for k, v in cards.items()
+    )
     return f"<div class='cards'>{inner}</div>"
 
 
@@ -162,9 +159,11 @@ def final_stage(alpha: AlphaFacts) -> str:
 
 def _verdict_table(facts: RunFacts) -> str:
     gates = ("gate_a", "gate_b", "gate_c", "gate_d", "gate_e")
-    rows = ["<table><tr><th>alpha</th>"
-            + "".join(f"<th>{gate[-1].upper()}</th>" for gate in gates)
-            + "<th>stands at</th><th>because</th></tr>"]
+    rows = [
+        "<table><tr><th>alpha</th>"
+        + "".join(f"<th>{gate[-1].upper()}</th>" for gate in gates)
+        + "<th>stands at</th><th>because</th></tr>"
+    ]
     for alpha in facts.alphas:
         cells = "".join(
             f"<td>{_tag(alpha.verdicts[g]['verdict'] if g in alpha.verdicts else 'not_run')}</td>"
@@ -194,9 +193,16 @@ def _alpha_section(alpha: AlphaFacts) -> str:
     parts = [
         f"<section id='{_text(alpha.key)}'><h3>{_text(manifest['alpha_id'])}</h3>",
         f"<p>{_text(manifest['hypothesis'])}<br><code>{_text(manifest['expression'])}</code></p>",
-        "<div class='charts'>", _equity_chart(alpha), _drawdown_chart(alpha), "</div>",
-        _cost_table(alpha), _signal_table(alpha), _execution_table(alpha), _reasons_table(alpha),
-        _changes_table(alpha), "</section>",
+        "<div class='charts'>",
+        _equity_chart(alpha),
+        _drawdown_chart(alpha),
+        "</div>",
+        _cost_table(alpha),
+        _signal_table(alpha),
+        _execution_table(alpha),
+        _reasons_table(alpha),
+        _changes_table(alpha),
+        "</section>",
     ]
     return "".join(parts)
 
@@ -239,8 +245,14 @@ def _plot(title: str, values: np.ndarray, stages: list[str]) -> str:
     with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = plt.subplots(figsize=(5.1, 2.6), layout="constrained")
         for index, stage in enumerate(stages):
-            axes.plot([index, index + 1], values[index : index + 2], lw=2, marker="o", ms=2.5,
-                      color=STAGE_COLORS.get(stage, "#6e7781"))
+            axes.plot(
+                [index, index + 1],
+                values[index : index + 2],
+                lw=2,
+                marker="o",
+                ms=2.5,
+                color=STAGE_COLORS.get(stage, "#6e7781"),
+            )
         for stage in dict.fromkeys(stages):
             axes.plot([], [], color=STAGE_COLORS.get(stage, "#6e7781"), lw=2, label=stage)
         axes.axhline(0, color="#d0d7de", lw=1, zorder=0)
@@ -266,8 +278,10 @@ def _cost_table(alpha: AlphaFacts) -> str:
         groups.setdefault(row["stage"], []).append(
             (account["gross"], account["fees"], account["round_trip_count"])
         )
-    lines = ["<h4>Costs</h4><table><tr><th>where</th><th>sessions</th><th>round trips</th>"
-             "<th>gross</th><th>fees and tax</th><th>net</th><th>net a round trip</th></tr>"]
+    lines = [
+        "<h4>Costs</h4><table><tr><th>where</th><th>sessions</th><th>round trips</th>"
+        "<th>gross</th><th>fees and tax</th><th>net</th><th>net a round trip</th></tr>"
+    ]
     for name, rows in groups.items():
         gross, fees, trips = (sum(row[i] for row in rows) for i in range(3))
         each = (gross - fees) / trips / SCALE if trips else 0.0
@@ -290,9 +304,11 @@ def _signal_table(alpha: AlphaFacts) -> str:
 def _execution_table(alpha: AlphaFacts) -> str:
     if not alpha.sessions:
         return ""
-    lines = ["<h4>Sessions of the runtime</h4><table><tr><th>session</th><th>stage</th><th>weight</th>"
-             "<th>orders</th><th>fills</th><th>net</th><th>slippage</th><th>markout 10 s</th>"
-             "<th>order latency p50 / p95 ms</th><th>parity</th></tr>"]
+    lines = [
+        "<h4>Sessions of the runtime</h4><table><tr><th>session</th><th>stage</th><th>weight</th>"
+        "<th>orders</th><th>fills</th><th>net</th><th>slippage</th><th>markout 10 s</th>"
+        "<th>order latency p50 / p95 ms</th><th>parity</th></tr>"
+    ]
     for row in alpha.sessions:
         latency, parity = row["order_latency_ms"], row["parity"]
         lines.append(
@@ -310,23 +326,28 @@ def _execution_table(alpha: AlphaFacts) -> str:
 
 
 def _reasons_table(alpha: AlphaFacts) -> str:
-    lines = ["<h4>Reasons</h4><table><tr><th>gate</th><th>verdict</th><th>reason</th>"
-             "<th>observed</th><th>limit</th></tr>"]
-    for gate, verdict in alpha.verdicts.items():
-        for reason in verdict["reasons"] or [{"text": "every threshold met", "observed": None, "limit": None}]:
-            lines.append(
-                f"<tr><td>{gate[-1].upper()}</td><td>{_tag(verdict['verdict'])}</td>"
-                f"<td>{_text(reason['text'])}</td><td class='n'>{_number(reason['observed'])}</td>"
-                f"<td class='n'>{_number(reason['limit'])}</td></tr>"
-            )
+    lines = [
+        "<h4>Reasons</h4><table><tr><th>gate</th><th>verdict</th><th>reason</th>"
+        "<th>observed</th><th>limit</th></tr>"
+    ]
+    met = [{"text": "every threshold met", "observed": None, "limit": None}]
+    lines += [
+        f"<tr><td>{gate[-1].upper()}</td><td>{_tag(verdict['verdict'])}</td>"
+        f"<td>{_text(reason['text'])}</td><td class='n'>{_number(reason['observed'])}</td>"
+        f"<td class='n'>{_number(reason['limit'])}</td></tr>"
+        for gate, verdict in alpha.verdicts.items()
+        for reason in verdict["reasons"] or met
+    ]
     return "".join(lines) + "</table>"
 
 
 def _changes_table(alpha: AlphaFacts) -> str:
     if not alpha.changes:
         return "<p class='dim'>Never promoted.</p>"
-    lines = ["<h4>Promotions and roll-backs</h4><table><tr><th>what</th><th>stage</th><th>weight</th>"
-             "<th>why</th></tr>"]
+    lines = [
+        "<h4>Promotions and roll-backs</h4><table><tr><th>what</th><th>stage</th><th>weight</th>"
+        "<th>why</th></tr>"
+    ]
     lines += [
         f"<tr><td>{_text(row['kind'].replace('_', ' '))}</td><td>{_tag(row['stage'])}</td>"
         f"<td class='n'>{row['weight_ppm'] / 10_000:g} %</td><td>{_text(row['why'])}</td></tr>"
@@ -342,10 +363,14 @@ def _parity_section(parity: dict[str, Any]) -> str:
     ]
     agreement = parity.get("agreement", [])
     if agreement:
-        lines.append("<table><tr><th>session</th><th>decisions equal to the backtest</th>"
-                     "<th>broker reports equal</th><th>differences and their cause</th></tr>")
+        lines.append(
+            "<table><tr><th>session</th><th>decisions equal to the backtest</th>"
+            "<th>broker reports equal</th><th>differences and their cause</th></tr>"
+        )
         for row in agreement:
-            causes = "; ".join(sorted({str(item["cause"]) for item in row["differences"]})) or "none"
+            causes = (
+                "; ".join(sorted({str(item["cause"]) for item in row["differences"]})) or "none"
+            )
             lines.append(
                 f"<tr><td>{_text(row['run_id'])}</td>"
                 f"<td class='n'>{row['decision_identical']}/{row['decision_total']}</td>"
@@ -360,14 +385,18 @@ def _quality_table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "<p class='dim'>no dataset</p>"
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = ["<table><tr>" + "".join(f"<th>{_text(n.replace('_', ' '))}</th>" for n in names) + "</tr>"]
+    lines = [
+        "<table><tr>" + "".join(f"<th>{_text(n.replace('_', ' '))}</th>" for n in names) + "</tr>"
+    ]
     lines += [
         "<tr>" + "".join(f"<td>{_number(row.get(name))}</td>" for name in names) + "</tr>"
         for row in rows[:60]
     ]
     if len(rows) > 60:
-        lines.append(f"<tr><td colspan='{len(names)}' class='dim'>{len(rows) - 60} more sessions"
-                     " in summary.json</td></tr>")
+        lines.append(
+            f"<tr><td colspan='{len(names)}' class='dim'>{len(rows) - 60} more sessions"
+            " in summary.json</td></tr>"
+        )
     return "".join(lines) + "</table>"
 
 

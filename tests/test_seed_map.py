@@ -10,12 +10,43 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"^\| (?P<name>[^|]+) \| (?P<where>[^|]+) \| (?P<test>[^|]+) \|", re.MULTILINE)
-SEED = """RingBufferBus MarketDataService StrategyRunner RiskEngine StormGuard LocalIntentChannel
-ExposureStore IdempotencyStore GatewayPolicy GatewayService OrderAdapter ExecutionGateway
-ExecutionRouter PositionStore ReconciliationService RecorderService WALFirstWriter
-DiskPressureMonitor FileClaimRegistry ReplayContract AlphaRegistry ResearchBacktestRunner Scorecard
-search RL pool promotion canary ExperimentTracker audit monitor Redis HFTSystem
-SystemBootstrapper""".split() + ["WAL loader"]
+SEED = [
+    "RingBufferBus",
+    "MarketDataService",
+    "StrategyRunner",
+    "RiskEngine",
+    "StormGuard",
+    "LocalIntentChannel",
+    "ExposureStore",
+    "IdempotencyStore",
+    "GatewayPolicy",
+    "GatewayService",
+    "OrderAdapter",
+    "ExecutionGateway",
+    "ExecutionRouter",
+    "PositionStore",
+    "ReconciliationService",
+    "RecorderService",
+    "WALFirstWriter",
+    "DiskPressureMonitor",
+    "FileClaimRegistry",
+    "ReplayContract",
+    "AlphaRegistry",
+    "ResearchBacktestRunner",
+    "Scorecard",
+    "search",
+    "RL",
+    "pool",
+    "promotion",
+    "canary",
+    "ExperimentTracker",
+    "audit",
+    "monitor",
+    "Redis",
+    "HFTSystem",
+    "SystemBootstrapper",
+    "WAL loader",
+]
 
 
 def rows() -> list[tuple[str, str, str]]:

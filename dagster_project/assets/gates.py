@@ -26,9 +26,7 @@ def _gate_asset(
         check_specs=[dg.AssetCheckSpec("passed", asset=name, blocking=blocking)],
         description=loop.GATE_DESCRIPTIONS[gate],
     )
-    def gate_asset(
-        context: dg.AssetExecutionContext, workspace: Workspace
-    ) -> dg.MaterializeResult:
+    def gate_asset(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         verdict = loop.run_gate(workspace.folder, context.partition_key, gate)
         passed = verdict.is_passed
         return dg.MaterializeResult(

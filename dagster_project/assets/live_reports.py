@@ -27,7 +27,8 @@ def parity_report(workspace: Workspace) -> dg.MaterializeResult:
         metadata={"sessions": report["sessions"], "share": report["share"]},
         check_results=[
             dg.AssetCheckResult(
-                check_name="identical", passed=report["share"] == 1.0,
+                check_name="identical",
+                passed=report["share"] == 1.0,
                 metadata={"actual": report["share"], "limit": 1.0},
             )
         ],

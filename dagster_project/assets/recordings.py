@@ -42,10 +42,8 @@ def datasets(workspace: Workspace) -> dg.MaterializeResult:
 
 
 @dg.asset(deps=[datasets], group_name="research", kinds={"yaml"})
-def alpha_registry(
-    context: dg.AssetExecutionContext, workspace: Workspace
-) -> dg.MaterializeResult:
-    """Alphas whose instruments are in the datasets, each registered with its whole grid of trials."""
+def alpha_registry(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """Alphas whose instruments are in the datasets, registered with their grids of trials."""
     keys = loop.register_alphas(workspace.folder)
     context.instance.add_dynamic_partitions(ALPHAS.name or "", keys)
     return dg.MaterializeResult(metadata={"rows": len(keys), "alphas": keys})

@@ -150,14 +150,18 @@ def account_session(broker: Records, books: Records, instrument: Instrument) -> 
         cash_steps[index + 1], position_steps[index + 1] = cash, position
     step = np.searchsorted(fills["exchange_time_ns"], times, side="right")
     held = position_steps[step]
-    equity = np.fromiter(
-        (
-            int(c) + _value(int(m), int(p), instrument.multiplier)
-            for c, m, p in zip(cash_steps[step], mids, held, strict=True)
-        ),
-        dtype=np.int64,
-        count=times.size,
-    ) if fills.size else np.zeros(times.size, dtype=np.int64)
+    equity = (
+        np.fromiter(
+            (
+                int(c) + _value(int(m), int(p), instrument.multiplier)
+                for c, m, p in zip(cash_steps[step], mids, held, strict=True)
+            ),
+            dtype=np.int64,
+            count=times.size,
+        )
+        if fills.size
+        else np.zeros(times.size, dtype=np.int64)
+    )
     last_mid = int(mids[-1]) if mids.size else 0
     net = cash + _value(last_mid, position, instrument.multiplier)
     peak = np.maximum.accumulate(np.maximum(equity, 0)) if equity.size else equity
@@ -183,7 +187,7 @@ def _last_mid(
 
 
 class _TripBuilder:
-    """Cuts a stream of fills into round trips; a fill through zero closes one and opens the next."""
+    """Cuts fills into round trips; a fill through zero closes one and opens the next."""
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument

@@ -65,7 +65,7 @@ def _input() -> tuple[bytes, dict[str, Any], Instrument, str]:
 
 
 def engine() -> dict[str, Any]:
-    """Whole engine (all features, one alpha, all checks) over a session; and each decision's time."""
+    """Whole engine (features, one alpha, all checks) over a session; each decision's time."""
     tape, config, _, profile = _input()
     text = canonical_json(config).decode()
     count = sum(part.size for part in records.split(tape).values())
@@ -126,7 +126,9 @@ def wal() -> dict[str, Any]:
         finally:
             remove(folder)
 
-    return {"wal.append_per_s": spread(repeat(rate), "records/s", "the recorder keeps up with any feed")}
+    return {
+        "wal.append_per_s": spread(repeat(rate), "records/s", "the recorder keeps up with any feed")
+    }
 
 
 def loader() -> dict[str, Any]:
@@ -154,13 +156,18 @@ def loader() -> dict[str, Any]:
             writer.seal()
             done = subprocess.run(
                 [sys.executable, "-c", script, str(folder)],
-                capture_output=True, text=True, check=True, cwd=REPOSITORY,
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=REPOSITORY,
             )
             row = json.loads(done.stdout.strip().splitlines()[-1])
             rates.append(row["rows"] / row["seconds"])
         finally:
             remove(folder)
-    return {"loader.rows_per_s": spread(rates, "rows/s", "a session is in the store soon after it ends")}
+    return {
+        "loader.rows_per_s": spread(rates, "rows/s", "a session is in the store soon after it ends")
+    }
 
 
 def backtest() -> dict[str, Any]:
@@ -176,7 +183,9 @@ def backtest() -> dict[str, Any]:
         return time.perf_counter() - started
 
     return {
-        "backtest.seconds_per_session": spread(repeat(seconds, 3), "s", "sweeps of gate C stay cheap")
+        "backtest.seconds_per_session": spread(
+            repeat(seconds, 3), "s", "sweeps of gate C stay cheap"
+        )
     }
 
 
@@ -188,7 +197,9 @@ def demo() -> dict[str, Any]:
         started = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "dagster_project.demo", "--workspace", str(folder / "ws")],
-            check=True, capture_output=True, cwd=REPOSITORY,
+            check=True,
+            capture_output=True,
+            cwd=REPOSITORY,
         )
         seconds.append(time.perf_counter() - started)
     finally:
@@ -197,5 +208,9 @@ def demo() -> dict[str, Any]:
 
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
-    "engine": engine, "wal": wal, "loader": loader, "backtest": backtest, "demo": demo,
+    "engine": engine,
+    "wal": wal,
+    "loader": loader,
+    "backtest": backtest,
+    "demo": demo,
 }

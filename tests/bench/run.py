@@ -57,18 +57,25 @@ def measure(only: str | None) -> dict[str, Any]:
         sys.stdout.write(f"  {name} ... ")
         sys.stdout.flush()
         started = time.perf_counter()
-        measured = function()
-        for key, row in measured.items():
-            result[key] = row
+        result |= function()
         sys.stdout.write(f"{time.perf_counter() - started:.1f} s\n")
-    return {"commit": commit(), "machine": machine(), "input": figures.input_name(), "figures": result}
+    return {
+        "commit": commit(),
+        "machine": machine(),
+        "input": figures.input_name(),
+        "figures": result,
+    }
 
 
 def spread(values: list[float], unit: str, protects: str) -> dict[str, Any]:
     """A figure: median with minimum and maximum over the runs."""
     return {
-        "value": statistics.median(values), "min": min(values), "max": max(values),
-        "runs": len(values), "unit": unit, "protects": protects,
+        "value": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "runs": len(values),
+        "unit": unit,
+        "protects": protects,
     }
 
 
@@ -80,12 +87,15 @@ def repeat(function: Callable[[], float], runs: int = RUNS) -> list[float]:
 
 def commit() -> str:
     """The checkout's commit, with a mark when it has changes."""
+
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    return git("rev-parse", "--short", "HEAD") + (
+        "+changes" if git("status", "--porcelain") else ""
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -98,7 +108,9 @@ def machine() -> dict[str, Any]:
                 model = line.split(":", 1)[1].strip()
                 break
     return {
-        "cpu": model, "cores": os.cpu_count(), "system": platform.system(),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
         "python": platform.python_version(),
     }
 
@@ -107,16 +119,23 @@ def page(content: dict[str, Any]) -> str:
     """docs/performance.md from a bench file."""
     head = content["machine"]
     lines = [
-        "<!-- Made by `make bench`; do not edit. -->", "", "# Performance", "",
-        f"Commit {content['commit']}, {head['cpu']}, {head['cores']} cores, Python {head['python']};"
-        f" input: {content['input']}. Medians over the runs; the machine is shared, so compare ratios"
-        " within one run rather than absolute times across runs.", "",
-        "| figure | median | min | max | unit | runs | protects |", "|---|---|---|---|---|---|---|",
+        "<!-- Made by `make bench`; do not edit. -->",
+        "",
+        "# Performance",
+        "",
+        f"Commit {content['commit']}, {head['cpu']}, {head['cores']} cores,"
+        f" Python {head['python']};"
+        f" input: {content['input']}. Medians over the runs; on a shared machine compare ratios"
+        " within one run rather than absolute times across runs.",
+        "",
+        "| figure | median | min | max | unit | runs | protects |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in sorted(content["figures"].items()):
         values = (f"{row[key]:,.4g}" for key in ("value", "min", "max"))
         lines.append(
-            f"| `{name}` | {' | '.join(values)} | {row['unit']} | {row['runs']} | {row['protects']} |"
+            f"| `{name}` | {' | '.join(values)} | {row['unit']} | {row['runs']} |"
+            f" {row['protects']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -32,12 +32,25 @@ GRAPH = {
     "run_report": ["parity_report", "wal_loaded"],
 }
 BY_ALPHA = {
-    "gate_a_verdict", "gate_b_verdict", "gate_c_verdict", "gate_d_verdict", "gate_e_verdict",
-    "shadow_permit", "shadow_sessions", "promoted_config", "canary_sessions", "canary_state",
+    "gate_a_verdict",
+    "gate_b_verdict",
+    "gate_c_verdict",
+    "gate_d_verdict",
+    "gate_e_verdict",
+    "shadow_permit",
+    "shadow_sessions",
+    "promoted_config",
+    "canary_sessions",
+    "canary_state",
 }
 BLOCKING = {
-    "datasets", "gate_a_verdict", "gate_b_verdict", "gate_c_verdict", "gate_d_verdict",
-    "gate_e_verdict", "parity_report",
+    "datasets",
+    "gate_a_verdict",
+    "gate_b_verdict",
+    "gate_c_verdict",
+    "gate_d_verdict",
+    "gate_e_verdict",
+    "parity_report",
 }
 
 
@@ -65,9 +78,7 @@ def test_alphas_are_partitions_and_what_money_depends_on_blocks(graph: dg.Defini
         if nodes.get(key).partitions_def is not None
     }
     blocking = {
-        key.asset_key.to_user_string()
-        for key in nodes.asset_check_keys
-        if nodes.get(key).blocking
+        key.asset_key.to_user_string() for key in nodes.asset_check_keys if nodes.get(key).blocking
     }
     assert partitioned == BY_ALPHA
     assert blocking == BLOCKING
@@ -77,7 +88,10 @@ def test_definitions_load_without_network_secret_or_data(tmp_path: Path, reposit
     script = "import dagster_project.definitions as d; d.defs()"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(repository), "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
@@ -93,16 +107,12 @@ def test_domain_code_does_not_import_dagster(repository: Path) -> None:
 def test_the_wal_sensor_asks_once_for_the_same_segments(tmp_path: Path) -> None:
     workspace = Workspace(path=str(tmp_path))
     with dg.instance_for_test() as instance:
-        first = sensors.wal_sensor(
-            dg.build_sensor_context(instance=instance), workspace=workspace
-        )
+        first = sensors.wal_sensor(dg.build_sensor_context(instance=instance), workspace=workspace)
         assert first.run_requests == []
         segment = tmp_path / "sessions" / "one" / "market" / "00000001.seg"
         segment.parent.mkdir(parents=True)
         segment.write_bytes(b"sealed")
-        second = sensors.wal_sensor(
-            dg.build_sensor_context(instance=instance), workspace=workspace
-        )
+        second = sensors.wal_sensor(dg.build_sensor_context(instance=instance), workspace=workspace)
         assert len(second.run_requests) == 1
         third = sensors.wal_sensor(
             dg.build_sensor_context(instance=instance, cursor=second.cursor), workspace=workspace
@@ -110,11 +120,16 @@ def test_the_wal_sensor_asks_once_for_the_same_segments(tmp_path: Path) -> None:
         assert third.run_requests == []
 
 
-def test_an_unknown_alpha_is_refused_by_the_partition(tmp_path: Path, graph: dg.Definitions) -> None:
+def test_an_unknown_alpha_is_refused_by_the_partition(
+    tmp_path: Path, graph: dg.Definitions
+) -> None:
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions(ALPHAS.name or "", ["known@0123456789ab"])
         with pytest.raises(dg.DagsterInvariantViolationError | dg.DagsterUnknownPartitionError):
             dg.materialize(
-                definitions.ASSETS, selection=["gate_a_verdict"], partition_key="unknown@0",
-                instance=instance, resources={"workspace": Workspace(path=str(tmp_path))},
+                definitions.ASSETS,
+                selection=["gate_a_verdict"],
+                partition_key="unknown@0",
+                instance=instance,
+                resources={"workspace": Workspace(path=str(tmp_path))},
             )

@@ -24,8 +24,14 @@ import pytest
 MODULE = "dagster_project.definitions"
 SETUP = ["recordings", "datasets", "alpha_registry"]
 GATES = [
-    "gate_a_verdict", "gate_b_verdict", "shadow_permit", "shadow_sessions", "gate_c_verdict",
-    "gate_d_verdict", "gate_e_verdict", "promoted_config",
+    "gate_a_verdict",
+    "gate_b_verdict",
+    "shadow_permit",
+    "shadow_sessions",
+    "gate_c_verdict",
+    "gate_d_verdict",
+    "gate_e_verdict",
+    "promoted_config",
 ]
 END = ["wal_loaded", "parity_report", "run_report"]
 LAUNCH = """
@@ -65,8 +71,11 @@ def verdicts(workspace: Path) -> dict[str, bytes]:
 def run(arguments: list[str], workspace: Path, repository: Path) -> int:
     return subprocess.run(
         [sys.executable, "-m", *arguments],
-        cwd=repository, env=environment(workspace), check=False,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=repository,
+        env=environment(workspace),
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ).returncode
 
 
@@ -114,9 +123,21 @@ def web_server(workspace: Path, repository: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dagster_webserver", "-m", MODULE, "-h", "127.0.0.1", "-p", str(port)],
-        cwd=repository, env=environment(workspace),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [
+            sys.executable,
+            "-m",
+            "dagster_webserver",
+            "-m",
+            MODULE,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ],
+        cwd=repository,
+        env=environment(workspace),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     url = f"http://127.0.0.1:{port}"
@@ -198,7 +219,9 @@ def test_the_demo_promotes_rejects_and_rolls_back(demo_workspace: Path) -> None:
     summary = json.loads((demo_workspace / "report" / "summary.json").read_bytes())
     by_id = {key.split("@")[0]: key for key in summary["verdicts"]}
     changes = {name: summary["stage_changes"][key] for name, key in by_id.items()}
-    weights = [row["weight_ppm"] for row in changes["gen_imbalance_taker"] if row["stage"] == "canary"]
+    weights = [
+        row["weight_ppm"] for row in changes["gen_imbalance_taker"] if row["stage"] == "canary"
+    ]
     assert len(weights) > 1
     assert weights == sorted(weights)
     null = summary["verdicts"][by_id["gen_null_taker"]]["gate_c"]
