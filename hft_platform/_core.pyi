@@ -743,7 +743,9 @@ def generate_session(
         When a parameter is out of its range.
     """
 
-def generate_hidden_state(params_json: str, session_index: int) -> dict[str, bytes]:
+def generate_hidden_state(
+    params_json: str, session_index: int, opening_mid_twice: int | None = None
+) -> dict[str, bytes]:
     """What nobody in a generated market sees, a value for each book.
 
     Parameters
@@ -752,6 +754,8 @@ def generate_hidden_state(params_json: str, session_index: int) -> dict[str, byt
         Parameters, seed included.
     session_index : int
         Which session, from 0.
+    opening_mid_twice : int, optional
+        As for `generate_session`.
 
     Returns
     -------
