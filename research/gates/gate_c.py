@@ -362,7 +362,7 @@ def _too_little(
 
 def _days_needed(corner: dict[str, Any], t: GateCThresholds) -> int | None:
     """Days after which the present estimate would pass, or the fewest that could decide at all."""
-    rate = corner["round_trips_per_day"]
+    rate: float = corner["round_trips_per_day"]
     if corner["days"] == 0 or rate == 0.0:
         return None
     needed = max(t.days_min, math.ceil(t.round_trips_min / rate))
