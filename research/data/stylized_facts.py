@@ -27,12 +27,8 @@ import polars as pl
 from hft_platform import records
 from hft_platform.config.canonical import atomic_write
 from hft_platform.errors import PlatformError, ReasonCode
-from research.data.generator import (
-    Band,
-    default_specs,
-    load_generator,
-    tapes,
-)
+from hft_platform.market.instruments import load_instruments
+from research.data.generator import Band, load_generator, spec_by_name, tapes
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -40,6 +36,8 @@ IntArray = npt.NDArray[np.int64]
 LEVEL_COUNT = 5
 SECOND_NS = 1_000_000_000
 SIGN_LAGS = 10
+GENERATED_SESSIONS = 60
+"""Sessions of a generated market that are compared: ten hours, however long the demo is."""
 STALE_NS = 10 * SECOND_NS
 """A second whose book is older than this is left out: the feed had a hole."""
 TABLE_BEGIN = "<!-- stylized facts: made by python -m research.data.stylized_facts; do not edit -->"
@@ -326,10 +324,12 @@ def recorded_sessions(folder: Path) -> dict[str, Ticks]:
 
 
 def generated_sessions(market: str, config_dir: Path | None = None) -> list[Ticks]:
-    """Sessions of a market of the settings."""
-    spec = {spec.name: spec for spec in default_specs(config_dir)}[market]
-    scale = records.SCALE
-    return [ticks_of_tape(tape, scale, scale) for _, tape in tapes(spec)]
+    """The first `GENERATED_SESSIONS` sessions of a market of the settings."""
+    spec = spec_by_name(market, config_dir, session_count=GENERATED_SESSIONS)
+    instrument = load_instruments(config_dir).by_symbol(spec.symbol)
+    return [
+        ticks_of_tape(tape, instrument.tick_size, instrument.lot_size) for _, tape in tapes(spec)
+    ]
 
 
 def outside_bands(facts: Mapping[str, float], bands: Mapping[str, Band]) -> dict[str, float]:

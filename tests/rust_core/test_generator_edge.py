@@ -14,6 +14,7 @@ from research.data.stylized_facts import Ticks, ticks_of_tape
 
 HORIZON_NS = 15 * 10**9
 STRENGTH_TICKS = 14.0
+PLANTED = {"kind": "planted", "strength_ticks": STRENGTH_TICKS, "horizon_s": 15.0}
 LATENCY_S = 0.395
 FEE_TICKS = 1.9
 """Both sides: tax of 140 and commission of 60 on a contract of 200 a tick."""
@@ -55,7 +56,7 @@ def windows(spec: GeneratorSpec) -> Windows:
 
 @pytest.fixture(scope="module")
 def planted() -> Windows:
-    return windows(spec_by_name("sim_edge", session_count=120))
+    return windows(spec_by_name("sim_edge", session_count=120, edge=PLANTED))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_without_an_edge_the_state_says_nothing_about_the_move(null: Windows) ->
 
 
 def test_the_measure_of_the_null_would_see_a_small_edge() -> None:
-    edge = {"kind": "planted", "strength_ticks": 1.5, "horizon_s": 15.0}
+    edge = PLANTED | {"strength_ticks": 1.5}
     leaking = windows(spec_by_name("sim_null", session_count=120, edge=edge))
     mean, error = leaking.signed(leaking.move_ticks, 0, 120)
     assert mean > 3.5 * error
@@ -101,7 +102,7 @@ def test_the_state_rests_half_of_the_time(null: Windows) -> None:
 
 
 def test_a_dying_edge_lives_before_its_last_day_and_not_after() -> None:
-    edge = {"kind": "dying", "strength_ticks": 14.0, "horizon_s": 15.0, "dies_at_session": 60}
+    edge = PLANTED | {"kind": "dying", "dies_at_session": 60}
     dying = windows(spec_by_name("sim_dying", session_count=120, edge=edge))
     alive, alive_error = dying.signed(dying.move_ticks, 0, 60)
     dead, dead_error = dying.signed(dying.move_ticks, 60, 120)
@@ -128,8 +129,8 @@ def test_other_strengths_and_horizons_are_met_too(horizon_s: float, strength: fl
 
 def test_the_imbalance_shows_the_state_alike_with_and_without_an_edge() -> None:
     shown = {}
-    for name in ("sim_edge", "sim_null"):
-        spec = spec_by_name(name, session_count=15)
+    for name, edge in (("sim_edge", PLANTED), ("sim_null", {"kind": "none"})):
+        spec = spec_by_name(name, session_count=15, edge=edge)
         values: dict[int, list[float]] = {-1: [], 0: [], 1: []}
         for (_, tape), (_, hidden) in zip(tapes(spec), hidden_states(spec), strict=True):
             ratio = imbalance(ticks_of_tape(tape, records.SCALE, records.SCALE))
@@ -144,8 +145,8 @@ def test_the_imbalance_shows_the_state_alike_with_and_without_an_edge() -> None:
 
 def test_a_taker_on_the_imbalance_earns_the_planted_edge_and_pays_for_the_null() -> None:
     edge, null = (
-        np.concatenate([taker_trips(ticks) for ticks in sessions(name)])
-        for name in ("sim_edge", "sim_null")
+        np.concatenate([taker_trips(ticks) for ticks in sessions(name, kind)])
+        for name, kind in (("sim_edge", PLANTED), ("sim_null", {"kind": "none"}))
     )
     assert edge.size > 200
     assert null.size > 200
@@ -154,8 +155,8 @@ def test_a_taker_on_the_imbalance_earns_the_planted_edge_and_pays_for_the_null()
     assert null.mean() < -4.0
 
 
-def sessions(name: str) -> list[Ticks]:
-    spec = spec_by_name(name, session_count=25)
+def sessions(name: str, edge: dict[str, object]) -> list[Ticks]:
+    spec = spec_by_name(name, session_count=25, edge=edge)
     return [ticks_of_tape(tape, records.SCALE, records.SCALE) for _, tape in tapes(spec)]
 
 
