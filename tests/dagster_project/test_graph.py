@@ -125,7 +125,7 @@ def test_an_unknown_alpha_is_refused_by_the_partition(
 ) -> None:
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions(ALPHAS.name or "", ["known@0123456789ab"])
-        with pytest.raises(dg.DagsterInvariantViolationError | dg.DagsterUnknownPartitionError):
+        with pytest.raises((dg.DagsterInvariantViolationError, dg.DagsterUnknownPartitionError)):
             dg.materialize(
                 definitions.ASSETS,
                 selection=["gate_a_verdict"],
