@@ -50,9 +50,11 @@ test-rust: setup ## the Rust core's own tests
 test-python: build ## the Python tests (recordings: HFT_DATA or ../shared/data)
 	@source $(BIN)/activate && python -m pytest tests
 
-lint: build ## ruff, import floors, generated files, clippy
+lint: build ## ruff, import floors, generated docs, rustfmt, clippy
 	@source $(BIN)/activate && ruff check hft_platform research dagster_project tests
 	@source $(BIN)/activate && lint-imports --no-cache
+	@source $(BIN)/activate && python -m hft_platform.generate --check
+	@cd rust_core && cargo fmt --check
 	@cd rust_core && cargo clippy --release --locked --quiet --all-targets -- -D warnings
 
 types: build ## mypy

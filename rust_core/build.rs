@@ -4,7 +4,9 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if path.is_dir() {
@@ -26,7 +28,11 @@ fn main() {
         digest.update(std::fs::read(file).unwrap_or_default());
         digest.update([0]);
     }
-    let hex: String = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = digest
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     println!("cargo:rustc-env=HFT_CORE_SOURCE_HASH={hex}");
     let profile = std::env::var("PROFILE").unwrap_or_default();
     println!("cargo:rustc-env=HFT_CORE_PROFILE={profile}");

@@ -1,7 +1,12 @@
 //! How fast the engine decides. Protects: events a second and the time of one decision.
 //!
 //! Prints one JSON line: figures with unit, then the same as text. Set-up is outside the timed part.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for people and scripts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a program for people and scripts"
+)]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -60,7 +65,12 @@ fn throughput(config: &EngineConfig, rows: &[(RecordHeader, &[u8])]) -> (f64, u6
 
 /// Times of single events, with the clock's own cost (its median) taken off.
 fn quantiles(config: &EngineConfig, rows: &[(RecordHeader, &[u8])]) -> [u64; 4] {
-    let mut clock: Vec<u64> = (0..100_000).map(|_| { let t = Instant::now(); t.elapsed().as_nanos() as u64 }).collect();
+    let mut clock: Vec<u64> = (0..100_000)
+        .map(|_| {
+            let t = Instant::now();
+            t.elapsed().as_nanos() as u64
+        })
+        .collect();
     clock.sort_unstable();
     let own = clock[clock.len() / 2];
     let mut engine = Engine::new(config.clone()).unwrap();
@@ -74,7 +84,8 @@ fn quantiles(config: &EngineConfig, rows: &[(RecordHeader, &[u8])]) -> [u64; 4] 
         times.push((start.elapsed().as_nanos() as u64).saturating_sub(own));
     }
     times.sort_unstable();
-    [500, 990, 999, 1000].map(|permille| times[(times.len() * permille / 1000).min(times.len() - 1)])
+    [500, 990, 999, 1000]
+        .map(|permille| times[(times.len() * permille / 1000).min(times.len() - 1)])
 }
 
 fn main() {
@@ -85,7 +96,11 @@ fn main() {
         let (ns, decisions) = throughput(&config, &rows);
         let [p50, p99, p999, worst] = quantiles(&config, &rows);
         let rate = 1e9 / ns;
-        println!("{name}: {} events, {decisions} decisions, {ns:.0} ns an event, {:.2} M events/s; one event p50 {p50} p99 {p99} p99.9 {p999} worst {worst} ns", rows.len(), rate / 1e6);
+        println!(
+            "{name}: {} events, {decisions} decisions, {ns:.0} ns an event, {:.2} M events/s; one event p50 {p50} p99 {p99} p99.9 {p999} worst {worst} ns",
+            rows.len(),
+            rate / 1e6
+        );
         figures.push(format!(r#""{name}":{{"events_per_s":{rate:.0},"decide_ns_p50":{p50},"decide_ns_p99":{p99},"decide_ns_p999":{p999},"decide_ns_worst":{worst},"events":{},"decisions":{decisions}}}"#, rows.len()));
     }
     println!("{{{}}}", figures.join(","));

@@ -62,7 +62,11 @@ impl Side {
     /// Price of the last level shown, 0 when the side is empty.
     #[must_use]
     pub fn worst_price(&self) -> i64 {
-        if self.count == 0 { 0 } else { self.price[self.count - 1] }
+        if self.count == 0 {
+            0
+        } else {
+            self.price[self.count - 1]
+        }
     }
 }
 
@@ -91,7 +95,11 @@ impl Default for Book {
 }
 
 /// Reads one side of a snapshot; `direction` is +1 when prices must rise, -1 when they must fall.
-fn read_side(price: &[i64; LEVEL_COUNT], qty: &[i64; LEVEL_COUNT], direction: i64) -> Result<Side, ReasonCode> {
+fn read_side(
+    price: &[i64; LEVEL_COUNT],
+    qty: &[i64; LEVEL_COUNT],
+    direction: i64,
+) -> Result<Side, ReasonCode> {
     let mut count = 0;
     for level in 0..LEVEL_COUNT {
         let (level_price, level_qty) = (price[level], qty[level]);
@@ -113,7 +121,11 @@ fn read_side(price: &[i64; LEVEL_COUNT], qty: &[i64; LEVEL_COUNT], direction: i6
         }
         count = level + 1;
     }
-    Ok(Side { price: *price, qty: *qty, count })
+    Ok(Side {
+        price: *price,
+        qty: *qty,
+        count,
+    })
 }
 
 impl Book {
@@ -142,7 +154,14 @@ impl Book {
         if record.header.flags & flags::SIMULATED_MATCH != 0 {
             bits |= validity::SIMULATED;
         }
-        *self = Self { bid, ask, bits, malformed: None, updated_ns: now_ns, last_trade_price: self.last_trade_price };
+        *self = Self {
+            bid,
+            ask,
+            bits,
+            malformed: None,
+            updated_ns: now_ns,
+            last_trade_price: self.last_trade_price,
+        };
         Ok(())
     }
 
@@ -159,7 +178,8 @@ impl Book {
     /// Bits of [`validity`] at `now_ns`, with a book older than `age_ns_max` being stale.
     #[must_use]
     pub fn validity(&self, now_ns: i64, age_ns_max: i64) -> u32 {
-        let is_stale = self.updated_ns == i64::MIN || now_ns.saturating_sub(self.updated_ns) > age_ns_max;
+        let is_stale =
+            self.updated_ns == i64::MIN || now_ns.saturating_sub(self.updated_ns) > age_ns_max;
         self.bits | if is_stale { validity::STALE } else { 0 }
     }
 
@@ -171,7 +191,11 @@ impl Book {
             return None;
         }
         let (bit, code) = FAULTS.into_iter().find(|(bit, _)| bits & bit != 0)?;
-        Some(if bit == validity::MALFORMED { self.malformed.unwrap_or(code) } else { code })
+        Some(if bit == validity::MALFORMED {
+            self.malformed.unwrap_or(code)
+        } else {
+            code
+        })
     }
 
     /// True when the last snapshot was good, however old.
@@ -208,7 +232,8 @@ impl Book {
     #[must_use]
     pub fn mid(&self) -> Option<i64> {
         // Both are at most VALUE_MAX, so the sum fits.
-        self.is_valid().then(|| (self.best_bid() + self.best_ask()) / 2)
+        self.is_valid()
+            .then(|| (self.best_bid() + self.best_ask()) / 2)
     }
 
     /// Age of the last snapshot, `None` before the first.
@@ -254,15 +279,33 @@ mod tests {
     fn every_fault_has_its_code_and_a_good_book_has_none() {
         let cases: [(Damage, Option<ReasonCode>); 10] = [
             (|_| (), None),
-            (|r| r.bid_price[0] = 101 * SCALE, Some(ReasonCode::BookCrossed)),
-            (|r| (r.ask_price, r.ask_qty) = ([0; 5], [0; 5]), Some(ReasonCode::BookSideEmpty)),
-            (|r| r.header.flags = flags::SIMULATED_MATCH, Some(ReasonCode::SimulatedMatch)),
+            (
+                |r| r.bid_price[0] = 101 * SCALE,
+                Some(ReasonCode::BookCrossed),
+            ),
+            (
+                |r| (r.ask_price, r.ask_qty) = ([0; 5], [0; 5]),
+                Some(ReasonCode::BookSideEmpty),
+            ),
+            (
+                |r| r.header.flags = flags::SIMULATED_MATCH,
+                Some(ReasonCode::SimulatedMatch),
+            ),
             (|r| r.bid_price[4] = -1, Some(ReasonCode::PriceNotPositive)),
             (|r| r.bid_price[2] = 0, Some(ReasonCode::PriceNotPositive)),
             (|r| r.ask_qty[3] = 0, Some(ReasonCode::QtyNotPositive)),
-            (|r| r.ask_price[1] = r.ask_price[0], Some(ReasonCode::LevelsUnordered)),
-            (|r| (r.bid_price[1], r.bid_qty[1]) = (0, 0), Some(ReasonCode::LevelsUnordered)),
-            (|r| r.ask_qty[0] = VALUE_MAX + 1, Some(ReasonCode::ValueOutOfRange)),
+            (
+                |r| r.ask_price[1] = r.ask_price[0],
+                Some(ReasonCode::LevelsUnordered),
+            ),
+            (
+                |r| (r.bid_price[1], r.bid_qty[1]) = (0, 0),
+                Some(ReasonCode::LevelsUnordered),
+            ),
+            (
+                |r| r.ask_qty[0] = VALUE_MAX + 1,
+                Some(ReasonCode::ValueOutOfRange),
+            ),
         ];
         for (index, (damage, expected)) in cases.into_iter().enumerate() {
             let mut record = snapshot();
@@ -270,7 +313,10 @@ mod tests {
             let mut book = Book::default();
             let stored = book.on_book(&record, 10);
             assert_eq!(book.fault(10, 5), expected, "case {index}");
-            assert!(stored.err().is_none() || stored.err() == expected, "case {index}");
+            assert!(
+                stored.err().is_none() || stored.err() == expected,
+                "case {index}"
+            );
         }
     }
 

@@ -65,17 +65,34 @@ impl CostModel {
     /// # Errors
     /// [`CostError::OutOfRange`] for a negative tax or commission, or a rate beyond the value.
     pub fn validate(&self) -> Result<(), CostError> {
-        let bad = |field, value: String, allowed| Err(CostError::OutOfRange { field, value, allowed });
+        let bad = |field, value: String, allowed| {
+            Err(CostError::OutOfRange {
+                field,
+                value,
+                allowed,
+            })
+        };
         match *self {
-            Self::TaifexFuture { tax_rate_ppb, commission_per_lot, .. } => {
+            Self::TaifexFuture {
+                tax_rate_ppb,
+                commission_per_lot,
+                ..
+            } => {
                 if !(0..=1_000_000_000).contains(&tax_rate_ppb) {
                     return bad("tax_rate_ppb", tax_rate_ppb.to_string(), "0 to 1000000000");
                 }
                 if !(0..=i64::MAX / SCALE).contains(&commission_per_lot) {
-                    return bad("commission_per_lot", commission_per_lot.to_string(), "0 to 92233720368");
+                    return bad(
+                        "commission_per_lot",
+                        commission_per_lot.to_string(),
+                        "0 to 92233720368",
+                    );
                 }
             }
-            Self::ValueBps { maker_bps, taker_bps } => {
+            Self::ValueBps {
+                maker_bps,
+                taker_bps,
+            } => {
                 for (field, value) in [("maker_bps", maker_bps), ("taker_bps", taker_bps)] {
                     if !value.is_finite() || value.abs() > BPS_MAX {
                         return bad(field, value.to_string(), "-10000 to 10000");
@@ -91,13 +108,24 @@ impl CostModel {
     /// `price` and `qty` are scaled, `qty` is positive, `multiplier` is scaled money per 1.0 of
     /// price and 1.0 of quantity, `side` is +1 or -1; a contract is a quantity of 1.0.
     #[must_use]
-    pub fn trade_cost(&self, price: i64, qty: i64, multiplier: i64, side: i64, is_maker: bool) -> Option<i64> {
+    pub fn trade_cost(
+        &self,
+        price: i64,
+        qty: i64,
+        multiplier: i64,
+        side: i64,
+        is_maker: bool,
+    ) -> Option<i64> {
         if price <= 0 || qty <= 0 || multiplier <= 0 || side.unsigned_abs() != 1 {
             return None;
         }
         let scale = i128::from(SCALE);
         let cost = match *self {
-            Self::TaifexFuture { tax_rate_ppb, tax_round, commission_per_lot } => {
+            Self::TaifexFuture {
+                tax_rate_ppb,
+                tax_round,
+                commission_per_lot,
+            } => {
                 let contract = i128::from(price) * i128::from(multiplier) / scale;
                 let tax_parts = contract.checked_mul(i128::from(tax_rate_ppb))?;
                 let tax = if tax_round {
@@ -109,7 +137,10 @@ impl CostModel {
                 let per_lot = tax.checked_add(i128::from(commission_per_lot))?;
                 round_half_up(per_lot.checked_mul(i128::from(qty))?, scale)
             }
-            Self::ValueBps { maker_bps, taker_bps } => {
+            Self::ValueBps {
+                maker_bps,
+                taker_bps,
+            } => {
                 let rate = bps_rate(if is_maker { maker_bps } else { taker_bps });
                 let value = notional(price, qty, multiplier)?;
                 round_half_up(value.checked_mul(rate)?, RATE_SCALE)
@@ -125,12 +156,17 @@ pub fn notional(price: i64, qty: i64, multiplier: i64) -> Option<i128> {
     let scale = i128::from(SCALE);
     let per_unit = i128::from(price).checked_mul(i128::from(multiplier))?;
     // 126 bits at most; dividing before the second product keeps it inside i128.
-    (per_unit / scale).checked_mul(i128::from(qty)).map(|value| value / scale)
+    (per_unit / scale)
+        .checked_mul(i128::from(qty))
+        .map(|value| value / scale)
 }
 
 /// Basis points as parts of 1e9, rounded to the nearest part.
 fn bps_rate(bps: f64) -> i128 {
-    #[allow(clippy::cast_possible_truncation, reason = "validate bounds |bps| by 10,000")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "validate bounds |bps| by 10,000"
+    )]
     let rate = libm::round(bps * BPS_RATE) as i64;
     i128::from(rate)
 }
@@ -138,7 +174,11 @@ fn bps_rate(bps: f64) -> i128 {
 /// `value / unit` to the nearest integer, halves away from zero.
 fn round_half_up(value: i128, unit: i128) -> i128 {
     let half = unit / 2;
-    if value >= 0 { (value + half) / unit } else { -((-value + half) / unit) }
+    if value >= 0 {
+        (value + half) / unit
+    } else {
+        -((-value + half) / unit)
+    }
 }
 
 #[cfg(test)]
@@ -146,16 +186,36 @@ mod tests {
     use super::*;
 
     fn taifex(commission: i64) -> CostModel {
-        CostModel::TaifexFuture { tax_rate_ppb: 20_000, tax_round: true, commission_per_lot: commission * SCALE }
+        CostModel::TaifexFuture {
+            tax_rate_ppb: 20_000,
+            tax_round: true,
+            commission_per_lot: commission * SCALE,
+        }
     }
 
     /// Round trips at three index levels for the large, the small and the micro contract.
     #[test]
     fn taifex_round_trips_match_the_worked_rows() {
-        for (index, expected) in [(23_000, [304, 106, 36]), (35_000, [400, 130, 40]), (37_600, [420, 136, 42])] {
-            for ((multiplier, commission), money) in [(200, 60), (50, 30), (10, 13)].into_iter().zip(expected) {
-                let side = taifex(commission).trade_cost(index * SCALE, SCALE, multiplier * SCALE, 1, false);
-                assert_eq!(side.map(|cost| 2 * cost), Some(money * SCALE), "{index} x {multiplier}");
+        for (index, expected) in [
+            (23_000, [304, 106, 36]),
+            (35_000, [400, 130, 40]),
+            (37_600, [420, 136, 42]),
+        ] {
+            for ((multiplier, commission), money) in
+                [(200, 60), (50, 30), (10, 13)].into_iter().zip(expected)
+            {
+                let side = taifex(commission).trade_cost(
+                    index * SCALE,
+                    SCALE,
+                    multiplier * SCALE,
+                    1,
+                    false,
+                );
+                assert_eq!(
+                    side.map(|cost| 2 * cost),
+                    Some(money * SCALE),
+                    "{index} x {multiplier}"
+                );
             }
         }
     }
@@ -163,25 +223,50 @@ mod tests {
     #[test]
     fn the_tax_is_rounded_per_contract_and_at_least_one() {
         // 2e-5 x 10 x 37,650 = 7.53 -> 8 for each of three contracts, never 22.59 -> 23.
-        assert_eq!(taifex(0).trade_cost(37_650 * SCALE, 3 * SCALE, 10 * SCALE, -1, false), Some(24 * SCALE));
-        assert_eq!(taifex(0).trade_cost(10 * SCALE, SCALE, 10 * SCALE, -1, false), Some(SCALE));
+        assert_eq!(
+            taifex(0).trade_cost(37_650 * SCALE, 3 * SCALE, 10 * SCALE, -1, false),
+            Some(24 * SCALE)
+        );
+        assert_eq!(
+            taifex(0).trade_cost(10 * SCALE, SCALE, 10 * SCALE, -1, false),
+            Some(SCALE)
+        );
     }
 
     #[test]
     fn value_bps_tells_maker_from_taker_and_allows_a_rebate() {
-        let model = CostModel::ValueBps { maker_bps: -0.5, taker_bps: 4.5 };
+        let model = CostModel::ValueBps {
+            maker_bps: -0.5,
+            taker_bps: 4.5,
+        };
         let price = 80_000 * SCALE;
         let qty = SCALE / 100;
-        assert_eq!(model.trade_cost(price, qty, SCALE, 1, false), Some(36 * SCALE / 100));
-        assert_eq!(model.trade_cost(price, qty, SCALE, 1, true), Some(-4 * SCALE / 100));
+        assert_eq!(
+            model.trade_cost(price, qty, SCALE, 1, false),
+            Some(36 * SCALE / 100)
+        );
+        assert_eq!(
+            model.trade_cost(price, qty, SCALE, 1, true),
+            Some(-4 * SCALE / 100)
+        );
     }
 
     #[test]
     fn absurd_inputs_have_no_cost_instead_of_a_wrapped_one() {
-        assert_eq!(taifex(60).trade_cost(i64::MAX, i64::MAX, i64::MAX, 1, false), None);
+        assert_eq!(
+            taifex(60).trade_cost(i64::MAX, i64::MAX, i64::MAX, 1, false),
+            None
+        );
         assert_eq!(taifex(60).trade_cost(0, SCALE, SCALE, 1, false), None);
         assert_eq!(taifex(60).trade_cost(SCALE, SCALE, SCALE, 0, false), None);
         assert_eq!(taifex(60).trade_cost(SCALE, -1, SCALE, 1, false), None);
-        assert!(CostModel::ValueBps { maker_bps: f64::NAN, taker_bps: 0.0 }.validate().is_err());
+        assert!(
+            CostModel::ValueBps {
+                maker_bps: f64::NAN,
+                taker_bps: 0.0
+            }
+            .validate()
+            .is_err()
+        );
     }
 }

@@ -89,7 +89,10 @@ const WARM_UP_NS_MAX: i64 = 10 * SECOND;
 /// Id of the feature called `name`.
 #[must_use]
 pub fn feature_id(name: &str) -> Option<u16> {
-    FEATURES.iter().find(|row| row.name == name).map(|row| row.id)
+    FEATURES
+        .iter()
+        .find(|row| row.name == name)
+        .map(|row| row.id)
 }
 
 /// `exp(-dt / tau)` for the time constants in use, from one call of `exp`.
@@ -104,7 +107,10 @@ struct Decay {
 impl Decay {
     /// Decay over `dt_ns` > 0.
     fn over(dt_ns: i64) -> Self {
-        #[allow(clippy::cast_precision_loss, reason = "a duration within a session is exact in f64")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a duration within a session is exact in f64"
+        )]
         let s10 = libm::exp(-(dt_ns as f64) / (10 * SECOND) as f64);
         let s5 = s10 * s10;
         let s2 = s5 * s5 * s10;
@@ -153,7 +159,10 @@ pub struct FeatureSet {
     values: [f64; FEATURE_COUNT],
 }
 
-#[allow(clippy::cast_precision_loss, reason = "features are floating point; money never is")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "features are floating point; money never is"
+)]
 fn float(value: i64) -> f64 {
     value as f64
 }
@@ -165,15 +174,35 @@ fn level_flow(old: &Sides, new: &Sides, level: usize) -> i64 {
     let far = |price: i64| if price == 0 { i64::MAX } else { price };
     let (ask_old, ask_new) = (far(old.ask.price[level]), far(new.ask.price[level]));
     let mut flow = 0;
-    flow += if bid_new >= bid_old { new.bid.qty[level] } else { 0 };
-    flow -= if bid_new <= bid_old { old.bid.qty[level] } else { 0 };
-    flow -= if ask_new <= ask_old { new.ask.qty[level] } else { 0 };
-    flow += if ask_new >= ask_old { old.ask.qty[level] } else { 0 };
+    flow += if bid_new >= bid_old {
+        new.bid.qty[level]
+    } else {
+        0
+    };
+    flow -= if bid_new <= bid_old {
+        old.bid.qty[level]
+    } else {
+        0
+    };
+    flow -= if ask_new <= ask_old {
+        new.ask.qty[level]
+    } else {
+        0
+    };
+    flow += if ask_new >= ask_old {
+        old.ask.qty[level]
+    } else {
+        0
+    };
     flow
 }
 
 fn ratio(difference: f64, sum: f64) -> f64 {
-    if sum > 0.0 { difference / sum } else { f64::NAN }
+    if sum > 0.0 {
+        difference / sum
+    } else {
+        f64::NAN
+    }
 }
 
 impl FeatureSet {
@@ -217,7 +246,11 @@ impl FeatureSet {
 
     /// Forgets everything.
     pub fn reset(&mut self) {
-        *self = Self { tick: self.tick, lot: self.lot, ..Self::new(1, 1) };
+        *self = Self {
+            tick: self.tick,
+            lot: self.lot,
+            ..Self::new(1, 1)
+        };
     }
 
     /// Lets time pass: sums fade, means move to the values that were in force.
@@ -252,7 +285,10 @@ impl FeatureSet {
             self.values = [f64::NAN; FEATURE_COUNT];
             return;
         }
-        let new = Sides { bid: *book.bid(), ask: *book.ask() };
+        let new = Sides {
+            bid: *book.bid(),
+            ask: *book.ask(),
+        };
         let mid_ticks = float(new.bid.price[0] + new.ask.price[0]) / (2.0 * self.tick);
         let (bid_qty, ask_qty) = (float(new.bid.qty[0]), float(new.ask.qty[0]));
         let (bid_depth, ask_depth) = (float(new.bid.depth()), float(new.ask.depth()));
@@ -275,7 +311,9 @@ impl FeatureSet {
         match &self.previous {
             Some(old) => {
                 let best = level_flow(old, &new, 0);
-                let deep: i64 = (1..LEVEL_COUNT).map(|level| level_flow(old, &new, level)).sum();
+                let deep: i64 = (1..LEVEL_COUNT)
+                    .map(|level| level_flow(old, &new, level))
+                    .sum();
                 self.ofi_l1 += float(best);
                 self.ofi_l5 += float(best) + float(deep);
                 let is_same = |a: &Side, b: &Side| a.price[0] == b.price[0] && a.qty[0] == b.qty[0];
@@ -317,12 +355,16 @@ impl FeatureSet {
 
     /// Recomputes the values that change with time.
     fn refresh(&mut self, now_ns: i64) {
-        let Some(started_ns) = self.started_ns else { return };
+        let Some(started_ns) = self.started_ns else {
+            return;
+        };
         let values = &mut self.values;
         values[OFI_L1_1S] = ratio(self.ofi_l1, self.depth_l1_ema);
         values[OFI_L5_5S] = ratio(self.ofi_l5, self.depth_l5_ema);
-        values[TRADE_IMBALANCE_1S] = (self.bought_1s - self.sold_1s) / (self.bought_1s + self.sold_1s + self.lot);
-        values[TRADE_IMBALANCE_5S] = (self.bought_5s - self.sold_5s) / (self.bought_5s + self.sold_5s + self.lot);
+        values[TRADE_IMBALANCE_1S] =
+            (self.bought_1s - self.sold_1s) / (self.bought_1s + self.sold_1s + self.lot);
+        values[TRADE_IMBALANCE_5S] =
+            (self.bought_5s - self.sold_5s) / (self.bought_5s + self.sold_5s + self.lot);
         values[TRADE_SIGN_EMA_5S] = self.sign_5s / (self.prints_5s + 1.0);
         values[RETURN_1S] = self.move_1s;
         values[RETURN_10S] = self.move_10s;
@@ -363,7 +405,10 @@ mod tests {
     }
 
     fn near(actual: f64, expected: f64) {
-        assert!((actual - expected).abs() < 1e-9, "{actual} is not {expected}");
+        assert!(
+            (actual - expected).abs() < 1e-9,
+            "{actual} is not {expected}"
+        );
     }
 
     #[test]
@@ -410,14 +455,21 @@ mod tests {
         near(set.values()[RETURN_1S], (-1.0_f64).exp());
         near(set.values()[RETURN_10S], (-0.1_f64).exp());
         near(set.values()[VOLATILITY_10S], (-0.05_f64).exp());
-        near(set.values()[TRADE_IMBALANCE_5S], 3.0 * (-0.2_f64).exp() / (3.0 * (-0.2_f64).exp() + 1.0));
+        near(
+            set.values()[TRADE_IMBALANCE_5S],
+            3.0 * (-0.2_f64).exp() / (3.0 * (-0.2_f64).exp() + 1.0),
+        );
     }
 
     #[test]
     fn a_reset_and_an_invalid_book_make_every_feature_nan() {
         let mut set = FeatureSet::new(SCALE, SCALE);
         for second in 0..12 {
-            feed(&mut set, &snapshot(100, 10 + second, 101, 10), second * SECOND);
+            feed(
+                &mut set,
+                &snapshot(100, 10 + second, 101, 10),
+                second * SECOND,
+            );
         }
         assert!(set.values().iter().all(|value| value.is_finite()));
         let mut book = Book::default();
@@ -434,8 +486,18 @@ mod tests {
 
     #[test]
     fn a_missing_ask_level_counts_as_infinitely_far() {
-        let with = Sides { bid: Side::default(), ask: Side { price: [7, 0, 0, 0, 0], qty: [3, 0, 0, 0, 0], count: 1 } };
-        let without = Sides { bid: Side::default(), ask: Side::default() };
+        let with = Sides {
+            bid: Side::default(),
+            ask: Side {
+                price: [7, 0, 0, 0, 0],
+                qty: [3, 0, 0, 0, 0],
+                count: 1,
+            },
+        };
+        let without = Sides {
+            bid: Side::default(),
+            ask: Side::default(),
+        };
         assert_eq!(level_flow(&with, &without, 0), 3);
         assert_eq!(level_flow(&without, &with, 0), -3);
     }

@@ -182,10 +182,16 @@ mod tests {
     fn codes_are_unique_ordered_and_without_a_gap_inside_a_family() {
         for pair in REASON_ROWS.windows(2) {
             let (a, b) = (pair[0].code, pair[1].code);
-            assert!(b == a + 1 || (b / 100 > a / 100 && b % 100 == 1), "{a} then {b}");
+            assert!(
+                b == a + 1 || (b / 100 > a / 100 && b % 100 == 1),
+                "{a} then {b}"
+            );
         }
         for row in REASON_ROWS {
-            assert_eq!(ReasonCode::from_code(row.code).map(ReasonCode::code), Some(row.code));
+            assert_eq!(
+                ReasonCode::from_code(row.code).map(ReasonCode::code),
+                Some(row.code)
+            );
             assert!(!row.meaning.is_empty());
             assert!(!row.seen_when.is_empty());
             assert!(!row.operator_does.is_empty());

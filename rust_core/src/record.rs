@@ -189,7 +189,10 @@ pub trait Record: Pod {
     fn empty() -> Self {
         let mut record = Self::zeroed();
         let header = record.header_mut();
-        #[allow(clippy::cast_possible_truncation, reason = "sizes are below 256 and checked at compile time")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "sizes are below 256 and checked at compile time"
+        )]
         {
             header.record_bytes = size_of::<Self>() as u16;
         }
@@ -477,7 +480,9 @@ pub enum TapeError {
         offset: usize,
     },
     /// Unknown type, wrong version, or a size that is not the type's.
-    #[error("record at byte {offset} has type {record_type}, version {schema_version}, {record_bytes} bytes: not of schema 1")]
+    #[error(
+        "record at byte {offset} has type {record_type}, version {schema_version}, {record_bytes} bytes: not of schema 1"
+    )]
     UnknownRecord {
         /// Where.
         offset: usize,
@@ -499,7 +504,9 @@ pub enum TapeError {
 /// Reads the head at the start of `bytes`.
 #[must_use]
 pub fn peek_header(bytes: &[u8]) -> Option<RecordHeader> {
-    bytes.get(..size_of::<RecordHeader>()).map(bytemuck::pod_read_unaligned)
+    bytes
+        .get(..size_of::<RecordHeader>())
+        .map(bytemuck::pod_read_unaligned)
 }
 
 /// Iterates over the records of a tape: records back to back, of mixed types.
@@ -531,7 +538,8 @@ impl<'a> Iterator for Tape<'a> {
             return Some(Err(TapeError::TornHeader { offset }));
         };
         let known = layout(header.record_type).is_some_and(|known| {
-            known.bytes == usize::from(header.record_bytes) && header.schema_version == SCHEMA_VERSION
+            known.bytes == usize::from(header.record_bytes)
+                && header.schema_version == SCHEMA_VERSION
         });
         if !known {
             self.offset = self.bytes.len();
@@ -581,7 +589,9 @@ mod tests {
         let trade = TradeRecord::empty();
         let mut bytes = book.as_bytes().to_vec();
         bytes.extend_from_slice(trade.as_bytes());
-        let kinds: Vec<u8> = Tape::new(&bytes).map(|r| r.map(|(h, _)| h.record_type).unwrap_or(0)).collect();
+        let kinds: Vec<u8> = Tape::new(&bytes)
+            .map(|r| r.map(|(h, _)| h.record_type).unwrap_or(0))
+            .collect();
         assert_eq!(kinds, [1, 2]);
         bytes.truncate(bytes.len() - 1);
         let last = Tape::new(&bytes).last();

@@ -141,29 +141,121 @@ pub struct Check {
 
 /// All checks; the first that refuses is reported.
 pub const CHECKS: &[Check] = &[
-    Check { name: "kill_switch", is_for_opening: true, evaluate: kill_switch },
-    Check { name: "permit", is_for_opening: true, evaluate: permit },
-    Check { name: "reduce_only", is_for_opening: true, evaluate: reduce_only },
-    Check { name: "session_phase", is_for_opening: false, evaluate: session_phase },
-    Check { name: "duplicate_intent", is_for_opening: false, evaluate: duplicate_intent },
-    Check { name: "signal", is_for_opening: true, evaluate: signal },
-    Check { name: "reference", is_for_opening: false, evaluate: reference },
-    Check { name: "book", is_for_opening: false, evaluate: book },
-    Check { name: "tick_grid", is_for_opening: false, evaluate: tick_grid },
-    Check { name: "daily_limit", is_for_opening: false, evaluate: daily_limit },
-    Check { name: "price_collar", is_for_opening: false, evaluate: price_collar },
-    Check { name: "order_qty", is_for_opening: false, evaluate: order_qty },
-    Check { name: "position", is_for_opening: true, evaluate: position },
-    Check { name: "gross_notional", is_for_opening: true, evaluate: gross_notional },
-    Check { name: "alpha_order_rate", is_for_opening: true, evaluate: alpha_order_rate },
-    Check { name: "account_order_rate", is_for_opening: false, evaluate: account_order_rate },
-    Check { name: "repeated_order", is_for_opening: true, evaluate: repeated_order },
-    Check { name: "self_trade", is_for_opening: false, evaluate: self_trade },
-    Check { name: "daily_loss", is_for_opening: true, evaluate: daily_loss },
-    Check { name: "drawdown", is_for_opening: true, evaluate: drawdown },
-    Check { name: "weight", is_for_opening: false, evaluate: weight },
-    Check { name: "reject_rate", is_for_opening: true, evaluate: reject_rate },
-    Check { name: "capacity", is_for_opening: false, evaluate: capacity },
+    Check {
+        name: "kill_switch",
+        is_for_opening: true,
+        evaluate: kill_switch,
+    },
+    Check {
+        name: "permit",
+        is_for_opening: true,
+        evaluate: permit,
+    },
+    Check {
+        name: "reduce_only",
+        is_for_opening: true,
+        evaluate: reduce_only,
+    },
+    Check {
+        name: "session_phase",
+        is_for_opening: false,
+        evaluate: session_phase,
+    },
+    Check {
+        name: "duplicate_intent",
+        is_for_opening: false,
+        evaluate: duplicate_intent,
+    },
+    Check {
+        name: "signal",
+        is_for_opening: true,
+        evaluate: signal,
+    },
+    Check {
+        name: "reference",
+        is_for_opening: false,
+        evaluate: reference,
+    },
+    Check {
+        name: "book",
+        is_for_opening: false,
+        evaluate: book,
+    },
+    Check {
+        name: "tick_grid",
+        is_for_opening: false,
+        evaluate: tick_grid,
+    },
+    Check {
+        name: "daily_limit",
+        is_for_opening: false,
+        evaluate: daily_limit,
+    },
+    Check {
+        name: "price_collar",
+        is_for_opening: false,
+        evaluate: price_collar,
+    },
+    Check {
+        name: "order_qty",
+        is_for_opening: false,
+        evaluate: order_qty,
+    },
+    Check {
+        name: "position",
+        is_for_opening: true,
+        evaluate: position,
+    },
+    Check {
+        name: "gross_notional",
+        is_for_opening: true,
+        evaluate: gross_notional,
+    },
+    Check {
+        name: "alpha_order_rate",
+        is_for_opening: true,
+        evaluate: alpha_order_rate,
+    },
+    Check {
+        name: "account_order_rate",
+        is_for_opening: false,
+        evaluate: account_order_rate,
+    },
+    Check {
+        name: "repeated_order",
+        is_for_opening: true,
+        evaluate: repeated_order,
+    },
+    Check {
+        name: "self_trade",
+        is_for_opening: false,
+        evaluate: self_trade,
+    },
+    Check {
+        name: "daily_loss",
+        is_for_opening: true,
+        evaluate: daily_loss,
+    },
+    Check {
+        name: "drawdown",
+        is_for_opening: true,
+        evaluate: drawdown,
+    },
+    Check {
+        name: "weight",
+        is_for_opening: false,
+        evaluate: weight,
+    },
+    Check {
+        name: "reject_rate",
+        is_for_opening: true,
+        evaluate: reject_rate,
+    },
+    Check {
+        name: "capacity",
+        is_for_opening: false,
+        evaluate: capacity,
+    },
 ];
 
 /// The first refusal, or `None` when the order may go.
@@ -177,11 +269,19 @@ pub fn evaluate(facts: &Facts) -> Option<Refusal> {
 
 #[allow(clippy::unnecessary_wraps, reason = "the shape of a check's answer")]
 fn refuse(code: ReasonCode, observed: i64, limit: i64) -> Option<Refusal> {
-    Some(Refusal { code, observed, limit })
+    Some(Refusal {
+        code,
+        observed,
+        limit,
+    })
 }
 
 fn refuse_if(is_refused: bool, code: ReasonCode, observed: i64, limit: i64) -> Option<Refusal> {
-    is_refused.then_some(Refusal { code, observed, limit })
+    is_refused.then_some(Refusal {
+        code,
+        observed,
+        limit,
+    })
 }
 
 /// Money for a record: the nearest value that fits.
@@ -190,7 +290,9 @@ fn narrow(value: Money) -> i64 {
 }
 
 fn kill_switch(facts: &Facts) -> Option<Refusal> {
-    facts.halted_by.and_then(|by| refuse(ReasonCode::KillSwitchOn, i64::from(by.code()), 0))
+    facts
+        .halted_by
+        .and_then(|by| refuse(ReasonCode::KillSwitchOn, i64::from(by.code()), 0))
 }
 
 fn permit(facts: &Facts) -> Option<Refusal> {
@@ -198,7 +300,12 @@ fn permit(facts: &Facts) -> Option<Refusal> {
 }
 
 fn reduce_only(facts: &Facts) -> Option<Refusal> {
-    refuse_if(facts.is_reduce_only, ReasonCode::ReduceOnlyOn, facts.position_qty, 0)
+    refuse_if(
+        facts.is_reduce_only,
+        ReasonCode::ReduceOnlyOn,
+        facts.position_qty,
+        0,
+    )
 }
 
 fn session_phase(facts: &Facts) -> Option<Refusal> {
@@ -221,22 +328,36 @@ fn signal(facts: &Facts) -> Option<Refusal> {
 fn reference(facts: &Facts) -> Option<Refusal> {
     // One daily limit without the other is a gap in the reference data.
     let is_half = facts.limit_up.is_some() != facts.limit_down.is_some();
-    refuse_if(!facts.has_reference || is_half, ReasonCode::ReferenceMissing, 0, 0)
+    refuse_if(
+        !facts.has_reference || is_half,
+        ReasonCode::ReferenceMissing,
+        0,
+        0,
+    )
 }
 
 fn book(facts: &Facts) -> Option<Refusal> {
-    facts.book_fault.and_then(|code| refuse(code, facts.quote_age_ns, facts.quote_age_ns_max))
+    facts
+        .book_fault
+        .and_then(|code| refuse(code, facts.quote_age_ns, facts.quote_age_ns_max))
 }
 
 fn tick_grid(facts: &Facts) -> Option<Refusal> {
     let is_on_grid = facts.tick_size > 0 && facts.price > 0 && facts.price % facts.tick_size == 0;
-    refuse_if(!is_on_grid, ReasonCode::OrderPriceOffTick, facts.price, facts.tick_size)
+    refuse_if(
+        !is_on_grid,
+        ReasonCode::OrderPriceOffTick,
+        facts.price,
+        facts.tick_size,
+    )
 }
 
 fn daily_limit(facts: &Facts) -> Option<Refusal> {
     let above = facts.limit_up.filter(|limit| facts.price > *limit);
     let below = facts.limit_down.filter(|limit| facts.price < *limit);
-    above.or(below).and_then(|limit| refuse(ReasonCode::PriceOutsideDailyLimit, facts.price, limit))
+    above
+        .or(below)
+        .and_then(|limit| refuse(ReasonCode::PriceOutsideDailyLimit, facts.price, limit))
 }
 
 fn price_collar(facts: &Facts) -> Option<Refusal> {
@@ -246,70 +367,144 @@ fn price_collar(facts: &Facts) -> Option<Refusal> {
     // Products of two i64 fit i128.
     let distance = (i128::from(facts.price) - i128::from(mid)).abs() * BPS;
     let is_outside = distance > i128::from(mid) * i128::from(facts.price_collar_bps);
-    refuse_if(is_outside, ReasonCode::PriceOutsideCollar, narrow(distance / i128::from(mid)), facts.price_collar_bps)
+    refuse_if(
+        is_outside,
+        ReasonCode::PriceOutsideCollar,
+        narrow(distance / i128::from(mid)),
+        facts.price_collar_bps,
+    )
 }
 
 fn order_qty(facts: &Facts) -> Option<Refusal> {
-    refuse_if(facts.qty > facts.order_qty_max, ReasonCode::OrderQtyAboveLimit, facts.qty, facts.order_qty_max)
+    refuse_if(
+        facts.qty > facts.order_qty_max,
+        ReasonCode::OrderQtyAboveLimit,
+        facts.qty,
+        facts.order_qty_max,
+    )
 }
 
 fn position(facts: &Facts) -> Option<Refusal> {
-    let open = if facts.side > 0 { facts.open_buy_qty } else { facts.open_sell_qty };
+    let open = if facts.side > 0 {
+        facts.open_buy_qty
+    } else {
+        facts.open_sell_qty
+    };
     // Worst case on this side: everything open here fills, nothing on the other side.
-    let worst = i128::from(facts.position_qty) * i128::from(facts.side) + i128::from(open) + i128::from(facts.qty);
+    let worst = i128::from(facts.position_qty) * i128::from(facts.side)
+        + i128::from(open)
+        + i128::from(facts.qty);
     let limit = facts.position_qty_max;
-    refuse_if(worst > i128::from(limit), ReasonCode::PositionAboveLimit, narrow(worst), limit)
+    refuse_if(
+        worst > i128::from(limit),
+        ReasonCode::PositionAboveLimit,
+        narrow(worst),
+        limit,
+    )
 }
 
 fn gross_notional(facts: &Facts) -> Option<Refusal> {
     let limit = facts.gross_notional_max;
     match facts.gross_notional {
-        Ok(gross) => refuse_if(gross > i128::from(limit), ReasonCode::NotionalAboveLimit, narrow(gross), limit),
+        Ok(gross) => refuse_if(
+            gross > i128::from(limit),
+            ReasonCode::NotionalAboveLimit,
+            narrow(gross),
+            limit,
+        ),
         Err(code) => refuse(code, 0, limit),
     }
 }
 
 fn alpha_order_rate(facts: &Facts) -> Option<Refusal> {
-    let (count, limit) = (facts.alpha_order_count.saturating_add(1), facts.alpha_order_rate_max);
-    refuse_if(count > limit, ReasonCode::OrderRateAboveLimit, i64::from(count), i64::from(limit))
+    let (count, limit) = (
+        facts.alpha_order_count.saturating_add(1),
+        facts.alpha_order_rate_max,
+    );
+    refuse_if(
+        count > limit,
+        ReasonCode::OrderRateAboveLimit,
+        i64::from(count),
+        i64::from(limit),
+    )
 }
 
 fn account_order_rate(facts: &Facts) -> Option<Refusal> {
-    let reserve = if facts.is_reducing { 0 } else { facts.cancel_reserve };
+    let reserve = if facts.is_reducing {
+        0
+    } else {
+        facts.cancel_reserve
+    };
     let limit = facts.account_order_rate_max.saturating_sub(reserve);
     let count = facts.account_order_count.saturating_add(1);
-    refuse_if(count > limit, ReasonCode::OrderRateAboveLimit, i64::from(count), i64::from(limit))
+    refuse_if(
+        count > limit,
+        ReasonCode::OrderRateAboveLimit,
+        i64::from(count),
+        i64::from(limit),
+    )
 }
 
 fn repeated_order(facts: &Facts) -> Option<Refusal> {
-    let (count, limit) = (facts.repeated_order_count.saturating_add(1), facts.repeated_order_max);
-    refuse_if(count > limit, ReasonCode::RepeatedOrder, i64::from(count), i64::from(limit))
+    let (count, limit) = (
+        facts.repeated_order_count.saturating_add(1),
+        facts.repeated_order_max,
+    );
+    refuse_if(
+        count > limit,
+        ReasonCode::RepeatedOrder,
+        i64::from(count),
+        i64::from(limit),
+    )
 }
 
 fn self_trade(facts: &Facts) -> Option<Refusal> {
-    facts.own_opposite_price.and_then(|own| refuse(ReasonCode::SelfTrade, facts.price, own))
+    facts
+        .own_opposite_price
+        .and_then(|own| refuse(ReasonCode::SelfTrade, facts.price, own))
 }
 
 fn daily_loss(facts: &Facts) -> Option<Refusal> {
     let limit = facts.daily_loss_max;
     let is_latched = facts.loss_latch == Some(ReasonCode::DailyLossReached);
-    refuse_if(is_latched || -facts.net_pnl >= i128::from(limit), ReasonCode::DailyLossReached, narrow(-facts.net_pnl), limit)
+    refuse_if(
+        is_latched || -facts.net_pnl >= i128::from(limit),
+        ReasonCode::DailyLossReached,
+        narrow(-facts.net_pnl),
+        limit,
+    )
 }
 
 fn drawdown(facts: &Facts) -> Option<Refusal> {
     let limit = facts.drawdown_max;
     let is_latched = facts.loss_latch == Some(ReasonCode::DrawdownReached);
-    refuse_if(is_latched || facts.drawdown >= i128::from(limit), ReasonCode::DrawdownReached, narrow(facts.drawdown), limit)
+    refuse_if(
+        is_latched || facts.drawdown >= i128::from(limit),
+        ReasonCode::DrawdownReached,
+        narrow(facts.drawdown),
+        limit,
+    )
 }
 
 fn weight(facts: &Facts) -> Option<Refusal> {
-    let is_lots = facts.qty >= facts.lot_size && facts.lot_size > 0 && facts.qty % facts.lot_size == 0;
-    refuse_if(!is_lots, ReasonCode::WeightBelowOneLot, facts.qty, facts.lot_size)
+    let is_lots =
+        facts.qty >= facts.lot_size && facts.lot_size > 0 && facts.qty % facts.lot_size == 0;
+    refuse_if(
+        !is_lots,
+        ReasonCode::WeightBelowOneLot,
+        facts.qty,
+        facts.lot_size,
+    )
 }
 
 fn reject_rate(facts: &Facts) -> Option<Refusal> {
     let (count, limit) = (facts.reject_count, REJECT_COUNT_MAX);
-    refuse_if(count > limit, ReasonCode::RejectRateAboveLimit, i64::from(count), i64::from(limit))
+    refuse_if(
+        count > limit,
+        ReasonCode::RejectRateAboveLimit,
+        i64::from(count),
+        i64::from(limit),
+    )
 }
 
 fn capacity(facts: &Facts) -> Option<Refusal> {
@@ -329,7 +524,12 @@ impl TimeWindow {
     /// An empty window of this length.
     #[must_use]
     pub fn new(window_ns: i64) -> Self {
-        Self { times: vec![0; WINDOW_COUNT_MAX].into_boxed_slice(), first: 0, count: 0, window_ns }
+        Self {
+            times: vec![0; WINDOW_COUNT_MAX].into_boxed_slice(),
+            first: 0,
+            count: 0,
+            window_ns,
+        }
     }
 
     /// Events that are younger than the window at `now_ns`.
@@ -374,7 +574,10 @@ pub struct RepeatWindow {
 
 impl Default for RepeatWindow {
     fn default() -> Self {
-        Self { rows: vec![(OrderKey::default(), i64::MIN); WINDOW_COUNT_MAX].into_boxed_slice(), count: 0 }
+        Self {
+            rows: vec![(OrderKey::default(), i64::MIN); WINDOW_COUNT_MAX].into_boxed_slice(),
+            count: 0,
+        }
     }
 }
 
@@ -383,7 +586,8 @@ impl RepeatWindow {
     #[must_use]
     pub fn count(&self, key: &OrderKey, now_ns: i64) -> u32 {
         let held = self.count.min(WINDOW_COUNT_MAX);
-        let newest_first = (1..=held).map(|back| &self.rows[(self.count - back) % WINDOW_COUNT_MAX]);
+        let newest_first =
+            (1..=held).map(|back| &self.rows[(self.count - back) % WINDOW_COUNT_MAX]);
         let young = newest_first.take_while(|row| now_ns.saturating_sub(row.1) < REPEAT_WINDOW_NS);
         u32::try_from(young.filter(|row| row.0 == *key).count()).unwrap_or(u32::MAX)
     }

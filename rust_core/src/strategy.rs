@@ -113,11 +113,36 @@ pub fn wish(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Ve
         }
     }
     match *template {
-        Template::Taker { entry_ticks, exit_ticks, hold_ns, slippage_ticks } => {
-            taker(view, orders, &TakerRule { entry_ticks, exit_ticks, hold_ns, slippage_ticks }, out);
+        Template::Taker {
+            entry_ticks,
+            exit_ticks,
+            hold_ns,
+            slippage_ticks,
+        } => {
+            taker(
+                view,
+                orders,
+                &TakerRule {
+                    entry_ticks,
+                    exit_ticks,
+                    hold_ns,
+                    slippage_ticks,
+                },
+                out,
+            );
         }
-        Template::Maker { half_spread_ticks, requote_ticks, signal_skew, inventory_skew_ticks } if view.mode < Mode::Hold => {
-            let rule = MakerRule { half_spread_ticks, requote_ticks, signal_skew, inventory_skew_ticks };
+        Template::Maker {
+            half_spread_ticks,
+            requote_ticks,
+            signal_skew,
+            inventory_skew_ticks,
+        } if view.mode < Mode::Hold => {
+            let rule = MakerRule {
+                half_spread_ticks,
+                requote_ticks,
+                signal_skew,
+                inventory_skew_ticks,
+            };
             maker(view, orders, &rule, out);
         }
         Template::Maker { .. } => {}
@@ -126,7 +151,10 @@ pub fn wish(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Ve
 
 fn cancel_all(view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
     for order in orders.iter().filter(|order| is_cancelable(order)) {
-        out.push(Wish::Cancel { order_id: order.order_id, reason: view.cancel_reason });
+        out.push(Wish::Cancel {
+            order_id: order.order_id,
+            reason: view.cancel_reason,
+        });
     }
 }
 
@@ -137,17 +165,29 @@ fn is_cancelable(order: &Order) -> bool {
 /// Quantity that still has to go, less what open orders on that side may already take.
 fn left_to_close(view: &View<'_>, orders: &[Order]) -> i64 {
     let side = -view.position_qty.signum();
-    let on_the_way: i64 = orders.iter().filter(|order| order.side == side).map(Order::remaining_qty).sum();
+    let on_the_way: i64 = orders
+        .iter()
+        .filter(|order| order.side == side)
+        .map(Order::remaining_qty)
+        .sum();
     (view.position_qty.abs() - on_the_way).clamp(0, view.order_qty_max)
 }
 
 /// Best opposite price moved by `slippage_ticks` and kept within the daily limits.
 fn crossing_price(view: &View<'_>, side: i64, slippage_ticks: i64) -> Option<i64> {
-    let best = if side > 0 { view.book.best_ask() } else { view.book.best_bid() };
+    let best = if side > 0 {
+        view.book.best_ask()
+    } else {
+        view.book.best_bid()
+    };
     if best <= 0 {
         return None;
     }
-    let moved = best.checked_add(slippage_ticks.checked_mul(view.tick_size)?.checked_mul(side)?)?;
+    let moved = best.checked_add(
+        slippage_ticks
+            .checked_mul(view.tick_size)?
+            .checked_mul(side)?,
+    )?;
     let within = if side > 0 {
         view.limit_up.map_or(moved, |limit| moved.min(limit))
     } else {
@@ -156,17 +196,33 @@ fn crossing_price(view: &View<'_>, side: i64, slippage_ticks: i64) -> Option<i64
     Some(within.max(view.tick_size))
 }
 
-fn close_position(view: &View<'_>, orders: &[Order], slippage_ticks: i64, reason: IntentReason, out: &mut Vec<Wish>) {
+fn close_position(
+    view: &View<'_>,
+    orders: &[Order],
+    slippage_ticks: i64,
+    reason: IntentReason,
+    out: &mut Vec<Wish>,
+) {
     let side = -view.position_qty.signum();
     let qty = left_to_close(view, orders);
     if let Some(price) = crossing_price(view, side, slippage_ticks).filter(|_| qty > 0) {
-        out.push(Wish::Place { side, price, qty, time_in_force: IMMEDIATE_OR_CANCEL, reason });
+        out.push(Wish::Place {
+            side,
+            price,
+            qty,
+            time_in_force: IMMEDIATE_OR_CANCEL,
+            reason,
+        });
     }
 }
 
 fn flatten(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
     // Resting orders go first; one whose outcome is unknown does not hold the exit up.
-    if view.position_qty == 0 || orders.iter().any(|order| order.state != OrderState::Unknown) {
+    if view.position_qty == 0
+        || orders
+            .iter()
+            .any(|order| order.state != OrderState::Unknown)
+    {
         return;
     }
     let slippage_ticks = match template {
@@ -192,15 +248,28 @@ fn taker(view: &View<'_>, orders: &[Order], rule: &TakerRule, out: &mut Vec<Wish
         let side = if view.signal > 0.0 { 1 } else { -1 };
         if let Some(price) = crossing_price(view, side, rule.slippage_ticks) {
             let reason = IntentReason::Entry;
-            out.push(Wish::Place { side, price, qty: view.clip_qty, time_in_force: IMMEDIATE_OR_CANCEL, reason });
+            out.push(Wish::Place {
+                side,
+                price,
+                qty: view.clip_qty,
+                time_in_force: IMMEDIATE_OR_CANCEL,
+                reason,
+            });
         }
         return;
     }
-    if orders.iter().any(|order| order.state != OrderState::Unknown) {
+    if orders
+        .iter()
+        .any(|order| order.state != OrderState::Unknown)
+    {
         return;
     }
     let is_over = view.now_ns.saturating_sub(view.entry_ns) >= rule.hold_ns;
-    let toward = if view.position_qty > 0 { view.signal } else { -view.signal };
+    let toward = if view.position_qty > 0 {
+        view.signal
+    } else {
+        -view.signal
+    };
     // A NaN signal is no reason to leave: the holding time is.
     if is_over || toward <= rule.exit_ticks {
         close_position(view, orders, rule.slippage_ticks, IntentReason::Exit, out);
@@ -223,7 +292,13 @@ fn maker(view: &View<'_>, orders: &[Order], rule: &MakerRule, out: &mut Vec<Wish
         let Some(order) = orders.iter().find(|order| order.side == side) else {
             if let (Some(price), Some(qty)) = (wanted, wanted_qty) {
                 let reason = IntentReason::Quote;
-                out.push(Wish::Place { side, price, qty, time_in_force: REST_OF_DAY, reason });
+                out.push(Wish::Place {
+                    side,
+                    price,
+                    qty,
+                    time_in_force: REST_OF_DAY,
+                    reason,
+                });
             }
             continue;
         };
@@ -237,13 +312,23 @@ fn maker(view: &View<'_>, orders: &[Order], rule: &MakerRule, out: &mut Vec<Wish
                 && float(price - order.price).abs() < rule.requote_ticks * float(view.tick_size)
         });
         if !is_kept {
-            let reason = if view.mode == Mode::Normal { IntentReason::Requote } else { view.cancel_reason };
-            out.push(Wish::Cancel { order_id: order.order_id, reason });
+            let reason = if view.mode == Mode::Normal {
+                IntentReason::Requote
+            } else {
+                view.cancel_reason
+            };
+            out.push(Wish::Cancel {
+                order_id: order.order_id,
+                reason,
+            });
         }
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "prices in ticks and clips are small; money is not computed here")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "prices in ticks and clips are small; money is not computed here"
+)]
 fn float(value: i64) -> f64 {
     value as f64
 }
@@ -269,7 +354,10 @@ fn quote_price(view: &View<'_>, rule: &MakerRule, center: f64, side: i64) -> Opt
     if !(1.0..TICKS_MAX).contains(&ticks) {
         return None;
     }
-    #[allow(clippy::cast_possible_truncation, reason = "bounded by TICKS_MAX one line above")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "bounded by TICKS_MAX one line above"
+    )]
     let price = (ticks as i64).checked_mul(view.tick_size)?;
     let (price, is_allowed) = if side > 0 {
         let price = price.min(view.book.best_ask() - view.tick_size);
@@ -312,9 +400,18 @@ mod tests {
     use super::*;
     use crate::record::{BookRecord, Record, SCALE};
 
-    const TAKER: Template = Template::Taker { entry_ticks: 2.0, exit_ticks: 0.5, hold_ns: 1_000, slippage_ticks: 1 };
-    const MAKER: Template =
-        Template::Maker { half_spread_ticks: 1.0, requote_ticks: 1.0, signal_skew: 1.0, inventory_skew_ticks: 0.5 };
+    const TAKER: Template = Template::Taker {
+        entry_ticks: 2.0,
+        exit_ticks: 0.5,
+        hold_ns: 1_000,
+        slippage_ticks: 1,
+    };
+    const MAKER: Template = Template::Maker {
+        half_spread_ticks: 1.0,
+        requote_ticks: 1.0,
+        signal_skew: 1.0,
+        inventory_skew_ticks: 0.5,
+    };
 
     fn book(bid: i64, ask: i64) -> Book {
         let mut record = BookRecord::empty();
@@ -350,7 +447,18 @@ mod tests {
     }
 
     fn order(side: i64, price: i64, qty: i64, state: OrderState, time_in_force: u32) -> Order {
-        Order { order_id: 7, intent_id: 1, alpha_index: 0, market_index: 0, side, price: price * SCALE, qty: qty * SCALE, filled_qty: 0, state, time_in_force }
+        Order {
+            order_id: 7,
+            intent_id: 1,
+            alpha_index: 0,
+            market_index: 0,
+            side,
+            price: price * SCALE,
+            qty: qty * SCALE,
+            filled_qty: 0,
+            state,
+            time_in_force,
+        }
     }
 
     fn wishes(template: &Template, view: &View<'_>, orders: &[Order]) -> Vec<Wish> {
@@ -363,7 +471,14 @@ mod tests {
     fn placed(wishes: &[Wish]) -> Vec<(i64, i64, i64, IntentReason)> {
         let mut rows = Vec::new();
         for wish in wishes.iter() {
-            if let Wish::Place { side, price, qty, reason, .. } = *wish {
+            if let Wish::Place {
+                side,
+                price,
+                qty,
+                reason,
+                ..
+            } = *wish
+            {
                 rows.push((side, price / SCALE, qty / SCALE, reason));
             }
         }
@@ -371,7 +486,10 @@ mod tests {
     }
 
     fn canceled(wishes: &[Wish]) -> usize {
-        wishes.iter().filter(|wish| matches!(wish, Wish::Cancel { .. })).count()
+        wishes
+            .iter()
+            .filter(|wish| matches!(wish, Wish::Cancel { .. }))
+            .count()
     }
 
     #[test]
@@ -386,27 +504,46 @@ mod tests {
         assert_eq!(run(0.5, 2), [(-1, 99, 2, IntentReason::Exit)]);
         assert_eq!(run(-0.4, -1), [(1, 102, 1, IntentReason::Exit)]);
         assert_eq!(run(f64::NAN, 1), []);
-        let late = View { now_ns: 1_000, ..view(&book, f64::NAN, 1) };
-        assert_eq!(placed(&wishes(&TAKER, &late, &[])), [(-1, 99, 1, IntentReason::Exit)]);
+        let late = View {
+            now_ns: 1_000,
+            ..view(&book, f64::NAN, 1)
+        };
+        assert_eq!(
+            placed(&wishes(&TAKER, &late, &[])),
+            [(-1, 99, 1, IntentReason::Exit)]
+        );
     }
 
     #[test]
     fn a_taker_waits_for_its_open_order_but_not_for_an_unknown_one_when_leaving() {
         let book = book(100, 101);
         let open = order(1, 102, 1, OrderState::PendingNew, IMMEDIATE_OR_CANCEL);
-        let lost = Order { state: OrderState::Unknown, ..open };
+        let lost = Order {
+            state: OrderState::Unknown,
+            ..open
+        };
         assert_eq!(placed(&wishes(&TAKER, &view(&book, 3.0, 0), &[open])), []);
         assert_eq!(placed(&wishes(&TAKER, &view(&book, 3.0, 0), &[lost])), []);
         assert_eq!(placed(&wishes(&TAKER, &view(&book, -3.0, 1), &[open])), []);
-        assert_eq!(placed(&wishes(&TAKER, &view(&book, -3.0, 1), &[lost])), [(-1, 99, 1, IntentReason::Exit)]);
+        assert_eq!(
+            placed(&wishes(&TAKER, &view(&book, -3.0, 1), &[lost])),
+            [(-1, 99, 1, IntentReason::Exit)]
+        );
         let lost_sell = Order { side: -1, ..lost };
-        assert_eq!(placed(&wishes(&TAKER, &view(&book, -3.0, 1), &[lost_sell])), [], "it may already have closed");
+        assert_eq!(
+            placed(&wishes(&TAKER, &view(&book, -3.0, 1), &[lost_sell])),
+            [],
+            "it may already have closed"
+        );
     }
 
     #[test]
     fn prices_stay_within_the_daily_limits() {
         let book = book(199, 200);
-        assert_eq!(placed(&wishes(&TAKER, &view(&book, 5.0, 0), &[])), [(1, 200, 1, IntentReason::Entry)]);
+        assert_eq!(
+            placed(&wishes(&TAKER, &view(&book, 5.0, 0), &[])),
+            [(1, 200, 1, IntentReason::Entry)]
+        );
     }
 
     #[test]
@@ -416,7 +553,11 @@ mod tests {
         let quote = IntentReason::Quote;
         assert_eq!(run(0.0, 0), [(1, 100, 1, quote), (-1, 102, 1, quote)]);
         assert_eq!(run(1.0, 0), [(1, 101, 1, quote), (-1, 103, 1, quote)]);
-        assert_eq!(run(5.0, 0), [(1, 101, 1, quote)], "the ask would rest behind the last level shown");
+        assert_eq!(
+            run(5.0, 0),
+            [(1, 101, 1, quote)],
+            "the ask would rest behind the last level shown"
+        );
         assert_eq!(run(0.0, 2), [(-1, 101, 1, quote)], "no room to buy");
         assert_eq!(run(f64::NAN, 0), []);
     }
@@ -430,10 +571,19 @@ mod tests {
         let at = |orders: &[Order]| wishes(&MAKER, &view(&book, 0.0, 0), orders);
         assert_eq!((canceled(&at(&[near])), placed(&at(&[near])).len()), (0, 1));
         assert_eq!((canceled(&at(&[far])), placed(&at(&[far])).len()), (1, 1));
-        assert_eq!((canceled(&at(&[going])), placed(&at(&[going])).len()), (0, 1));
-        let blind = View { signal: f64::NAN, ..view(&book, 0.0, 0) };
+        assert_eq!(
+            (canceled(&at(&[going])), placed(&at(&[going])).len()),
+            (0, 1)
+        );
+        let blind = View {
+            signal: f64::NAN,
+            ..view(&book, 0.0, 0)
+        };
         assert_eq!(canceled(&wishes(&MAKER, &blind, &[near])), 1);
-        let stale = View { is_tradable: false, ..view(&book, 0.0, 0) };
+        let stale = View {
+            is_tradable: false,
+            ..view(&book, 0.0, 0)
+        };
         assert_eq!(canceled(&wishes(&MAKER, &stale, &[near])), 1);
     }
 
@@ -441,15 +591,28 @@ mod tests {
     fn modes_take_orders_back_and_close_what_they_should() {
         let book = book(100, 102);
         let resting = order(1, 100, 1, OrderState::Working, REST_OF_DAY);
-        let mode = |mode, position| View { mode, ..view(&book, 0.0, position) };
+        let mode = |mode, position| View {
+            mode,
+            ..view(&book, 0.0, position)
+        };
         let run = |m, position, orders: &[Order]| {
             let wishes = wishes(&MAKER, &mode(m, position), orders);
             (canceled(&wishes), placed(&wishes))
         };
-        assert_eq!(run(Mode::Flatten, 1, &[resting]), (1, vec![]), "resting orders go first");
-        assert_eq!(run(Mode::Flatten, 1, &[]), (0, vec![(-1, 100, 1, IntentReason::Flatten)]));
+        assert_eq!(
+            run(Mode::Flatten, 1, &[resting]),
+            (1, vec![]),
+            "resting orders go first"
+        );
+        assert_eq!(
+            run(Mode::Flatten, 1, &[]),
+            (0, vec![(-1, 100, 1, IntentReason::Flatten)])
+        );
         assert_eq!(run(Mode::Hold, 1, &[resting]), (1, vec![]));
-        assert_eq!(run(Mode::ReduceOnly, 1, &[resting]), (1, vec![(-1, 102, 1, IntentReason::Quote)]));
+        assert_eq!(
+            run(Mode::ReduceOnly, 1, &[resting]),
+            (1, vec![(-1, 102, 1, IntentReason::Quote)])
+        );
         assert_eq!(run(Mode::ReduceOnly, 0, &[]), (0, vec![]));
     }
 

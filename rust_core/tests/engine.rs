@@ -1,25 +1,36 @@
 //! The engine from outside: records in, decisions out.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests stop at the first surprise"
+)]
 
 mod support;
 
-use _core::engine::{APPROVED, Engine, EngineConfig, STEPS, Sequencer, evaluate, evaluate_features, run_tape};
+use _core::engine::{
+    APPROVED, Engine, EngineConfig, STEPS, Sequencer, evaluate, evaluate_features, run_tape,
+};
 use _core::features::FEATURE_COUNT;
 use _core::reason::ReasonCode;
 use _core::record::{
-    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, DecisionRecord, InstrumentRecord, IntentReason,
-    Record, RecordHeader, SCALE, Tape, TimerRecord, flags,
+    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, DecisionRecord,
+    InstrumentRecord, IntentReason, Record, RecordHeader, SCALE, Tape, TimerRecord, flags,
 };
 use bytemuck::Zeroable;
 use proptest::prelude::*;
-use support::{MAKER, SECOND, START, Session, TAKER, book, command, config, config_json, switch, tape};
+use support::{
+    MAKER, SECOND, START, Session, TAKER, book, command, config, config_json, switch, tape,
+};
 
 const ALL: u32 = u32::MAX;
 /// Buys when the bid queue is much longer, sells when the ask queue is.
 const BY_IMBALANCE: &str = "k * imbalance_l1";
 
 fn bytes(decisions: &[DecisionRecord]) -> Vec<u8> {
-    decisions.iter().flat_map(|decision| decision.as_bytes().iter().copied()).collect()
+    decisions
+        .iter()
+        .flat_map(|decision| decision.as_bytes().iter().copied())
+        .collect()
 }
 
 fn buy_signal() -> BookRecord {
@@ -49,11 +60,27 @@ fn a_config_with_a_missing_or_unknown_field_is_an_error_that_names_it() {
         ("\"schema\":1,", "", "schema"),
         ("\"limit_up\"", "\"limit_upp\"", "limit_up"),
         ("\"ttl_ns\":1000000000,", "", "ttl_ns"),
-        ("\"weight_ppm\":1000000", "\"weight_ppm\":1000001", "weight_ppm"),
+        (
+            "\"weight_ppm\":1000000",
+            "\"weight_ppm\":1000001",
+            "weight_ppm",
+        ),
         ("\"alpha_index\":0", "\"alpha_index\":1", "alpha_index"),
-        ("\"instrument_id\":1001,\"symbol\"", "\"instrument_id\":7,\"symbol\"", "instrument_id"),
-        ("\"cancel_reserve\":60", "\"cancel_reserve\":180", "cancel_reserve"),
-        ("\"trading_day\":20260410", "\"trading_day\":20261310", "trading_day"),
+        (
+            "\"instrument_id\":1001,\"symbol\"",
+            "\"instrument_id\":7,\"symbol\"",
+            "instrument_id",
+        ),
+        (
+            "\"cancel_reserve\":60",
+            "\"cancel_reserve\":180",
+            "cancel_reserve",
+        ),
+        (
+            "\"trading_day\":20260410",
+            "\"trading_day\":20261310",
+            "trading_day",
+        ),
         ("\"hold_ns\":5000000000", "\"hold_ns\":0", "hold_ns"),
         ("\"phase\":\"open\"", "\"phase\":\"opened\"", "opened"),
     ];
@@ -66,7 +93,10 @@ fn a_config_with_a_missing_or_unknown_field_is_an_error_that_names_it() {
     }
     let unknown = Engine::from_json(&config_json(TAKER, "imbalance_l11")).unwrap_err();
     assert_eq!(unknown.code(), ReasonCode::UnknownFeature);
-    assert!(unknown.to_string().contains("did you mean imbalance_l1?"), "{unknown}");
+    assert!(
+        unknown.to_string().contains("did you mean imbalance_l1?"),
+        "{unknown}"
+    );
 }
 
 #[test]
@@ -74,15 +104,31 @@ fn a_taker_enters_holds_and_leaves() {
     let mut session = Session::new(config(TAKER, BY_IMBALANCE));
     assert!(session.feed_book(no_signal()).is_empty());
     let entry = only(&session.feed_book(buy_signal()));
-    assert_eq!((entry.verdict, entry.side, entry.price, entry.qty), (APPROVED, 1, 35_002 * SCALE, SCALE));
-    assert_eq!((entry.order_id, entry.time_in_force, entry.intent_reason), (1, 2, IntentReason::Entry as u32));
+    assert_eq!(
+        (entry.verdict, entry.side, entry.price, entry.qty),
+        (APPROVED, 1, 35_002 * SCALE, SCALE)
+    );
+    assert_eq!(
+        (entry.order_id, entry.time_in_force, entry.intent_reason),
+        (1, 2, IntentReason::Entry as u32)
+    );
     assert_eq!(session.position(), 1);
-    assert!(session.feed_book(buy_signal()).is_empty(), "the signal still holds");
+    assert!(
+        session.feed_book(buy_signal()).is_empty(),
+        "the signal still holds"
+    );
     let exit = only(&session.feed_book(no_signal()));
-    assert_eq!((exit.intent_reason, exit.side, exit.price), (IntentReason::Exit as u32, -1, 34_999 * SCALE));
+    assert_eq!(
+        (exit.intent_reason, exit.side, exit.price),
+        (IntentReason::Exit as u32, -1, 34_999 * SCALE)
+    );
     assert_eq!(session.position(), 0);
     let result = session.engine.results().next().unwrap();
-    assert_eq!(result.gross_pnl, i128::from(-200 * SCALE), "bought at 35,001, sold at 35,000");
+    assert_eq!(
+        result.gross_pnl,
+        i128::from(-200 * SCALE),
+        "bought at 35,001, sold at 35,000"
+    );
     assert_eq!(result.fees, i128::from(2 * (140 + 60) * SCALE));
 }
 
@@ -94,22 +140,47 @@ fn a_taker_leaves_when_its_time_is_over() {
     assert_eq!(session.position(), 1);
     session.now += 5 * SECOND;
     let exit = only(&session.feed_book(buy_signal()));
-    assert_eq!((exit.intent_reason, exit.side, exit.qty), (IntentReason::Exit as u32, -1, SCALE));
+    assert_eq!(
+        (exit.intent_reason, exit.side, exit.qty),
+        (IntentReason::Exit as u32, -1, SCALE)
+    );
 }
 
 #[test]
 fn a_maker_quotes_one_order_a_side_and_moves_by_cancel_then_place() {
     let mut session = Session::new(config(MAKER, "0 * imbalance_l1"));
     let quotes = session.feed_book(no_signal());
-    assert_eq!(quotes.iter().map(|d| (d.side, d.price / SCALE)).collect::<Vec<_>>(), [(1, 35_000), (-1, 35_001)]);
+    assert_eq!(
+        quotes
+            .iter()
+            .map(|d| (d.side, d.price / SCALE))
+            .collect::<Vec<_>>(),
+        [(1, 35_000), (-1, 35_001)]
+    );
     assert!(session.feed_book(no_signal()).is_empty());
     let before = session.decisions.len();
     session.feed_book(book(35_003, 1, 10, 10));
-    let moved: Vec<_> = session.decisions[before..].iter().map(|d| (d.action, d.side, d.price / SCALE)).collect();
-    assert!(moved.contains(&(ActionKind::Cancel as u32, 1, 35_000)), "{moved:?}");
-    assert!(moved.contains(&(ActionKind::Place as u32, 1, 35_003)), "{moved:?}");
+    let moved: Vec<_> = session.decisions[before..]
+        .iter()
+        .map(|d| (d.action, d.side, d.price / SCALE))
+        .collect();
+    assert!(
+        moved.contains(&(ActionKind::Cancel as u32, 1, 35_000)),
+        "{moved:?}"
+    );
+    assert!(
+        moved.contains(&(ActionKind::Place as u32, 1, 35_003)),
+        "{moved:?}"
+    );
     for side in [1, -1] {
-        assert!(session.engine.open_orders().filter(|order| order.side == side).count() <= 1);
+        assert!(
+            session
+                .engine
+                .open_orders()
+                .filter(|order| order.side == side)
+                .count()
+                <= 1
+        );
     }
 }
 
@@ -119,7 +190,12 @@ fn a_halt_cancels_refuses_and_needs_both_resume_steps() {
     session.feed_book(no_signal());
     let canceled = session.feed(command(CommandKind::Halt, ALL, 0));
     assert_eq!(canceled.len(), 2);
-    assert!(canceled.iter().all(|d| d.action == ActionKind::Cancel as u32 && d.intent_reason == IntentReason::HaltCancel as u32));
+    assert!(
+        canceled
+            .iter()
+            .all(|d| d.action == ActionKind::Cancel as u32
+                && d.intent_reason == IntentReason::HaltCancel as u32)
+    );
     assert_eq!(session.engine.halted_by(), Some(ReasonCode::KillSwitchOn));
     assert!(session.feed_book(no_signal()).is_empty());
     session.feed(command(CommandKind::ResumeConfirm, ALL, 1));
@@ -132,7 +208,10 @@ fn a_halt_cancels_refuses_and_needs_both_resume_steps() {
     let armed = i64::try_from(session.sequencer.last_seq()).unwrap();
     session.feed(command(CommandKind::ResumeConfirm, ALL, armed));
     assert_eq!(session.engine.halted_by(), None);
-    assert_eq!(session.feed_book(no_signal()).len() + session.engine.open_orders().count(), 2);
+    assert_eq!(
+        session.feed_book(no_signal()).len() + session.engine.open_orders().count(),
+        2
+    );
 }
 
 type Arrange = fn(&mut Session);
@@ -141,18 +220,50 @@ type Arrange = fn(&mut Session);
 #[test]
 fn an_entry_is_refused_with_the_code_of_what_is_wrong() {
     let cases: [(&str, Arrange, ReasonCode); 8] = [
-        ("halt", |s| drop(s.feed(command(CommandKind::Halt, ALL, 0))), ReasonCode::KillSwitchOn),
-        ("halt one", |s| drop(s.feed(command(CommandKind::Halt, 0, 0))), ReasonCode::KillSwitchOn),
-        ("reduce", |s| drop(s.feed(command(CommandKind::ReduceOnly, ALL, 0))), ReasonCode::ReduceOnlyOn),
-        ("withdraw", |s| drop(s.feed(command(CommandKind::Withdraw, 0, 0))), ReasonCode::ConfigWithdrawn),
-        ("weight", |s| drop(s.feed(command(CommandKind::SetWeight, 0, 10))), ReasonCode::WeightBelowOneLot),
-        ("closed", |s| s.now = START + 800 * SECOND, ReasonCode::SessionNotOpen),
-        ("close only", |s| s.now = START + 610 * SECOND, ReasonCode::SessionNotOpen),
-        ("instrument", |s| {
-            let mut record = InstrumentRecord::empty();
-            record.header.instrument_id = support::INSTRUMENT;
-            s.feed(record);
-        }, ReasonCode::ReferenceMissing),
+        (
+            "halt",
+            |s| drop(s.feed(command(CommandKind::Halt, ALL, 0))),
+            ReasonCode::KillSwitchOn,
+        ),
+        (
+            "halt one",
+            |s| drop(s.feed(command(CommandKind::Halt, 0, 0))),
+            ReasonCode::KillSwitchOn,
+        ),
+        (
+            "reduce",
+            |s| drop(s.feed(command(CommandKind::ReduceOnly, ALL, 0))),
+            ReasonCode::ReduceOnlyOn,
+        ),
+        (
+            "withdraw",
+            |s| drop(s.feed(command(CommandKind::Withdraw, 0, 0))),
+            ReasonCode::ConfigWithdrawn,
+        ),
+        (
+            "weight",
+            |s| drop(s.feed(command(CommandKind::SetWeight, 0, 10))),
+            ReasonCode::WeightBelowOneLot,
+        ),
+        (
+            "closed",
+            |s| s.now = START + 800 * SECOND,
+            ReasonCode::SessionNotOpen,
+        ),
+        (
+            "close only",
+            |s| s.now = START + 610 * SECOND,
+            ReasonCode::SessionNotOpen,
+        ),
+        (
+            "instrument",
+            |s| {
+                let mut record = InstrumentRecord::empty();
+                record.header.instrument_id = support::INSTRUMENT;
+                s.feed(record);
+            },
+            ReasonCode::ReferenceMissing,
+        ),
     ];
     for (name, arrange, code) in cases {
         let mut session = Session::new(config(TAKER, BY_IMBALANCE));
@@ -164,7 +275,10 @@ fn an_entry_is_refused_with_the_code_of_what_is_wrong() {
     expired.alphas[0].expires_ns = START + 5;
     let mut session = Session::new(expired);
     session.now = START + 10;
-    assert_eq!(refusal(&session.feed_book(buy_signal())), ReasonCode::ConfigExpired);
+    assert_eq!(
+        refusal(&session.feed_book(buy_signal())),
+        ReasonCode::ConfigExpired
+    );
 }
 
 #[test]
@@ -174,10 +288,16 @@ fn a_stale_book_refuses_on_a_timer() {
     let mut limits = config(TAKER, BY_IMBALANCE);
     limits.alphas[0].weight_ppm = 0;
     let mut blocked = Session::new(limits);
-    assert_eq!(refusal(&blocked.feed_book(buy_signal())), ReasonCode::WeightBelowOneLot);
+    assert_eq!(
+        refusal(&blocked.feed_book(buy_signal())),
+        ReasonCode::WeightBelowOneLot
+    );
     assert_eq!(refusal(&blocked.wait(3 * SECOND)), ReasonCode::BookStale);
     assert_eq!(only(&session.feed_book(buy_signal())).verdict, APPROVED);
-    assert!(session.wait(3 * SECOND).is_empty(), "its order is still open");
+    assert!(
+        session.wait(3 * SECOND).is_empty(),
+        "its order is still open"
+    );
 }
 
 #[test]
@@ -193,8 +313,17 @@ fn invalid_books_place_nothing() {
         let mut record = buy_signal();
         damage(&mut record);
         let decisions = session.feed(record);
-        assert!(decisions.iter().all(|decision| decision.verdict != APPROVED), "{decisions:?}");
-        assert_eq!(only(&session.feed_book(buy_signal())).verdict, APPROVED, "the next good book trades");
+        assert!(
+            decisions
+                .iter()
+                .all(|decision| decision.verdict != APPROVED),
+            "{decisions:?}"
+        );
+        assert_eq!(
+            only(&session.feed_book(buy_signal())).verdict,
+            APPROVED,
+            "the next good book trades"
+        );
     }
 }
 
@@ -220,10 +349,20 @@ fn a_loss_limit_flattens_and_stays_latched() {
     let exit = only(&session.feed_book(book(34_990, 1, 30, 1)));
     assert_eq!(exit.intent_reason, IntentReason::Flatten as u32);
     assert_eq!(session.position(), 0);
-    assert_eq!(session.refusals(), [211], "the next entry was refused as soon as the exit was filled");
+    assert_eq!(
+        session.refusals(),
+        [211],
+        "the next entry was refused as soon as the exit was filled"
+    );
     session.now += SECOND;
-    assert_eq!(refusal(&session.feed_book(book(34_990, 1, 30, 1))), ReasonCode::DailyLossReached);
-    assert_eq!(session.engine.results().next().unwrap().halted_by, Some(ReasonCode::DailyLossReached));
+    assert_eq!(
+        refusal(&session.feed_book(book(34_990, 1, 30, 1))),
+        ReasonCode::DailyLossReached
+    );
+    assert_eq!(
+        session.engine.results().next().unwrap().halted_by,
+        Some(ReasonCode::DailyLossReached)
+    );
 }
 
 #[test]
@@ -232,7 +371,10 @@ fn the_force_flat_phase_closes_the_position() {
     session.feed_book(buy_signal());
     session.now = START + 661 * SECOND;
     let exit = only(&session.feed_book(buy_signal()));
-    assert_eq!((exit.intent_reason, exit.side), (IntentReason::Flatten as u32, -1));
+    assert_eq!(
+        (exit.intent_reason, exit.side),
+        (IntentReason::Flatten as u32, -1)
+    );
     assert_eq!(session.position(), 0);
 }
 
@@ -246,20 +388,34 @@ fn a_lower_weight_acts_at_once_and_a_higher_one_at_a_flat_position() {
     session.feed_book(buy_signal());
     assert_eq!(session.position(), 1);
     session.feed(switch(1_000_000, 1));
-    assert_eq!(session.engine.results().next().unwrap().weight_ppm, 500_000, "not flat yet");
+    assert_eq!(
+        session.engine.results().next().unwrap().weight_ppm,
+        500_000,
+        "not flat yet"
+    );
     session.now += 6 * SECOND;
     session.feed_book(no_signal());
     session.feed_book(no_signal());
     assert_eq!(session.position(), 0);
-    assert_eq!(session.engine.results().next().unwrap().weight_ppm, 1_000_000);
+    assert_eq!(
+        session.engine.results().next().unwrap().weight_ppm,
+        1_000_000
+    );
     session.feed(command(CommandKind::SetWeight, 0, 500_000));
     assert_eq!(session.engine.results().next().unwrap().weight_ppm, 500_000);
     session.feed(switch(250_000, 2));
     session.feed(command(CommandKind::SetWeight, 0, 900_000));
     session.feed_book(no_signal());
-    assert_eq!(session.engine.results().next().unwrap().weight_ppm, 250_000, "a command stays within the permit");
+    assert_eq!(
+        session.engine.results().next().unwrap().weight_ppm,
+        250_000,
+        "a command stays within the permit"
+    );
     session.feed(switch(1_000_000, 1));
-    assert_eq!(session.engine.counters().dropped(), [(ReasonCode::ConfigReplayed.code(), 1)]);
+    assert_eq!(
+        session.engine.counters().dropped(),
+        [(ReasonCode::ConfigReplayed.code(), 1)]
+    );
 }
 
 #[test]
@@ -281,13 +437,31 @@ fn orphans_doubles_and_overfills_are_counted_with_their_codes() {
     session.answers = false;
     let entry = only(&session.feed_book(buy_signal()));
     session.report(BrokerEventKind::Fill, &entry, entry.price, SCALE, false);
-    let double = BrokerRecord { event_kind: 3, order_id: entry.order_id, side: 1, price: entry.price, qty: SCALE, broker_seq: 1, ..BrokerRecord::empty() };
+    let double = BrokerRecord {
+        event_kind: 3,
+        order_id: entry.order_id,
+        side: 1,
+        price: entry.price,
+        qty: SCALE,
+        broker_seq: 1,
+        ..BrokerRecord::empty()
+    };
     session.feed(double);
     assert_eq!(session.position(), 1);
-    session.feed(BrokerRecord { order_id: 99, broker_seq: 50, ..double });
-    session.feed(BrokerRecord { broker_seq: 51, ..double });
+    session.feed(BrokerRecord {
+        order_id: 99,
+        broker_seq: 50,
+        ..double
+    });
+    session.feed(BrokerRecord {
+        broker_seq: 51,
+        ..double
+    });
     assert_eq!(session.position(), 2, "an overfill is a position too");
-    assert_eq!(session.engine.counters().broker_events(), [(301, 1), (303, 1), (304, 1)]);
+    assert_eq!(
+        session.engine.counters().broker_events(),
+        [(301, 1), (303, 1), (304, 1)]
+    );
     assert_eq!(session.engine.halted_by(), Some(ReasonCode::OverFill));
 }
 
@@ -304,7 +478,11 @@ fn many_rejects_open_the_breaker() {
     let refused = session.report(BrokerEventKind::Rejected, &entry, entry.price, 0, false);
     assert_eq!(refusal(&refused), ReasonCode::RejectRateAboveLimit);
     session.now += 61 * SECOND;
-    assert_eq!(only(&session.feed_book(buy_signal())).verdict, APPROVED, "it closes by itself");
+    assert_eq!(
+        only(&session.feed_book(buy_signal())).verdict,
+        APPROVED,
+        "it closes by itself"
+    );
 }
 
 #[test]
@@ -314,9 +492,13 @@ fn records_that_make_no_sense_change_nothing_and_are_counted() {
     let mut header = *no_signal().header();
     header.input_seq = 1;
     header.sequence_time_ns = START + SECOND;
-    session.engine.on_record(&header, no_signal().as_bytes(), &mut session.out);
+    session
+        .engine
+        .on_record(&header, no_signal().as_bytes(), &mut session.out);
     header.input_seq = 10;
-    session.engine.on_record(&header, &[1, 2, 3], &mut session.out);
+    session
+        .engine
+        .on_record(&header, &[1, 2, 3], &mut session.out);
     header.input_seq = 11;
     header.sequence_time_ns += 1;
     header.record_type = 99;
@@ -328,7 +510,12 @@ fn records_that_make_no_sense_change_nothing_and_are_counted() {
 
 #[test]
 fn the_seven_steps_are_named_in_order() {
-    assert_eq!(STEPS, ["dedup", "policy", "exposure", "risk", "durable", "dispatch", "commit"]);
+    assert_eq!(
+        STEPS,
+        [
+            "dedup", "policy", "exposure", "risk", "durable", "dispatch", "commit"
+        ]
+    );
 }
 
 fn run_day(config: EngineConfig, seed: u64, books: usize) -> Session {
@@ -340,7 +527,14 @@ fn run_day(config: EngineConfig, seed: u64, books: usize) -> Session {
 fn replay(config: EngineConfig, inputs: &[u8]) -> Vec<u8> {
     let mut engine = Engine::new(config).unwrap();
     let mut out = Vec::new();
-    run_tape(&mut engine, &mut Sequencer::default(), inputs, true, &mut out).unwrap();
+    run_tape(
+        &mut engine,
+        &mut Sequencer::default(),
+        inputs,
+        true,
+        &mut out,
+    )
+    .unwrap();
     bytes(&out)
 }
 
@@ -350,13 +544,24 @@ fn a_replay_is_identical_and_a_flipped_bit_or_parameter_is_seen() {
     for template in [TAKER, MAKER] {
         let day = run_day(config(template, expression), 7, 8_000);
         let decided = bytes(&day.decisions);
-        assert!(day.decisions.len() > 200, "{} decisions", day.decisions.len());
+        assert!(
+            day.decisions.len() > 200,
+            "{} decisions",
+            day.decisions.len()
+        );
         assert!(replay(config(template, expression), &day.inputs) == decided);
         let mut flipped = day.inputs.clone();
-        let book = Tape::new(&day.inputs).filter_map(Result::ok).filter(|item| item.0.record_type == 1).nth(400).unwrap();
+        let book = Tape::new(&day.inputs)
+            .filter_map(Result::ok)
+            .filter(|item| item.0.record_type == 1)
+            .nth(400)
+            .unwrap();
         let place = book.1.as_ptr() as usize - day.inputs.as_ptr() as usize + 64 + 40;
         flipped[place + 3] ^= 0x10;
-        assert!(replay(config(template, expression), &flipped) != decided, "a flipped bit of a queue");
+        assert!(
+            replay(config(template, expression), &flipped) != decided,
+            "a flipped bit of a queue"
+        );
         let mut other = config(template, expression);
         other.alphas[0].parameters.insert("k".to_owned(), 2.5);
         assert!(replay(other, &day.inputs) != decided, "another parameter");
@@ -367,11 +572,22 @@ fn a_replay_is_identical_and_a_flipped_bit_or_parameter_is_seen() {
 fn a_replay_with_a_missing_input_is_refused() {
     let day = run_day(config(TAKER, BY_IMBALANCE), 7, 100);
     let mut engine = Engine::new(config(TAKER, BY_IMBALANCE)).unwrap();
-    let second = day.inputs.len() - Tape::new(&day.inputs).skip(3).map(|item| item.unwrap().1.len()).sum::<usize>();
+    let second = day.inputs.len()
+        - Tape::new(&day.inputs)
+            .skip(3)
+            .map(|item| item.unwrap().1.len())
+            .sum::<usize>();
     let first = second - Tape::new(&day.inputs).nth(2).unwrap().unwrap().1.len();
     let mut holed = day.inputs.clone();
     holed.drain(first..second);
-    let error = run_tape(&mut engine, &mut Sequencer::default(), &holed, true, &mut Vec::new()).unwrap_err();
+    let error = run_tape(
+        &mut engine,
+        &mut Sequencer::default(),
+        &holed,
+        true,
+        &mut Vec::new(),
+    )
+    .unwrap_err();
     assert_eq!(error.code(), ReasonCode::LogSequenceGap);
 }
 
@@ -404,11 +620,18 @@ fn batch_evaluation_equals_the_engine_bit_for_bit() {
 #[test]
 fn the_future_does_not_change_the_past() {
     let whole = tape(5, 3_000);
-    let cut: usize = Tape::new(&whole).take(1_500).map(|item| item.unwrap().1.len()).sum();
+    let cut: usize = Tape::new(&whole)
+        .take(1_500)
+        .map(|item| item.unwrap().1.len())
+        .sum();
     let config = config(TAKER, "ofi_l5_5s + return_10s");
     let all = evaluate(&whole, &config, 0).unwrap();
     let part = evaluate(&whole[..cut], &config, 0).unwrap();
-    assert!(part.iter().zip(&all).all(|(a, b)| a.signal.to_bits() == b.signal.to_bits() && a.mid == b.mid));
+    assert!(
+        part.iter()
+            .zip(&all)
+            .all(|(a, b)| a.signal.to_bits() == b.signal.to_bits() && a.mid == b.mid)
+    );
 }
 
 #[test]
@@ -427,10 +650,25 @@ fn a_gap_starts_the_warm_up_over() {
 /// One step of a hostile world.
 #[derive(Debug, Clone)]
 enum Step {
-    Book { bid: i64, spread: i64, bid_qty: i64, ask_qty: i64 },
-    Broker { kind: u32, back: usize, qty: i64, price: i64 },
-    Command { kind: u32, argument: i64 },
-    Timer { ns: i64 },
+    Book {
+        bid: i64,
+        spread: i64,
+        bid_qty: i64,
+        ask_qty: i64,
+    },
+    Broker {
+        kind: u32,
+        back: usize,
+        qty: i64,
+        price: i64,
+    },
+    Command {
+        kind: u32,
+        argument: i64,
+    },
+    Timer {
+        ns: i64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -452,7 +690,12 @@ fn drive(template: &str, steps: &[Step]) -> Result<Session, TestCaseError> {
     for step in steps {
         session.now += 1_000_000;
         let decisions = match *step {
-            Step::Book { bid, spread, bid_qty, ask_qty } => session.feed_book(book(bid, spread, bid_qty, ask_qty)),
+            Step::Book {
+                bid,
+                spread,
+                bid_qty,
+                ask_qty,
+            } => session.feed_book(book(bid, spread, bid_qty, ask_qty)),
             Step::Timer { ns } => session.wait(ns),
             Step::Command { kind, argument } => session.feed(_core::record::CommandRecord {
                 command_kind: kind,
@@ -460,14 +703,32 @@ fn drive(template: &str, steps: &[Step]) -> Result<Session, TestCaseError> {
                 argument,
                 ..command(CommandKind::Halt, 0, 0)
             }),
-            Step::Broker { kind, back, qty, price } => {
-                let Some(decision) = sent.iter().rev().nth(back).copied() else { continue };
+            Step::Broker {
+                kind,
+                back,
+                qty,
+                price,
+            } => {
+                let Some(decision) = sent.iter().rev().nth(back).copied() else {
+                    continue;
+                };
                 // No overfill here: that is a halt of its own.
-                let room = session.engine.open_orders().find(|o| o.order_id == decision.order_id).map_or(0, |o| o.remaining_qty());
+                let room = session
+                    .engine
+                    .open_orders()
+                    .find(|o| o.order_id == decision.order_id)
+                    .map_or(0, |o| o.remaining_qty());
                 if kind == BrokerEventKind::Fill as u32 && qty * SCALE > room {
                     continue;
                 }
-                let mut record = BrokerRecord { event_kind: kind, order_id: decision.order_id, side: decision.side, price: price * SCALE, qty: qty * SCALE, ..BrokerRecord::empty() };
+                let mut record = BrokerRecord {
+                    event_kind: kind,
+                    order_id: decision.order_id,
+                    side: decision.side,
+                    price: price * SCALE,
+                    qty: qty * SCALE,
+                    ..BrokerRecord::empty()
+                };
                 record.broker_seq = session.sequencer.last_seq();
                 session.feed(record)
             }
@@ -475,14 +736,23 @@ fn drive(template: &str, steps: &[Step]) -> Result<Session, TestCaseError> {
         let result = session.engine.results().next().unwrap();
         let halted = session.engine.halted_by().is_some();
         let limit = 3 * SCALE;
-        let open = |side: i64| session.engine.open_orders().filter(|o| o.side == side).map(|o| o.remaining_qty()).sum::<i64>();
+        let open = |side: i64| {
+            session
+                .engine
+                .open_orders()
+                .filter(|o| o.side == side)
+                .map(|o| o.remaining_qty())
+                .sum::<i64>()
+        };
         for decision in &decisions {
-            let is_open = decision.verdict == APPROVED && decision.action == ActionKind::Place as u32;
+            let is_open =
+                decision.verdict == APPROVED && decision.action == ActionKind::Place as u32;
             prop_assert!(decision.verdict != 0);
             prop_assert_eq!(decision.verdict == 2, decision.reason_code != 0);
             if is_open {
                 prop_assert!(decision.qty > 0 && decision.price % SCALE == 0);
-                let reduces = decision.position_qty * decision.side < 0 && decision.qty <= decision.position_qty.abs();
+                let reduces = decision.position_qty * decision.side < 0
+                    && decision.qty <= decision.position_qty.abs();
                 prop_assert!(decision.signal.is_finite() || reduces);
                 prop_assert!(!halted || reduces, "an opening order while halted");
                 sent.push(*decision);
@@ -566,7 +836,16 @@ proptest! {
 /// Numbers at the edges of what a field can hold, and a few plausible ones.
 fn absurd() -> impl Strategy<Value = i64> {
     prop_oneof![
-        Just(0_i64), Just(1), Just(-1), Just(i64::MAX), Just(i64::MIN), Just(i64::MAX / 2), Just(999_999_999_999_999_999),
-        Just(SCALE), 34_990 * SCALE..35_010 * SCALE, (34_990_i64..35_010).prop_map(|ticks| ticks * SCALE), any::<i64>(),
+        Just(0_i64),
+        Just(1),
+        Just(-1),
+        Just(i64::MAX),
+        Just(i64::MIN),
+        Just(i64::MAX / 2),
+        Just(999_999_999_999_999_999),
+        Just(SCALE),
+        34_990 * SCALE..35_010 * SCALE,
+        (34_990_i64..35_010).prop_map(|ticks| ticks * SCALE),
+        any::<i64>(),
     ]
 }

@@ -1,5 +1,9 @@
 //! Invariant 3 of the engine: after construction a whole day allocates nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests stop at the first surprise"
+)]
 
 mod support;
 
@@ -51,7 +55,11 @@ fn day(template: &str, expression: &str) -> Vec<u8> {
     session.feed(command(CommandKind::ResumeConfirm, u32::MAX, armed));
     session.now += SECOND;
     session.feed_book(book(35_000, 1, 30, 1));
-    assert!(session.engine.counters().fills > 5, "{:?}", session.engine.counters().refusals());
+    assert!(
+        session.engine.counters().fills > 5,
+        "{:?}",
+        session.engine.counters().refusals()
+    );
     assert!(!session.engine.counters().refusals().is_empty());
     session.inputs
 }

@@ -42,8 +42,11 @@ pub enum Operator {
 }
 
 /// Callable names.
-const FUNCTIONS: [(&str, Operator, usize); 3] =
-    [("abs", Operator::Abs, 1), ("sign", Operator::Sign, 1), ("clip", Operator::Clip, 3)];
+const FUNCTIONS: [(&str, Operator, usize); 3] = [
+    ("abs", Operator::Abs, 1),
+    ("sign", Operator::Sign, 1),
+    ("clip", Operator::Clip, 3),
+];
 
 /// A typed tree: every name is resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,21 +76,38 @@ impl Expression {
     /// # Errors
     /// [`ExpressionError`] with the position of the first thing that is wrong.
     pub fn parse(text: &str, parameter_names: &[&str]) -> Result<Self, ExpressionError> {
-        let mut names: Vec<String> = parameter_names.iter().map(|name| (*name).to_owned()).collect();
+        let mut names: Vec<String> = parameter_names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
         names.sort();
         names.dedup();
         check_names(&names)?;
         if text.len() > TEXT_BYTES_MAX {
-            let message = format!("expression is {} bytes long, allowed are {TEXT_BYTES_MAX}", text.len());
+            let message = format!(
+                "expression is {} bytes long, allowed are {TEXT_BYTES_MAX}",
+                text.len()
+            );
             return Err(invalid(message, TEXT_BYTES_MAX));
         }
-        let mut parser = Parser { text, position: 0, nesting: 0, names: &names };
+        let mut parser = Parser {
+            text,
+            position: 0,
+            nesting: 0,
+            names: &names,
+        };
         let root = parser.sum()?;
         parser.skip_spaces();
         if let Some(found) = parser.peek() {
-            return Err(invalid(format!("expected an operator or the end, found '{found}'"), parser.position));
+            return Err(invalid(
+                format!("expected an operator or the end, found '{found}'"),
+                parser.position,
+            ));
         }
-        Ok(Self { root, parameter_names: names })
+        Ok(Self {
+            root,
+            parameter_names: names,
+        })
     }
 
     /// Names of the features it reads, in id order.
@@ -95,7 +115,12 @@ impl Expression {
     pub fn features(&self) -> Vec<&'static str> {
         let mut used = [false; FEATURES.len()];
         mark_features(&self.root, &mut used);
-        FEATURES.iter().zip(used).filter(|(_, is_used)| *is_used).map(|(row, _)| row.name).collect()
+        FEATURES
+            .iter()
+            .zip(used)
+            .filter(|(_, is_used)| *is_used)
+            .map(|(row, _)| row.name)
+            .collect()
     }
 
     /// One text for all spellings of the same tree.
@@ -114,21 +139,38 @@ impl Expression {
 }
 
 fn invalid(message: String, position: usize) -> ExpressionError {
-    ExpressionError { code: ReasonCode::ExpressionInvalid, message, position, suggestion: None }
+    ExpressionError {
+        code: ReasonCode::ExpressionInvalid,
+        message,
+        position,
+        suggestion: None,
+    }
 }
 
 /// Parameter names must be words of their own.
 fn check_names(names: &[String]) -> Result<(), ExpressionError> {
     if names.len() > PARAMETER_COUNT_MAX {
-        return Err(invalid(format!("{} parameters, allowed are {PARAMETER_COUNT_MAX}", names.len()), 0));
+        return Err(invalid(
+            format!(
+                "{} parameters, allowed are {PARAMETER_COUNT_MAX}",
+                names.len()
+            ),
+            0,
+        ));
     }
     for name in names {
-        let starts_well = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        let starts_well = name
+            .chars()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !starts_well || !name.chars().all(is_word) {
             return Err(invalid(format!("parameter name '{name}' is not a word"), 0));
         }
         if feature_id(name).is_some() || FUNCTIONS.iter().any(|(function, ..)| function == name) {
-            return Err(invalid(format!("parameter name '{name}' is already a feature or function"), 0));
+            return Err(invalid(
+                format!("parameter name '{name}' is already a feature or function"),
+                0,
+            ));
         }
     }
     Ok(())
@@ -145,7 +187,9 @@ fn mark_features(node: &Node, used: &mut [bool]) {
                 *slot = true;
             }
         }
-        Node::Apply(_, operands) => operands.iter().for_each(|operand| mark_features(operand, used)),
+        Node::Apply(_, operands) => operands
+            .iter()
+            .for_each(|operand| mark_features(operand, used)),
         Node::Number(_) | Node::Parameter(_) => {}
     }
 }
@@ -153,8 +197,12 @@ fn mark_features(node: &Node, used: &mut [bool]) {
 fn write_node(node: &Node, names: &[String], text: &mut String) {
     match node {
         Node::Number(value) => text.push_str(&format!("{value:?}")),
-        Node::Feature(id) => text.push_str(FEATURES.get(usize::from(*id)).map_or("?", |row| row.name)),
-        Node::Parameter(place) => text.push_str(names.get(usize::from(*place)).map_or("?", String::as_str)),
+        Node::Feature(id) => {
+            text.push_str(FEATURES.get(usize::from(*id)).map_or("?", |row| row.name))
+        }
+        Node::Parameter(place) => {
+            text.push_str(names.get(usize::from(*place)).map_or("?", String::as_str))
+        }
         Node::Apply(operator, operands) => {
             let (open, between, close) = match operator {
                 Operator::Negate => ("(-", "", ")"),
@@ -188,11 +236,16 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn peek(&self) -> Option<char> {
-        self.text.get(self.position..).and_then(|rest| rest.chars().next())
+        self.text
+            .get(self.position..)
+            .and_then(|rest| rest.chars().next())
     }
 
     fn skip_spaces(&mut self) {
-        while self.peek().is_some_and(|letter| letter.is_ascii_whitespace()) {
+        while self
+            .peek()
+            .is_some_and(|letter| letter.is_ascii_whitespace())
+        {
             self.position += 1;
         }
     }
@@ -211,16 +264,27 @@ impl Parser<'_> {
         if self.take(wanted) {
             return Ok(());
         }
-        let found = self.peek().map_or_else(|| "the end".to_owned(), |letter| format!("'{letter}'"));
-        Err(invalid(format!("expected '{wanted}' after {after}, found {found}"), self.position))
+        let found = self
+            .peek()
+            .map_or_else(|| "the end".to_owned(), |letter| format!("'{letter}'"));
+        Err(invalid(
+            format!("expected '{wanted}' after {after}, found {found}"),
+            self.position,
+        ))
     }
 
     fn sum(&mut self) -> Result<Node, ExpressionError> {
-        self.chain(&[('+', Operator::Add), ('-', Operator::Subtract)], Self::product)
+        self.chain(
+            &[('+', Operator::Add), ('-', Operator::Subtract)],
+            Self::product,
+        )
     }
 
     fn product(&mut self) -> Result<Node, ExpressionError> {
-        self.chain(&[('*', Operator::Multiply), ('/', Operator::Divide)], Self::signed)
+        self.chain(
+            &[('*', Operator::Multiply), ('/', Operator::Divide)],
+            Self::signed,
+        )
     }
 
     /// Operands joined from the left by any of `signs`.
@@ -240,7 +304,10 @@ impl Parser<'_> {
     fn signed(&mut self) -> Result<Node, ExpressionError> {
         self.nesting += 1;
         if self.nesting > NESTING_MAX {
-            return Err(invalid(format!("nested deeper than {NESTING_MAX}"), self.position));
+            return Err(invalid(
+                format!("nested deeper than {NESTING_MAX}"),
+                self.position,
+            ));
         }
         let node = if self.take('-') {
             Node::Apply(Operator::Negate, vec![self.signed()?])
@@ -262,10 +329,14 @@ impl Parser<'_> {
             }
             Some(first) if first.is_ascii_digit() || first == '.' => self.number(),
             Some(first) if first.is_ascii_alphabetic() || first == '_' => self.name(),
-            Some(other) => {
-                Err(invalid(format!("expected a number, a name or '(', found '{other}'"), self.position))
-            }
-            None => Err(invalid("expected a number, a name or '(', found the end".to_owned(), self.position)),
+            Some(other) => Err(invalid(
+                format!("expected a number, a name or '(', found '{other}'"),
+                self.position,
+            )),
+            None => Err(invalid(
+                "expected a number, a name or '(', found the end".to_owned(),
+                self.position,
+            )),
         }
     }
 
@@ -292,7 +363,11 @@ impl Parser<'_> {
         while self.peek().is_some_and(is_word) {
             self.position += 1;
         }
-        let word = self.text.get(start..self.position).unwrap_or_default().to_owned();
+        let word = self
+            .text
+            .get(start..self.position)
+            .unwrap_or_default()
+            .to_owned();
         self.skip_spaces();
         if self.peek() == Some('(') {
             return self.call(&word, start);
@@ -304,7 +379,10 @@ impl Parser<'_> {
             let place = u16::try_from(place).unwrap_or(u16::MAX);
             return Ok(Node::Parameter(place));
         }
-        let known = FEATURES.iter().map(|row| row.name).chain(self.names.iter().map(String::as_str));
+        let known = FEATURES
+            .iter()
+            .map(|row| row.name)
+            .chain(self.names.iter().map(String::as_str));
         Err(ExpressionError {
             code: ReasonCode::UnknownFeature,
             suggestion: nearest(&word, known),
@@ -314,7 +392,8 @@ impl Parser<'_> {
     }
 
     fn call(&mut self, word: &str, start: usize) -> Result<Node, ExpressionError> {
-        let Some((_, operator, argument_count)) = FUNCTIONS.iter().find(|(name, ..)| *name == word) else {
+        let Some((_, operator, argument_count)) = FUNCTIONS.iter().find(|(name, ..)| *name == word)
+        else {
             return Err(ExpressionError {
                 code: ReasonCode::ExpressionInvalid,
                 suggestion: nearest(word, FUNCTIONS.iter().map(|(name, ..)| *name)),
@@ -329,7 +408,10 @@ impl Parser<'_> {
         }
         self.expect(')', "the arguments")?;
         if operands.len() != *argument_count {
-            let message = format!("{word} was given {} arguments, takes {argument_count}", operands.len());
+            let message = format!(
+                "{word} was given {} arguments, takes {argument_count}",
+                operands.len()
+            );
             return Err(invalid(message, start));
         }
         Ok(Node::Apply(*operator, operands))
@@ -340,7 +422,12 @@ impl Parser<'_> {
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let allowed = (word.len() / 3).clamp(1, 4);
     known
-        .map(|candidate| (edit_distance(word.as_bytes(), candidate.as_bytes()), candidate))
+        .map(|candidate| {
+            (
+                edit_distance(word.as_bytes(), candidate.as_bytes()),
+                candidate,
+            )
+        })
         .filter(|(distance, candidate)| *distance <= allowed || candidate.starts_with(word))
         .min()
         .map(|(_, candidate)| candidate.to_owned())

@@ -31,26 +31,46 @@ impl Program {
     ///
     /// # Errors
     /// [`ExpressionError`] when a parameter has no finite value or the program is too large.
-    pub fn compile(expression: &Expression, parameters: &BTreeMap<String, f64>) -> Result<Self, ExpressionError> {
-        let fail = |message| ExpressionError { code: ReasonCode::ExpressionInvalid, message, position: 0, suggestion: None };
+    pub fn compile(
+        expression: &Expression,
+        parameters: &BTreeMap<String, f64>,
+    ) -> Result<Self, ExpressionError> {
+        let fail = |message| ExpressionError {
+            code: ReasonCode::ExpressionInvalid,
+            message,
+            position: 0,
+            suggestion: None,
+        };
         let mut values = Vec::with_capacity(expression.parameter_names.len());
         for name in &expression.parameter_names {
             match parameters.get(name) {
                 Some(value) if value.is_finite() => values.push(*value),
-                Some(value) => return Err(fail(format!("parameter {name} was {value}, must be finite"))),
+                Some(value) => {
+                    return Err(fail(format!(
+                        "parameter {name} was {value}, must be finite"
+                    )));
+                }
                 None => return Err(fail(format!("parameter {name} has no value"))),
             }
         }
         let mut steps = Vec::new();
         emit(&expression.root, &values, &mut steps);
         if steps.len() > OPERATION_COUNT_MAX {
-            return Err(fail(format!("{} operations, allowed are {OPERATION_COUNT_MAX}", steps.len())));
+            return Err(fail(format!(
+                "{} operations, allowed are {OPERATION_COUNT_MAX}",
+                steps.len()
+            )));
         }
         let stack_count = stack_need(&steps);
         if stack_count > STACK_COUNT_MAX {
-            return Err(fail(format!("needs a stack of {stack_count}, allowed is {STACK_COUNT_MAX}")));
+            return Err(fail(format!(
+                "needs a stack of {stack_count}, allowed is {STACK_COUNT_MAX}"
+            )));
         }
-        Ok(Self { steps: steps.into_boxed_slice(), stack_count })
+        Ok(Self {
+            steps: steps.into_boxed_slice(),
+            stack_count,
+        })
     }
 
     /// Number of operations.
@@ -138,7 +158,9 @@ fn emit(node: &Node, values: &[f64], steps: &mut Vec<Step>) {
             steps.push(Step::Constant(value));
         }
         Node::Apply(operator, operands) => {
-            operands.iter().for_each(|operand| emit(operand, values, steps));
+            operands
+                .iter()
+                .for_each(|operand| emit(operand, values, steps));
             steps.push(Step::Apply(*operator));
         }
     }

@@ -9,10 +9,15 @@ use crate::features::{FEATURE_COUNT, FEATURES, IMBALANCE_L1, RETURN_1S};
 use crate::reason::ReasonCode;
 
 fn value(text: &str, parameters: &[(&str, f64)], features: &[f64; FEATURE_COUNT]) -> f64 {
-    let parameters: BTreeMap<String, f64> = parameters.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+    let parameters: BTreeMap<String, f64> = parameters
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), *v))
+        .collect();
     let names: Vec<&str> = parameters.keys().map(String::as_str).collect();
     let expression = Expression::parse(text, &names).unwrap();
-    Program::compile(&expression, &parameters).unwrap().evaluate(features)
+    Program::compile(&expression, &parameters)
+        .unwrap()
+        .evaluate(features)
 }
 
 fn features() -> [f64; FEATURE_COUNT] {
@@ -42,8 +47,18 @@ fn arithmetic_follows_the_usual_order() {
 
 #[test]
 fn what_cannot_be_computed_is_nan() {
-    let texts = ["1 / 0", "0 / 0", "1 / (imbalance_l1 - 0.5)", "return_1s", "0 * return_1s", "sign(return_1s)",
-        "clip(return_1s, -1, 1)", "clip(1, 2, 1)", "1e308 * 10", "abs(return_1s)"];
+    let texts = [
+        "1 / 0",
+        "0 / 0",
+        "1 / (imbalance_l1 - 0.5)",
+        "return_1s",
+        "0 * return_1s",
+        "sign(return_1s)",
+        "clip(return_1s, -1, 1)",
+        "clip(1, 2, 1)",
+        "1e308 * 10",
+        "abs(return_1s)",
+    ];
     for text in texts {
         assert!(value(text, &[], &features()).is_nan(), "{text}");
     }
@@ -52,11 +67,21 @@ fn what_cannot_be_computed_is_nan() {
 #[test]
 fn errors_name_position_code_and_the_nearest_word() {
     let cases: [(&str, ReasonCode, usize, Option<&str>); 12] = [
-        ("2 * imbalance_11", ReasonCode::UnknownFeature, 4, Some("imbalance_l1")),
+        (
+            "2 * imbalance_11",
+            ReasonCode::UnknownFeature,
+            4,
+            Some("imbalance_l1"),
+        ),
         ("ofi_l5", ReasonCode::UnknownFeature, 0, Some("ofi_l5_5s")),
         ("k2 + 1", ReasonCode::UnknownFeature, 0, Some("k1")),
         ("zzzzzz", ReasonCode::UnknownFeature, 0, None),
-        ("clp(1, 2, 3)", ReasonCode::ExpressionInvalid, 0, Some("clip")),
+        (
+            "clp(1, 2, 3)",
+            ReasonCode::ExpressionInvalid,
+            0,
+            Some("clip"),
+        ),
         ("clip(1, 2)", ReasonCode::ExpressionInvalid, 0, None),
         ("1 +", ReasonCode::ExpressionInvalid, 3, None),
         ("(1 + 2", ReasonCode::ExpressionInvalid, 6, None),
@@ -67,7 +92,11 @@ fn errors_name_position_code_and_the_nearest_word() {
     ];
     for (text, code, position, suggestion) in cases {
         let error = Expression::parse(text, &["k1"]).unwrap_err();
-        assert_eq!((error.code, error.position, error.suggestion.as_deref()), (code, position, suggestion), "{text}: {error}");
+        assert_eq!(
+            (error.code, error.position, error.suggestion.as_deref()),
+            (code, position, suggestion),
+            "{text}: {error}"
+        );
     }
     assert!(Expression::parse("1", &["imbalance_l1"]).is_err());
     assert!(Expression::parse("1", &["two words"]).is_err());
@@ -76,7 +105,10 @@ fn errors_name_position_code_and_the_nearest_word() {
 #[test]
 fn bounds_are_refused_and_never_overflow_the_stack() {
     let deep = "(".repeat(2_000) + "1" + &")".repeat(2_000);
-    assert_eq!(Expression::parse(&deep, &[]).unwrap_err().code, ReasonCode::ExpressionInvalid);
+    assert_eq!(
+        Expression::parse(&deep, &[]).unwrap_err().code,
+        ReasonCode::ExpressionInvalid
+    );
     assert!(Expression::parse(&"-".repeat(4_000), &[]).is_err());
     assert!(Expression::parse(&"1+".repeat(3_000), &[]).is_err());
     let wide = vec!["1"; 200].join("+");
@@ -104,11 +136,13 @@ fn expressions() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(5, 40, 3, |inner| {
         prop_oneof![
-            (inner.clone(), "[-+*/]", inner.clone()).prop_map(|(a, sign, b)| format!("({a} {sign} {b})")),
+            (inner.clone(), "[-+*/]", inner.clone())
+                .prop_map(|(a, sign, b)| format!("({a} {sign} {b})")),
             inner.clone().prop_map(|a| format!("-{a}")),
             inner.clone().prop_map(|a| format!("abs({a})")),
             inner.clone().prop_map(|a| format!("sign({a})")),
-            (inner.clone(), inner.clone(), inner).prop_map(|(a, b, c)| format!("clip({a}, {b}, {c})")),
+            (inner.clone(), inner.clone(), inner)
+                .prop_map(|(a, b, c)| format!("clip({a}, {b}, {c})")),
         ]
     })
 }
@@ -120,16 +154,43 @@ fn oracle(node: &Node, k: f64, features: &[f64; FEATURE_COUNT]) -> f64 {
         Node::Feature(id) => features[usize::from(*id)],
         Node::Parameter(_) => k,
         Node::Apply(operator, operands) => {
-            let x: Vec<f64> = operands.iter().map(|operand| oracle(operand, k, features)).collect();
+            let x: Vec<f64> = operands
+                .iter()
+                .map(|operand| oracle(operand, k, features))
+                .collect();
             match operator {
                 Operator::Negate => -x[0],
                 Operator::Add => x[0] + x[1],
                 Operator::Subtract => x[0] - x[1],
                 Operator::Multiply => x[0] * x[1],
-                Operator::Divide => if x[1] == 0.0 { f64::NAN } else { x[0] / x[1] },
+                Operator::Divide => {
+                    if x[1] == 0.0 {
+                        f64::NAN
+                    } else {
+                        x[0] / x[1]
+                    }
+                }
                 Operator::Abs => x[0].abs(),
-                Operator::Sign => if x[0].is_nan() { f64::NAN } else if x[0] == 0.0 { 0.0 } else { x[0].signum() },
-                Operator::Clip => if x[1] <= x[2] { if x[0].is_nan() { f64::NAN } else { x[0].max(x[1]).min(x[2]) } } else { f64::NAN },
+                Operator::Sign => {
+                    if x[0].is_nan() {
+                        f64::NAN
+                    } else if x[0] == 0.0 {
+                        0.0
+                    } else {
+                        x[0].signum()
+                    }
+                }
+                Operator::Clip => {
+                    if x[1] <= x[2] {
+                        if x[0].is_nan() {
+                            f64::NAN
+                        } else {
+                            x[0].max(x[1]).min(x[2])
+                        }
+                    } else {
+                        f64::NAN
+                    }
+                }
             }
         }
     }

@@ -23,9 +23,13 @@ impl LastRefusal {
 
     /// True if this refusal is to be written out.
     pub(super) fn is_news(&mut self, code: ReasonCode, now_ns: i64) -> bool {
-        let is_repeat = self.code == Some(code) && now_ns.saturating_sub(self.written_ns) < Self::REPEAT_NS;
+        let is_repeat =
+            self.code == Some(code) && now_ns.saturating_sub(self.written_ns) < Self::REPEAT_NS;
         if !is_repeat {
-            *self = Self { code: Some(code), written_ns: now_ns };
+            *self = Self {
+                code: Some(code),
+                written_ns: now_ns,
+            };
         }
         !is_repeat
     }
@@ -104,8 +108,14 @@ impl AlphaState {
         let field = || format!("alphas[{}].expression", config.alpha_index);
         let expression = Expression::parse(&config.expression, &names);
         let program = expression.and_then(|parsed| Program::compile(&parsed, &config.parameters));
-        let program = program.map_err(|error| EngineError::Expression { field: field(), error })?;
-        let seed = format!("{}|{}|{}", config.alpha_id, session.session_id, config.config_sha256);
+        let program = program.map_err(|error| EngineError::Expression {
+            field: field(),
+            error,
+        })?;
+        let seed = format!(
+            "{}|{}|{}",
+            config.alpha_id, session.session_id, config.config_sha256
+        );
         let digest = Sha256::digest(seed.as_bytes());
         let mut prefix = [0_u8; 8];
         prefix.copy_from_slice(&digest[..8]);
@@ -147,7 +157,11 @@ impl AlphaState {
         self.weight_ppm = weight_ppm;
         self.pending_weight_ppm = None;
         self.clip_qty = weighted(self.config.order_qty, weight_ppm, self.lot_size);
-        self.position_qty_max = weighted(self.config.limits.position_qty_max, weight_ppm, self.lot_size);
+        self.position_qty_max = weighted(
+            self.config.limits.position_qty_max,
+            weight_ppm,
+            self.lot_size,
+        );
     }
 
     /// Less acts at once, more waits for a flat position.
@@ -169,15 +183,25 @@ impl AlphaState {
     }
 
     /// A verified config took effect.
-    pub(super) fn switch_config(&mut self, record: &ConfigSwitchRecord, now_ns: i64) -> Result<(), ReasonCode> {
+    pub(super) fn switch_config(
+        &mut self,
+        record: &ConfigSwitchRecord,
+        now_ns: i64,
+    ) -> Result<(), ReasonCode> {
         if record.stage > stage_code(Stage::Live) || record.weight_ppm > WEIGHT_PPM_MAX {
             return Err(ReasonCode::ConfigMalformed);
         }
         let is_same_seq = record.promotion_seq == self.promotion_seq;
-        if record.promotion_seq < self.promotion_seq || (is_same_seq && self.withdrawn_since_ns.is_some()) {
+        if record.promotion_seq < self.promotion_seq
+            || (is_same_seq && self.withdrawn_since_ns.is_some())
+        {
             return Err(ReasonCode::ConfigReplayed);
         }
-        if is_same_seq && self.config_sha256.is_some_and(|known| known != record.config_sha256) {
+        if is_same_seq
+            && self
+                .config_sha256
+                .is_some_and(|known| known != record.config_sha256)
+        {
             return Err(ReasonCode::ConfigEvidenceMismatch);
         }
         self.promotion_seq = record.promotion_seq;

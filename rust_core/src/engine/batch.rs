@@ -3,7 +3,9 @@
 use super::{AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, validate};
 use crate::features::FEATURES;
 use crate::reason::ReasonCode;
-use crate::record::{BookRecord, DecisionRecord, Record, RecordHeader, RecordType, Tape, TapeError, TradeRecord};
+use crate::record::{
+    BookRecord, DecisionRecord, Record, RecordHeader, RecordType, Tape, TapeError, TradeRecord,
+};
 
 /// Why a tape could not be run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -83,9 +85,16 @@ pub fn run_tape(
             continue;
         }
         if is_replay {
-            let expected = if sequencer.last_seq() == 0 { header.input_seq.max(1) } else { sequencer.last_seq() + 1 };
+            let expected = if sequencer.last_seq() == 0 {
+                header.input_seq.max(1)
+            } else {
+                sequencer.last_seq() + 1
+            };
             if header.input_seq != expected {
-                return Err(BatchError::SequenceGap { found: header.input_seq, expected });
+                return Err(BatchError::SequenceGap {
+                    found: header.input_seq,
+                    expected,
+                });
             }
         }
         sequencer.stamp_if_missing(&mut header);
@@ -103,9 +112,18 @@ fn each_book(
 ) -> Result<(), BatchError> {
     validate::validate(config)?;
     let alpha_count = config.alphas.len();
-    let alpha = config.alphas.get(alpha_index).ok_or(BatchError::NoAlpha { alpha_index, alpha_count })?;
-    let place = config.instruments.iter().position(|instrument| instrument.instrument_id == alpha.instrument_id);
-    let place = place.ok_or(BatchError::NoAlpha { alpha_index, alpha_count })?;
+    let alpha = config.alphas.get(alpha_index).ok_or(BatchError::NoAlpha {
+        alpha_index,
+        alpha_count,
+    })?;
+    let place = config
+        .instruments
+        .iter()
+        .position(|instrument| instrument.instrument_id == alpha.instrument_id);
+    let place = place.ok_or(BatchError::NoAlpha {
+        alpha_index,
+        alpha_count,
+    })?;
     let state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
     let mut market = Market::new(config.instruments[place].clone());
     let mut sequencer = Sequencer::default();
@@ -134,7 +152,11 @@ fn each_book(
 ///
 /// # Errors
 /// [`BatchError`] when config, tape or index are wrong.
-pub fn evaluate(tape: &[u8], config: &EngineConfig, alpha_index: usize) -> Result<Vec<SignalRow>, BatchError> {
+pub fn evaluate(
+    tape: &[u8],
+    config: &EngineConfig,
+    alpha_index: usize,
+) -> Result<Vec<SignalRow>, BatchError> {
     let mut rows = Vec::new();
     each_book(tape, config, alpha_index, |header, market, state| {
         rows.push(SignalRow {
@@ -150,12 +172,19 @@ pub fn evaluate(tape: &[u8], config: &EngineConfig, alpha_index: usize) -> Resul
 ///
 /// # Errors
 /// [`BatchError`] when config, tape or index are wrong.
-pub fn evaluate_features(tape: &[u8], config: &EngineConfig, alpha_index: usize) -> Result<FeatureTable, BatchError> {
+pub fn evaluate_features(
+    tape: &[u8],
+    config: &EngineConfig,
+    alpha_index: usize,
+) -> Result<FeatureTable, BatchError> {
     let mut table = FeatureTable::default();
     each_book(tape, config, alpha_index, |header, market, _| {
         table.values.extend_from_slice(market.features.values());
         table.receive_time_ns.push(header.receive_time_ns);
     })?;
-    assert!(table.values.len() == table.receive_time_ns.len() * FEATURES.len(), "Invariant: a row has every feature");
+    assert!(
+        table.values.len() == table.receive_time_ns.len() * FEATURES.len(),
+        "Invariant: a row has every feature"
+    );
     Ok(table)
 }

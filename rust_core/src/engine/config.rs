@@ -44,7 +44,8 @@ impl EngineConfig {
     /// # Errors
     /// [`EngineError`] for text that is no config, or a field that does not hold.
     pub fn from_json(text: &str) -> Result<Self, EngineError> {
-        let config: Self = serde_json::from_str(text).map_err(|error| EngineError::Malformed(error.to_string()))?;
+        let config: Self = serde_json::from_str(text)
+            .map_err(|error| EngineError::Malformed(error.to_string()))?;
         super::validate::validate(&config)?;
         Ok(config)
     }

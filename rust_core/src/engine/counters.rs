@@ -56,7 +56,11 @@ fn bump(slots: &mut [u64], index: usize) {
 
 fn rows(slots: &[u64]) -> Vec<(u16, u64)> {
     let numbers = 0_u16..;
-    numbers.zip(slots).filter(|(_, count)| **count > 0).map(|(code, count)| (code, *count)).collect()
+    numbers
+        .zip(slots)
+        .filter(|(_, count)| **count > 0)
+        .map(|(code, count)| (code, *count))
+        .collect()
 }
 
 impl Counters {

@@ -24,7 +24,12 @@ impl Market {
     #[must_use]
     pub fn new(instrument: InstrumentConfig) -> Self {
         let features = FeatureSet::new(instrument.tick_size, instrument.lot_size);
-        Self { instrument, book: Book::default(), features, has_reference: true }
+        Self {
+            instrument,
+            book: Book::default(),
+            features,
+            has_reference: true,
+        }
     }
 
     fn start_over_if_told(&mut self, header: &RecordHeader) {
@@ -38,7 +43,11 @@ impl Market {
     ///
     /// # Errors
     /// The code of what is wrong with it; the book is then invalid.
-    pub fn on_book(&mut self, header: &RecordHeader, record: &BookRecord) -> Result<(), ReasonCode> {
+    pub fn on_book(
+        &mut self,
+        header: &RecordHeader,
+        record: &BookRecord,
+    ) -> Result<(), ReasonCode> {
         self.start_over_if_told(header);
         let stored = self.book.on_book(record, header.sequence_time_ns);
         self.features.on_book(&self.book, header.sequence_time_ns);
@@ -49,7 +58,11 @@ impl Market {
     ///
     /// # Errors
     /// The code of what is wrong with it; it was ignored.
-    pub fn on_trade(&mut self, header: &RecordHeader, record: &TradeRecord) -> Result<(), ReasonCode> {
+    pub fn on_trade(
+        &mut self,
+        header: &RecordHeader,
+        record: &TradeRecord,
+    ) -> Result<(), ReasonCode> {
         self.start_over_if_told(header);
         if header.flags & flags::SIMULATED_MATCH != 0 {
             return Err(ReasonCode::SimulatedMatch);
@@ -67,7 +80,8 @@ impl Market {
             return Err(ReasonCode::SchemaMismatch);
         }
         self.book.on_trade(record.price);
-        self.features.on_trade(record.qty, record.aggressor_side, header.sequence_time_ns);
+        self.features
+            .on_trade(record.qty, record.aggressor_side, header.sequence_time_ns);
         Ok(())
     }
 
@@ -76,13 +90,21 @@ impl Market {
     /// # Errors
     /// [`ReasonCode::ConfigWrongInstrument`] when it is not the config's; no order passes then.
     pub fn on_instrument(&mut self, record: &InstrumentRecord) -> Result<(), ReasonCode> {
-        let symbol = record.symbol.split(|byte| *byte == 0).next().unwrap_or_default();
+        let symbol = record
+            .symbol
+            .split(|byte| *byte == 0)
+            .next()
+            .unwrap_or_default();
         let is_same = symbol == self.instrument.symbol.as_bytes()
             && record.tick_size == self.instrument.tick_size
             && record.multiplier == self.instrument.multiplier;
         self.has_reference = is_same;
         self.book.reset();
         self.features.reset();
-        if is_same { Ok(()) } else { Err(ReasonCode::ConfigWrongInstrument) }
+        if is_same {
+            Ok(())
+        } else {
+            Err(ReasonCode::ConfigWrongInstrument)
+        }
     }
 }

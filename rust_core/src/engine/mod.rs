@@ -24,8 +24,8 @@ mod validate;
 use alpha_state::AlphaState;
 pub use batch::{BatchError, FeatureTable, SignalRow, evaluate, evaluate_features, run_tape};
 pub use config::{
-    AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, EngineConfig, InstrumentConfig, OnWithdrawal, Phase,
-    PhaseWindow, SessionConfig, Stage, Template, WithdrawalAction,
+    AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, EngineConfig, InstrumentConfig,
+    OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template, WithdrawalAction,
 };
 pub use counters::Counters;
 pub use policy::ALL_ALPHAS;
@@ -37,8 +37,8 @@ use crate::alpha::ExpressionError;
 use crate::gateway::{Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
-    BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord, InstrumentRecord,
-    Record, RecordHeader, RecordType, TradeRecord,
+    BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord,
+    InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
 use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
@@ -140,16 +140,33 @@ impl Engine {
     /// [`EngineError`] when the config does not hold together.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
         validate::validate(&config)?;
-        let mut market_places: Vec<(u32, usize)> =
-            config.instruments.iter().enumerate().map(|(place, instrument)| (instrument.instrument_id, place)).collect();
+        let mut market_places: Vec<(u32, usize)> = config
+            .instruments
+            .iter()
+            .enumerate()
+            .map(|(place, instrument)| (instrument.instrument_id, place))
+            .collect();
         market_places.sort_unstable();
         let mut alphas = Vec::with_capacity(config.alphas.len());
         for alpha in &config.alphas {
-            let place = market_places.iter().find(|(id, _)| *id == alpha.instrument_id).map_or(0, |found| found.1);
-            alphas.push(AlphaState::new(alpha, &config.instruments[place], place, &config.session)?);
+            let place = market_places
+                .iter()
+                .find(|(id, _)| *id == alpha.instrument_id)
+                .map_or(0, |found| found.1);
+            alphas.push(AlphaState::new(
+                alpha,
+                &config.instruments[place],
+                place,
+                &config.session,
+            )?);
         }
         Ok(Self {
-            markets: config.instruments.iter().cloned().map(Market::new).collect(),
+            markets: config
+                .instruments
+                .iter()
+                .cloned()
+                .map(Market::new)
+                .collect(),
             market_places,
             gateway: Gateway::new(alphas.len()),
             alphas,
@@ -179,9 +196,16 @@ impl Engine {
     ///
     /// `header` is the record's head with `input_seq` and `sequence_time_ns` filled in; `bytes` is
     /// the whole record, whose own head may still be unsequenced.
-    pub fn on_record(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) {
+    pub fn on_record(
+        &mut self,
+        header: &RecordHeader,
+        bytes: &[u8],
+        out: &mut Vec<DecisionRecord>,
+    ) {
         self.counters.count_record(header.record_type);
-        let outcome = self.take_sequence(header).and_then(|()| self.dispatch(header, bytes, out));
+        let outcome = self
+            .take_sequence(header)
+            .and_then(|()| self.dispatch(header, bytes, out));
         if let Err(code) = outcome {
             self.counters.count_dropped(code);
         }
@@ -200,7 +224,12 @@ impl Engine {
         Ok(())
     }
 
-    fn dispatch(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) -> Result<(), ReasonCode> {
+    fn dispatch(
+        &mut self,
+        header: &RecordHeader,
+        bytes: &[u8],
+        out: &mut Vec<DecisionRecord>,
+    ) -> Result<(), ReasonCode> {
         match RecordType::from_code(header.record_type) {
             Some(RecordType::Book) => {
                 let record = read::<BookRecord>(bytes)?;
@@ -240,18 +269,29 @@ impl Engine {
     }
 
     fn market_index(&self, instrument_id: u32) -> Result<usize, ReasonCode> {
-        let found = self.market_places.binary_search_by_key(&instrument_id, |place| place.0);
-        found.map(|place| self.market_places[place].1).map_err(|_| ReasonCode::UnknownInstrument)
+        let found = self
+            .market_places
+            .binary_search_by_key(&instrument_id, |place| place.0);
+        found
+            .map(|place| self.market_places[place].1)
+            .map_err(|_| ReasonCode::UnknownInstrument)
     }
 
     /// New signals for the alphas of an instrument, and what they want.
-    fn on_market(&mut self, market_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+    fn on_market(
+        &mut self,
+        market_index: usize,
+        header: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
         for alpha_index in 0..self.alphas.len() {
             let alpha = &mut self.alphas[alpha_index];
             if alpha.market_index != market_index {
                 continue;
             }
-            alpha.signal = alpha.program.evaluate(self.markets[market_index].features.values());
+            alpha.signal = alpha
+                .program
+                .evaluate(self.markets[market_index].features.values());
             if alpha.signal.is_nan() {
                 self.counters.nan_signals += 1;
             }
@@ -273,15 +313,26 @@ impl Engine {
         let market = &self.markets[alpha.market_index];
         let (mode, cancel_reason) = self.mode(alpha, now_ns);
         // The scratch lists are taken out and put back, which allocates nothing.
-        let (mut own, mut wishes) = (std::mem::take(&mut self.own_orders), std::mem::take(&mut self.wishes));
+        let (mut own, mut wishes) = (
+            std::mem::take(&mut self.own_orders),
+            std::mem::take(&mut self.wishes),
+        );
         own.clear();
         wishes.clear();
         let is_own = |order: &&Order| order.alpha_index as usize == alpha_index;
-        own.extend(self.gateway.open_orders().filter(is_own).take(OWN_ORDER_COUNT_MAX));
+        own.extend(
+            self.gateway
+                .open_orders()
+                .filter(is_own)
+                .take(OWN_ORDER_COUNT_MAX),
+        );
         let view = View {
             now_ns,
             book: &market.book,
-            is_tradable: market.book.fault(now_ns, self.config.account_limits.quote_age_ns_max).is_none(),
+            is_tradable: market
+                .book
+                .fault(now_ns, self.config.account_limits.quote_age_ns_max)
+                .is_none(),
             signal: alpha.signal,
             position_qty: alpha.position.qty,
             entry_ns: alpha.entry_ns,
@@ -302,14 +353,20 @@ impl Engine {
         (self.own_orders, self.wishes) = (own, wishes);
     }
 
-    fn on_broker(&mut self, header: &RecordHeader, record: &BrokerRecord, out: &mut Vec<DecisionRecord>) -> Result<(), ReasonCode> {
+    fn on_broker(
+        &mut self,
+        header: &RecordHeader,
+        record: &BrokerRecord,
+        out: &mut Vec<DecisionRecord>,
+    ) -> Result<(), ReasonCode> {
         let now_ns = header.sequence_time_ns;
         let outcome = match self.gateway.on_broker(record) {
             Ok(outcome) => outcome,
             Err(code) => {
                 self.counters.count_broker(code);
                 // A fill of an order we do not know is a position we do not know.
-                let is_orphan_fill = code == ReasonCode::OrderUnknown && record.event_kind == BrokerEventKind::Fill as u32;
+                let is_orphan_fill = code == ReasonCode::OrderUnknown
+                    && record.event_kind == BrokerEventKind::Fill as u32;
                 self.policy.is_reduce_only |= is_orphan_fill;
                 return Err(code);
             }
@@ -329,18 +386,37 @@ impl Engine {
         }
         let alpha_index = outcome.order.alpha_index as usize;
         if outcome.fill_qty > 0 {
-            self.take_fill(alpha_index, &outcome.order, outcome.fill_qty, record, now_ns);
+            self.take_fill(
+                alpha_index,
+                &outcome.order,
+                outcome.fill_qty,
+                record,
+                now_ns,
+            );
         }
         self.decide(alpha_index, header, out);
         Ok(())
     }
 
-    fn take_fill(&mut self, alpha_index: usize, order: &Order, fill_qty: i64, record: &BrokerRecord, now_ns: i64) {
+    fn take_fill(
+        &mut self,
+        alpha_index: usize,
+        order: &Order,
+        fill_qty: i64,
+        record: &BrokerRecord,
+        now_ns: i64,
+    ) {
         let instrument = &self.markets[order.market_index].instrument;
         let alpha = &mut self.alphas[alpha_index];
         let is_maker = record.is_maker != 0;
-        let filled =
-            alpha.position.fill(order.side, record.price, fill_qty, instrument.multiplier, &instrument.costs, is_maker);
+        let filled = alpha.position.fill(
+            order.side,
+            record.price,
+            fill_qty,
+            instrument.multiplier,
+            &instrument.costs,
+            is_maker,
+        );
         let Some(position) = filled else {
             return self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns);
         };
@@ -390,7 +466,10 @@ impl Engine {
             fill_count: alpha.fill_count,
             weight_ppm: alpha.weight_ppm,
             stage: alpha.stage,
-            halted_by: account.or(alpha.halted.map(|(code, _)| code)).or(alpha.loss_latch).or(alpha.permit_fault()),
+            halted_by: account
+                .or(alpha.halted.map(|(code, _)| code))
+                .or(alpha.loss_latch)
+                .or(alpha.permit_fault()),
             signal: alpha.signal,
         })
     }

@@ -30,7 +30,9 @@ impl Policy {
 /// A code carried by a record, or the given one when it carries none that is known.
 fn code_or(number: u64, default: ReasonCode) -> ReasonCode {
     let known = u16::try_from(number).ok().and_then(ReasonCode::from_code);
-    known.filter(|code| *code != ReasonCode::Unset).unwrap_or(default)
+    known
+        .filter(|code| *code != ReasonCode::Unset)
+        .unwrap_or(default)
 }
 
 /// Alphas that a command concerns.
@@ -45,14 +47,22 @@ fn concerned(alphas: &mut [AlphaState], alpha_index: u32) -> &mut [AlphaState] {
 impl Engine {
     /// Phase of the session at `now_ns`; `None` when closed.
     pub(super) fn phase(&self, now_ns: i64) -> Option<Phase> {
-        let inside = self.config.session.phases.iter().find(|window| (window.start_ns..window.end_ns).contains(&now_ns));
+        let inside = self
+            .config
+            .session
+            .phases
+            .iter()
+            .find(|window| (window.start_ns..window.end_ns).contains(&now_ns));
         inside.map(|window| window.phase)
     }
 
     /// What alpha may do now, and the reason to give for taking its orders back.
     pub(super) fn mode(&self, alpha: &AlphaState, now_ns: i64) -> (Mode, IntentReason) {
-        let rule = |since_ns: Option<i64>| since_ns.map(|since_ns| withdrawal_mode(alpha, since_ns, now_ns));
-        let halts = [self.policy.halted, alpha.halted].map(|halt| rule(halt.map(|(_, since_ns)| since_ns)));
+        let rule = |since_ns: Option<i64>| {
+            since_ns.map(|since_ns| withdrawal_mode(alpha, since_ns, now_ns))
+        };
+        let halts =
+            [self.policy.halted, alpha.halted].map(|halt| rule(halt.map(|(_, since_ns)| since_ns)));
         let conditions = Conditions {
             phase: self.phase(now_ns),
             is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
@@ -60,7 +70,11 @@ impl Engine {
             permit: rule(alpha.withdrawn_since_ns).max(rule(alpha.expired_since_ns)),
             halt: halts[0].max(halts[1]),
         };
-        let reason = if conditions.halt.is_some() { IntentReason::HaltCancel } else { IntentReason::Flatten };
+        let reason = if conditions.halt.is_some() {
+            IntentReason::HaltCancel
+        } else {
+            IntentReason::Flatten
+        };
         (mode_of(&conditions), reason)
     }
 
@@ -68,7 +82,11 @@ impl Engine {
     ///
     /// # Errors
     /// The code of what is wrong with it; it changed nothing.
-    pub(super) fn on_command(&mut self, header: &RecordHeader, record: &CommandRecord) -> Result<(), ReasonCode> {
+    pub(super) fn on_command(
+        &mut self,
+        header: &RecordHeader,
+        record: &CommandRecord,
+    ) -> Result<(), ReasonCode> {
         let now_ns = header.sequence_time_ns;
         let is_all = record.alpha_index == ALL_ALPHAS;
         if !is_all && record.alpha_index as usize >= self.alphas.len() {
@@ -81,14 +99,20 @@ impl Engine {
                 if is_all {
                     self.policy.halt(code, now_ns);
                 } else {
-                    alphas.iter_mut().for_each(|alpha| alpha.halted = alpha.halted.or(Some((code, now_ns))));
+                    alphas
+                        .iter_mut()
+                        .for_each(|alpha| alpha.halted = alpha.halted.or(Some((code, now_ns))));
                 }
             }
-            kind if kind == CommandKind::ResumeArm as u32 => self.policy.armed_seq = Some(header.input_seq),
+            kind if kind == CommandKind::ResumeArm as u32 => {
+                self.policy.armed_seq = Some(header.input_seq)
+            }
             kind if kind == CommandKind::ResumeConfirm as u32 => return self.resume(record),
             kind if kind == CommandKind::ReduceOnly as u32 => {
                 self.policy.is_reduce_only |= is_all;
-                alphas.iter_mut().for_each(|alpha| alpha.is_reduce_only = true);
+                alphas
+                    .iter_mut()
+                    .for_each(|alpha| alpha.is_reduce_only = true);
             }
             kind if kind == CommandKind::Flatten as u32 => {
                 for alpha in alphas {
@@ -97,11 +121,16 @@ impl Engine {
                 }
             }
             kind if kind == CommandKind::Withdraw as u32 => {
-                alphas.iter_mut().for_each(|alpha| alpha.withdrawn_since_ns = alpha.withdrawn_since_ns.or(Some(now_ns)));
+                alphas.iter_mut().for_each(|alpha| {
+                    alpha.withdrawn_since_ns = alpha.withdrawn_since_ns.or(Some(now_ns))
+                });
             }
             kind if kind == CommandKind::SetWeight as u32 => {
-                let weight_ppm = u64::try_from(record.argument).map_err(|_| ReasonCode::ConfigMalformed)?;
-                alphas.iter_mut().for_each(|alpha| alpha.request_weight(weight_ppm));
+                let weight_ppm =
+                    u64::try_from(record.argument).map_err(|_| ReasonCode::ConfigMalformed)?;
+                alphas
+                    .iter_mut()
+                    .for_each(|alpha| alpha.request_weight(weight_ppm));
             }
             _ => return Err(ReasonCode::ConfigMalformed),
         }
@@ -129,8 +158,15 @@ impl Engine {
     ///
     /// # Errors
     /// The code of what is wrong with it; it changed nothing.
-    pub(super) fn on_config_switch(&mut self, header: &RecordHeader, record: &ConfigSwitchRecord) -> Result<(), ReasonCode> {
-        let alpha = self.alphas.get_mut(record.alpha_index as usize).ok_or(ReasonCode::ConfigMalformed)?;
+    pub(super) fn on_config_switch(
+        &mut self,
+        header: &RecordHeader,
+        record: &ConfigSwitchRecord,
+    ) -> Result<(), ReasonCode> {
+        let alpha = self
+            .alphas
+            .get_mut(record.alpha_index as usize)
+            .ok_or(ReasonCode::ConfigMalformed)?;
         alpha.switch_config(record, header.sequence_time_ns)
     }
 
@@ -141,7 +177,11 @@ impl Engine {
             alpha.expired_since_ns = Some(now_ns);
         }
         let market = &self.markets[alpha.market_index];
-        if let Some(mid) = market.book.mid().filter(|mid| alpha.marked_mid != Some(*mid)) {
+        if let Some(mid) = market
+            .book
+            .mid()
+            .filter(|mid| alpha.marked_mid != Some(*mid))
+        {
             match alpha.position.mark(mid, market.instrument.multiplier) {
                 Some(marked) => {
                     alpha.position = marked;
@@ -182,11 +222,21 @@ fn mode_of(conditions: &Conditions) -> Mode {
         None => Mode::Hold,
     };
     let asked = [
-        if conditions.is_reduce_only { Mode::ReduceOnly } else { Mode::Normal },
-        if conditions.is_closing { Mode::Flatten } else { Mode::Normal },
+        if conditions.is_reduce_only {
+            Mode::ReduceOnly
+        } else {
+            Mode::Normal
+        },
+        if conditions.is_closing {
+            Mode::Flatten
+        } else {
+            Mode::Normal
+        },
         conditions.permit.unwrap_or(Mode::Normal),
         // A halt takes every order back, also one that would reduce.
-        conditions.halt.map_or(Mode::Normal, |mode| mode.max(Mode::Hold)),
+        conditions
+            .halt
+            .map_or(Mode::Normal, |mode| mode.max(Mode::Hold)),
     ];
     asked.into_iter().fold(by_phase, Mode::max)
 }
@@ -208,8 +258,18 @@ fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
 mod tests {
     use super::*;
 
-    const PHASES: [Option<Phase>; 4] = [Some(Phase::Open), Some(Phase::CloseOnly), Some(Phase::ForceFlat), None];
-    const RULES: [Option<Mode>; 4] = [None, Some(Mode::ReduceOnly), Some(Mode::Hold), Some(Mode::Flatten)];
+    const PHASES: [Option<Phase>; 4] = [
+        Some(Phase::Open),
+        Some(Phase::CloseOnly),
+        Some(Phase::ForceFlat),
+        None,
+    ];
+    const RULES: [Option<Mode>; 4] = [
+        None,
+        Some(Mode::ReduceOnly),
+        Some(Mode::Hold),
+        Some(Mode::Flatten),
+    ];
 
     fn all() -> impl Iterator<Item = Conditions> {
         (0..PHASES.len() * RULES.len() * RULES.len() * 4).map(|number| Conditions {
@@ -233,15 +293,39 @@ mod tests {
                 && conditions.permit.is_none()
                 && conditions.halt.is_none();
             assert_eq!(mode == Mode::Normal, is_free, "{conditions:?}");
-            assert!(conditions.halt.is_none() || mode >= Mode::Hold, "{conditions:?}");
-            assert!(!conditions.is_closing || mode == Mode::Flatten, "{conditions:?}");
-            assert!(conditions.phase != Some(Phase::ForceFlat) || mode == Mode::Flatten, "{conditions:?}");
+            assert!(
+                conditions.halt.is_none() || mode >= Mode::Hold,
+                "{conditions:?}"
+            );
+            assert!(
+                !conditions.is_closing || mode == Mode::Flatten,
+                "{conditions:?}"
+            );
+            assert!(
+                conditions.phase != Some(Phase::ForceFlat) || mode == Mode::Flatten,
+                "{conditions:?}"
+            );
             for milder in [
-                Conditions { halt: None, ..conditions },
-                Conditions { permit: None, ..conditions },
-                Conditions { is_closing: false, ..conditions },
-                Conditions { is_reduce_only: false, ..conditions },
-                Conditions { phase: Some(Phase::Open), ..conditions },
+                Conditions {
+                    halt: None,
+                    ..conditions
+                },
+                Conditions {
+                    permit: None,
+                    ..conditions
+                },
+                Conditions {
+                    is_closing: false,
+                    ..conditions
+                },
+                Conditions {
+                    is_reduce_only: false,
+                    ..conditions
+                },
+                Conditions {
+                    phase: Some(Phase::Open),
+                    ..conditions
+                },
             ] {
                 assert!(mode_of(&milder) <= mode, "{conditions:?}");
             }

@@ -1,15 +1,17 @@
 //! The gateway's seven steps: what happens to every wish of a strategy.
 
 use super::{AlphaState, Engine};
-use crate::gateway::{Money, NewOrder, Order};
 use crate::costs::notional;
+use crate::gateway::{Money, NewOrder, Order};
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, Record, RecordHeader};
 use crate::risk::{self, Facts, OrderKey, Refusal};
 use crate::strategy::{OWN_ORDER_COUNT_MAX, Wish};
 
 /// The steps, always in this order; `durable` and `dispatch` are the runtime's.
-pub const STEPS: [&str; 7] = ["dedup", "policy", "exposure", "risk", "durable", "dispatch", "commit"];
+pub const STEPS: [&str; 7] = [
+    "dedup", "policy", "exposure", "risk", "durable", "dispatch", "commit",
+];
 
 /// `verdict` of an approved decision.
 pub const APPROVED: u32 = 1;
@@ -44,13 +46,36 @@ struct ExposureFacts {
 
 impl Engine {
     /// Takes a wish through the steps and appends the decision, if there is one to write.
-    pub(super) fn take_wish(&mut self, alpha_index: usize, wish: &Wish, cause: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+    pub(super) fn take_wish(
+        &mut self,
+        alpha_index: usize,
+        wish: &Wish,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
         match *wish {
-            Wish::Cancel { order_id, reason } => self.take_cancel(alpha_index, order_id, reason, cause, out),
-            Wish::Place { side, price, qty, time_in_force, reason } => {
+            Wish::Cancel { order_id, reason } => {
+                self.take_cancel(alpha_index, order_id, reason, cause, out)
+            }
+            Wish::Place {
+                side,
+                price,
+                qty,
+                time_in_force,
+                reason,
+            } => {
                 let alpha = &mut self.alphas[alpha_index];
                 let (market_index, intent_id) = (alpha.market_index, alpha.next_intent_id());
-                let intent = OrderIntent { alpha_index, market_index, intent_id, side, price, qty, time_in_force, reason };
+                let intent = OrderIntent {
+                    alpha_index,
+                    market_index,
+                    intent_id,
+                    side,
+                    price,
+                    qty,
+                    time_in_force,
+                    reason,
+                };
                 // dedup: was this intent decided before?
                 let is_duplicate = self.step_dedup(&intent);
                 // policy: what is allowed at all?
@@ -75,7 +100,8 @@ impl Engine {
         let open = self.gateway.exposure(intent.alpha_index);
         let is_against = alpha.position.qty.signum() == -intent.side;
         let closing = i128::from(intent.qty) + i128::from(open.on_side(intent.side));
-        let is_reducing = intent.qty > 0 && is_against && closing <= i128::from(alpha.position.qty.abs());
+        let is_reducing =
+            intent.qty > 0 && is_against && closing <= i128::from(alpha.position.qty.abs());
         let reaches = |order: &&Order| {
             order.market_index == intent.market_index
                 && order.side == -intent.side
@@ -86,9 +112,21 @@ impl Engine {
             open_buy_qty: open.buy_qty,
             open_sell_qty: open.sell_qty,
             // A reducing order cannot add to the gross value, so its sum is not needed.
-            gross_notional: if is_reducing { Ok(0) } else { self.gross_notional(intent) },
-            own_opposite_price: self.gateway.open_orders().find(reaches).map(|order| order.price),
-            own_order_count: self.gateway.open_orders().filter(|order| order.alpha_index as usize == intent.alpha_index).count(),
+            gross_notional: if is_reducing {
+                Ok(0)
+            } else {
+                self.gross_notional(intent)
+            },
+            own_opposite_price: self
+                .gateway
+                .open_orders()
+                .find(reaches)
+                .map(|order| order.price),
+            own_order_count: self
+                .gateway
+                .open_orders()
+                .filter(|order| order.alpha_index as usize == intent.alpha_index)
+                .count(),
         }
     }
 
@@ -97,23 +135,43 @@ impl Engine {
         let mut sum: Money = 0;
         let mut add = |price: i64, qty: i64, multiplier: i64| {
             let value = notional(price, qty, multiplier).ok_or(ReasonCode::ArithmeticOverflow)?;
-            sum = sum.checked_add(value).ok_or(ReasonCode::ArithmeticOverflow)?;
+            sum = sum
+                .checked_add(value)
+                .ok_or(ReasonCode::ArithmeticOverflow)?;
             Ok(())
         };
         for alpha in self.alphas.iter().filter(|alpha| alpha.position.qty != 0) {
             let market = &self.markets[alpha.market_index];
-            let mid = market.book.mid().or(alpha.marked_mid).ok_or(ReasonCode::ReferenceMissing)?;
+            let mid = market
+                .book
+                .mid()
+                .or(alpha.marked_mid)
+                .ok_or(ReasonCode::ReferenceMissing)?;
             add(mid, alpha.position.qty.abs(), market.instrument.multiplier)?;
         }
         for order in self.gateway.open_orders() {
-            add(order.price, order.remaining_qty(), self.markets[order.market_index].instrument.multiplier)?;
+            add(
+                order.price,
+                order.remaining_qty(),
+                self.markets[order.market_index].instrument.multiplier,
+            )?;
         }
-        add(intent.price, intent.qty, self.markets[intent.market_index].instrument.multiplier)?;
+        add(
+            intent.price,
+            intent.qty,
+            self.markets[intent.market_index].instrument.multiplier,
+        )?;
         Ok(sum)
     }
 
     /// Everything the checks look at, policy included.
-    fn facts(&mut self, intent: &OrderIntent, exposure: &ExposureFacts, is_duplicate: bool, now_ns: i64) -> Facts {
+    fn facts(
+        &mut self,
+        intent: &OrderIntent,
+        exposure: &ExposureFacts,
+        is_duplicate: bool,
+        now_ns: i64,
+    ) -> Facts {
         let phase = self.phase(now_ns);
         let account_order_count = self.account_rate.count(now_ns);
         let reject_count = self.rejects.count(now_ns);
@@ -184,9 +242,17 @@ impl Engine {
         decision.side = intent.side;
         decision.price = intent.price;
         decision.qty = intent.qty;
-        if let Some(Refusal { code, observed, limit }) = refusal {
+        if let Some(Refusal {
+            code,
+            observed,
+            limit,
+        }) = refusal
+        {
             self.counters.count_refusal(code);
-            if self.alphas[intent.alpha_index].refusal_mut(intent.side).is_news(code, now_ns) {
+            if self.alphas[intent.alpha_index]
+                .refusal_mut(intent.side)
+                .is_news(code, now_ns)
+            {
                 decision.verdict = REFUSED;
                 decision.reason_code = u32::from(code.code());
                 decision.observed = observed;
@@ -195,7 +261,10 @@ impl Engine {
             }
             return;
         }
-        assert!(facts.signal.is_finite() || facts.is_reducing, "Invariant: no opening order without a signal");
+        assert!(
+            facts.signal.is_finite() || facts.is_reducing,
+            "Invariant: no opening order without a signal"
+        );
         let placed = self.gateway.place(&NewOrder {
             intent_id: intent.intent_id,
             alpha_index: self.alphas[intent.alpha_index].config.alpha_index,
@@ -206,7 +275,9 @@ impl Engine {
             time_in_force: intent.time_in_force,
         });
         // The capacity check came before, so the table had room.
-        let Some(order_id) = placed else { return self.counters.count_refusal(ReasonCode::CapacityReached) };
+        let Some(order_id) = placed else {
+            return self.counters.count_refusal(ReasonCode::CapacityReached);
+        };
         self.gateway.remember_intent(intent.intent_id);
         self.account_rate.push(now_ns);
         self.repeats.push(key_of(intent), now_ns);
@@ -219,9 +290,18 @@ impl Engine {
     }
 
     /// Cancels pass every check but the account's full request rate.
-    fn take_cancel(&mut self, alpha_index: usize, order_id: u64, reason: IntentReason, cause: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+    fn take_cancel(
+        &mut self,
+        alpha_index: usize,
+        order_id: u64,
+        reason: IntentReason,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
         let now_ns = cause.sequence_time_ns;
-        let Some(order) = self.gateway.order(order_id).copied() else { return };
+        let Some(order) = self.gateway.order(order_id).copied() else {
+            return;
+        };
         let mut decision = self.blank_decision(alpha_index, cause);
         decision.intent_id = order.intent_id;
         decision.order_id = order_id;
@@ -236,7 +316,10 @@ impl Engine {
         if count > limit {
             let code = ReasonCode::OrderRateAboveLimit;
             self.counters.count_refusal(code);
-            if self.alphas[alpha_index].refusal_mut(order.side).is_news(code, now_ns) {
+            if self.alphas[alpha_index]
+                .refusal_mut(order.side)
+                .is_news(code, now_ns)
+            {
                 decision.verdict = REFUSED;
                 decision.reason_code = u32::from(code.code());
                 decision.observed = i64::from(count);
@@ -287,7 +370,12 @@ impl Engine {
 }
 
 fn key_of(intent: &OrderIntent) -> OrderKey {
-    OrderKey { market_index: intent.market_index, side: intent.side, price: intent.price, qty: intent.qty }
+    OrderKey {
+        market_index: intent.market_index,
+        side: intent.side,
+        price: intent.price,
+        qty: intent.qty,
+    }
 }
 
 #[cfg(test)]
@@ -330,7 +418,12 @@ mod tests {
         assert_eq!((first.len(), first[0].verdict), (1, APPROVED));
         engine.alphas[0] = counter;
         engine.alphas[0].signal = 5.0;
-        let expired = BrokerRecord { event_kind: 6, order_id: first[0].order_id, side: 1, ..BrokerRecord::empty() };
+        let expired = BrokerRecord {
+            event_kind: 6,
+            order_id: first[0].order_id,
+            side: 1,
+            ..BrokerRecord::empty()
+        };
         let again = feed(&mut engine, 2, expired);
         assert_eq!((again.len(), again[0].intent_id), (1, first[0].intent_id));
         assert_eq!(again[0].reason_code, 210);

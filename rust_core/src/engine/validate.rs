@@ -1,7 +1,8 @@
 //! Checks a config as a whole before an engine is made of it.
 
 use super::{
-    AccountLimits, AlphaConfig, CONFIG_SCHEMA, EngineConfig, EngineError, InstrumentConfig, SessionConfig, Template,
+    AccountLimits, AlphaConfig, CONFIG_SCHEMA, EngineConfig, EngineError, InstrumentConfig,
+    SessionConfig, Template,
 };
 use crate::book::VALUE_MAX;
 use crate::risk::WINDOW_COUNT_MAX;
@@ -41,38 +42,79 @@ impl Checker {
         }
     }
 
-    fn require(&self, holds: bool, field: &str, value: impl std::fmt::Display, allowed: &str) -> Result<(), EngineError> {
-        if holds { Ok(()) } else { Err(self.fail(field, value, allowed)) }
+    fn require(
+        &self,
+        holds: bool,
+        field: &str,
+        value: impl std::fmt::Display,
+        allowed: &str,
+    ) -> Result<(), EngineError> {
+        if holds {
+            Ok(())
+        } else {
+            Err(self.fail(field, value, allowed))
+        }
     }
 
     /// A scaled value above zero that fits `Decimal(18, 8)`.
     fn positive(&self, field: &str, value: i64) -> Result<(), EngineError> {
-        self.require((1..=VALUE_MAX).contains(&value), field, value, "1 to 999999999999999999")
+        self.require(
+            (1..=VALUE_MAX).contains(&value),
+            field,
+            value,
+            "1 to 999999999999999999",
+        )
     }
 
     fn finite(&self, field: &str, value: f64, low: f64) -> Result<(), EngineError> {
-        self.require((low..=TICKS_MAX).contains(&value), field, value, &format!("{low} to {TICKS_MAX}"))
+        self.require(
+            (low..=TICKS_MAX).contains(&value),
+            field,
+            value,
+            &format!("{low} to {TICKS_MAX}"),
+        )
     }
 
     fn count(&self, field: &str, count: usize, low: usize, high: usize) -> Result<(), EngineError> {
-        self.require((low..=high).contains(&count), field, count, &format!("{low} to {high}"))
+        self.require(
+            (low..=high).contains(&count),
+            field,
+            count,
+            &format!("{low} to {high}"),
+        )
     }
 
     fn word(&self, field: &str, word: &str, bytes_max: usize) -> Result<(), EngineError> {
-        let is_fine = !word.is_empty() && word.len() <= bytes_max && word.chars().all(|letter| letter.is_ascii_graphic());
-        self.require(is_fine, field, format!("'{word}'"), &format!("1 to {bytes_max} printable ASCII letters"))
+        let is_fine = !word.is_empty()
+            && word.len() <= bytes_max
+            && word.chars().all(|letter| letter.is_ascii_graphic());
+        self.require(
+            is_fine,
+            field,
+            format!("'{word}'"),
+            &format!("1 to {bytes_max} printable ASCII letters"),
+        )
     }
 }
 
 /// The first thing in `config` that does not hold.
 pub(super) fn validate(config: &EngineConfig) -> Result<(), EngineError> {
-    let root = Checker { path: String::new() };
+    let root = Checker {
+        path: String::new(),
+    };
     root.require(config.schema == CONFIG_SCHEMA, "schema", config.schema, "1")?;
-    root.count("instruments", config.instruments.len(), 1, INSTRUMENT_COUNT_MAX)?;
+    root.count(
+        "instruments",
+        config.instruments.len(),
+        1,
+        INSTRUMENT_COUNT_MAX,
+    )?;
     root.count("alphas", config.alphas.len(), 0, ALPHA_COUNT_MAX)?;
     session(&config.session)?;
     for (place, instrument_config) in config.instruments.iter().enumerate() {
-        let is_new = config.instruments[..place].iter().all(|other| other.instrument_id != instrument_config.instrument_id);
+        let is_new = config.instruments[..place]
+            .iter()
+            .all(|other| other.instrument_id != instrument_config.instrument_id);
         instrument(place, instrument_config, is_new)?;
     }
     for (place, alpha_config) in config.alphas.iter().enumerate() {
@@ -82,78 +124,177 @@ pub(super) fn validate(config: &EngineConfig) -> Result<(), EngineError> {
 }
 
 fn session(config: &SessionConfig) -> Result<(), EngineError> {
-    let at = Checker { path: "session.".to_owned() };
+    let at = Checker {
+        path: "session.".to_owned(),
+    };
     at.word("session_id", &config.session_id, 64)?;
     let day = config.trading_day;
-    let is_day = (1..=31).contains(&(day % 100)) && (1..=12).contains(&(day / 100 % 100)) && day / 10_000 >= 1_970;
+    let is_day = (1..=31).contains(&(day % 100))
+        && (1..=12).contains(&(day / 100 % 100))
+        && day / 10_000 >= 1_970;
     at.require(is_day, "trading_day", day, "a date as yyyymmdd")?;
     at.count("phases", config.phases.len(), 1, PHASE_COUNT_MAX)?;
     let mut previous_end = i64::MIN;
     for (place, window) in config.phases.iter().enumerate() {
         let field = format!("phases[{place}]");
         let is_ordered = window.start_ns >= previous_end && window.end_ns > window.start_ns;
-        at.require(is_ordered, &field, format!("{} to {}", window.start_ns, window.end_ns), "windows in time order without overlap")?;
+        at.require(
+            is_ordered,
+            &field,
+            format!("{} to {}", window.start_ns, window.end_ns),
+            "windows in time order without overlap",
+        )?;
         previous_end = window.end_ns;
     }
     Ok(())
 }
 
 fn instrument(place: usize, config: &InstrumentConfig, is_new: bool) -> Result<(), EngineError> {
-    let at = Checker { path: format!("instruments[{place}].") };
-    at.require(config.instrument_id > 0 && is_new, "instrument_id", config.instrument_id, "above 0 and unique")?;
+    let at = Checker {
+        path: format!("instruments[{place}]."),
+    };
+    at.require(
+        config.instrument_id > 0 && is_new,
+        "instrument_id",
+        config.instrument_id,
+        "above 0 and unique",
+    )?;
     at.word("symbol", &config.symbol, 24)?;
     at.positive("tick_size", config.tick_size)?;
     at.positive("lot_size", config.lot_size)?;
     at.positive("multiplier", config.multiplier)?;
-    for (field, limit) in [("limit_up", config.limit_up), ("limit_down", config.limit_down)] {
+    for (field, limit) in [
+        ("limit_up", config.limit_up),
+        ("limit_down", config.limit_down),
+    ] {
         if let Some(limit) = limit {
             at.positive(field, limit)?;
-            at.require(limit % config.tick_size == 0, field, limit, "a multiple of tick_size")?;
+            at.require(
+                limit % config.tick_size == 0,
+                field,
+                limit,
+                "a multiple of tick_size",
+            )?;
         }
     }
     if let (Some(up), Some(down)) = (config.limit_up, config.limit_down) {
         at.require(up > down, "limit_up", up, "above limit_down")?;
     }
-    config.costs.validate().map_err(|error| EngineError::Malformed(format!("instruments[{place}].{error}")))
+    config
+        .costs
+        .validate()
+        .map_err(|error| EngineError::Malformed(format!("instruments[{place}].{error}")))
 }
 
 fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(), EngineError> {
-    let at = Checker { path: format!("alphas[{place}].") };
-    at.require(config.alpha_index as usize == place, "alpha_index", config.alpha_index, "its place in the list")?;
+    let at = Checker {
+        path: format!("alphas[{place}]."),
+    };
+    at.require(
+        config.alpha_index as usize == place,
+        "alpha_index",
+        config.alpha_index,
+        "its place in the list",
+    )?;
     at.word("alpha_id", &config.alpha_id, 64)?;
-    let is_new = whole.alphas[..place].iter().all(|other| other.alpha_id != config.alpha_id);
+    let is_new = whole.alphas[..place]
+        .iter()
+        .all(|other| other.alpha_id != config.alpha_id);
     at.require(is_new, "alpha_id", &config.alpha_id, "unique")?;
-    let instrument = whole.instruments.iter().find(|instrument| instrument.instrument_id == config.instrument_id);
+    let instrument = whole
+        .instruments
+        .iter()
+        .find(|instrument| instrument.instrument_id == config.instrument_id);
     let Some(instrument) = instrument else {
         return Err(at.fail("instrument_id", config.instrument_id, "one of instruments"));
     };
     let is_lots = |qty: i64| qty % instrument.lot_size == 0;
     at.positive("order_qty", config.order_qty)?;
-    at.require(is_lots(config.order_qty), "order_qty", config.order_qty, "a multiple of lot_size")?;
+    at.require(
+        is_lots(config.order_qty),
+        "order_qty",
+        config.order_qty,
+        "a multiple of lot_size",
+    )?;
     at.require(config.ttl_ns > 0, "ttl_ns", config.ttl_ns, "above 0")?;
     at.positive("limits.order_qty_max", config.limits.order_qty_max)?;
-    at.require(is_lots(config.limits.order_qty_max), "limits.order_qty_max", config.limits.order_qty_max, "a multiple of lot_size")?;
+    at.require(
+        is_lots(config.limits.order_qty_max),
+        "limits.order_qty_max",
+        config.limits.order_qty_max,
+        "a multiple of lot_size",
+    )?;
     at.positive("limits.position_qty_max", config.limits.position_qty_max)?;
-    at.require(config.limits.daily_loss_max > 0, "limits.daily_loss_max", config.limits.daily_loss_max, "above 0")?;
-    at.require(config.limits.drawdown_max > 0, "limits.drawdown_max", config.limits.drawdown_max, "above 0")?;
-    at.count("limits.order_rate_max", config.limits.order_rate_max as usize, 1, WINDOW_COUNT_MAX)?;
-    at.require(config.weight_ppm <= WEIGHT_PPM_MAX, "weight_ppm", config.weight_ppm, "0 to 1000000")?;
+    at.require(
+        config.limits.daily_loss_max > 0,
+        "limits.daily_loss_max",
+        config.limits.daily_loss_max,
+        "above 0",
+    )?;
+    at.require(
+        config.limits.drawdown_max > 0,
+        "limits.drawdown_max",
+        config.limits.drawdown_max,
+        "above 0",
+    )?;
+    at.count(
+        "limits.order_rate_max",
+        config.limits.order_rate_max as usize,
+        1,
+        WINDOW_COUNT_MAX,
+    )?;
+    at.require(
+        config.weight_ppm <= WEIGHT_PPM_MAX,
+        "weight_ppm",
+        config.weight_ppm,
+        "0 to 1000000",
+    )?;
     let is_hash = config.config_sha256.is_empty() || hex32(&config.config_sha256).is_some();
-    at.require(is_hash, "config_sha256", &config.config_sha256, "64 hex digits or empty")?;
-    at.require(config.on_withdrawal.deadline_ns >= 0, "on_withdrawal.deadline_ns", config.on_withdrawal.deadline_ns, "0 or more")?;
+    at.require(
+        is_hash,
+        "config_sha256",
+        &config.config_sha256,
+        "64 hex digits or empty",
+    )?;
+    at.require(
+        config.on_withdrawal.deadline_ns >= 0,
+        "on_withdrawal.deadline_ns",
+        config.on_withdrawal.deadline_ns,
+        "0 or more",
+    )?;
     template(&at, &config.template)
 }
 
 fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
     match *config {
-        Template::Taker { entry_ticks, exit_ticks, hold_ns, slippage_ticks } => {
+        Template::Taker {
+            entry_ticks,
+            exit_ticks,
+            hold_ns,
+            slippage_ticks,
+        } => {
             at.finite("template.entry_ticks", entry_ticks, f64::MIN_POSITIVE)?;
             at.finite("template.exit_ticks", exit_ticks, -TICKS_MAX)?;
-            at.require(exit_ticks < entry_ticks, "template.exit_ticks", exit_ticks, "below entry_ticks")?;
+            at.require(
+                exit_ticks < entry_ticks,
+                "template.exit_ticks",
+                exit_ticks,
+                "below entry_ticks",
+            )?;
             at.require(hold_ns > 0, "template.hold_ns", hold_ns, "above 0")?;
-            at.require((0..=1_000_000).contains(&slippage_ticks), "template.slippage_ticks", slippage_ticks, "0 to 1000000")
+            at.require(
+                (0..=1_000_000).contains(&slippage_ticks),
+                "template.slippage_ticks",
+                slippage_ticks,
+                "0 to 1000000",
+            )
         }
-        Template::Maker { half_spread_ticks, requote_ticks, signal_skew, inventory_skew_ticks } => {
+        Template::Maker {
+            half_spread_ticks,
+            requote_ticks,
+            signal_skew,
+            inventory_skew_ticks,
+        } => {
             at.finite("template.half_spread_ticks", half_spread_ticks, 0.0)?;
             at.finite("template.requote_ticks", requote_ticks, f64::MIN_POSITIVE)?;
             at.finite("template.signal_skew", signal_skew, -TICKS_MAX)?;
@@ -163,12 +304,44 @@ fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
 }
 
 fn account(config: &AccountLimits) -> Result<(), EngineError> {
-    let at = Checker { path: "account_limits.".to_owned() };
-    at.require(config.gross_notional_max > 0, "gross_notional_max", config.gross_notional_max, "above 0")?;
-    at.count("order_rate_max", config.order_rate_max as usize, 1, WINDOW_COUNT_MAX)?;
+    let at = Checker {
+        path: "account_limits.".to_owned(),
+    };
+    at.require(
+        config.gross_notional_max > 0,
+        "gross_notional_max",
+        config.gross_notional_max,
+        "above 0",
+    )?;
+    at.count(
+        "order_rate_max",
+        config.order_rate_max as usize,
+        1,
+        WINDOW_COUNT_MAX,
+    )?;
     let has_room = config.cancel_reserve < config.order_rate_max;
-    at.require(has_room, "cancel_reserve", config.cancel_reserve, "below order_rate_max")?;
-    at.require((1..=10_000).contains(&config.price_collar_bps), "price_collar_bps", config.price_collar_bps, "1 to 10000")?;
-    at.require(config.quote_age_ns_max > 0, "quote_age_ns_max", config.quote_age_ns_max, "above 0")?;
-    at.count("repeated_order_max", config.repeated_order_max as usize, 1, WINDOW_COUNT_MAX)
+    at.require(
+        has_room,
+        "cancel_reserve",
+        config.cancel_reserve,
+        "below order_rate_max",
+    )?;
+    at.require(
+        (1..=10_000).contains(&config.price_collar_bps),
+        "price_collar_bps",
+        config.price_collar_bps,
+        "1 to 10000",
+    )?;
+    at.require(
+        config.quote_age_ns_max > 0,
+        "quote_age_ns_max",
+        config.quote_age_ns_max,
+        "above 0",
+    )?;
+    at.count(
+        "repeated_order_max",
+        config.repeated_order_max as usize,
+        1,
+        WINDOW_COUNT_MAX,
+    )
 }

@@ -111,14 +111,24 @@ impl Exposure {
         } else {
             self.sell_qty += qty;
         }
-        assert!(self.buy_qty >= 0, "Invariant: open buy quantity is not negative");
-        assert!(self.sell_qty >= 0, "Invariant: open sell quantity is not negative");
+        assert!(
+            self.buy_qty >= 0,
+            "Invariant: open buy quantity is not negative"
+        );
+        assert!(
+            self.sell_qty >= 0,
+            "Invariant: open sell quantity is not negative"
+        );
     }
 
     /// Open quantity on `side`.
     #[must_use]
     pub fn on_side(&self, side: i64) -> i64 {
-        if side > 0 { self.buy_qty } else { self.sell_qty }
+        if side > 0 {
+            self.buy_qty
+        } else {
+            self.sell_qty
+        }
     }
 }
 
@@ -130,13 +140,18 @@ pub struct SeenWindow {
 
 impl Default for SeenWindow {
     fn default() -> Self {
-        Self { slots: vec![None; WINDOW_COUNT].into_boxed_slice() }
+        Self {
+            slots: vec![None; WINDOW_COUNT].into_boxed_slice(),
+        }
     }
 }
 
 impl SeenWindow {
     fn slot(number: u64) -> usize {
-        #[allow(clippy::cast_possible_truncation, reason = "the mask is far below usize")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the mask is far below usize"
+        )]
         let slot = (number & (WINDOW_COUNT as u64 - 1)) as usize;
         slot
     }
@@ -180,7 +195,10 @@ impl Gateway {
     }
 
     fn slot(counter: u64) -> usize {
-        #[allow(clippy::cast_possible_truncation, reason = "the mask is far below usize")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the mask is far below usize"
+        )]
         let slot = (counter & (ORDER_COUNT_MAX as u64 - 1)) as usize;
         slot
     }
@@ -204,7 +222,9 @@ impl Gateway {
 
     /// Open orders, oldest first.
     pub fn open_orders(&self) -> impl Iterator<Item = &Order> {
-        self.open.iter().filter_map(|slot| self.orders[usize::from(*slot)].as_ref())
+        self.open
+            .iter()
+            .filter_map(|slot| self.orders[usize::from(*slot)].as_ref())
     }
 
     /// True when no further order can be taken.
@@ -217,7 +237,9 @@ impl Gateway {
     #[must_use]
     pub fn order(&self, order_id: u64) -> Option<&Order> {
         let counter = order_id.checked_sub(1)? & ((1 << COUNTER_BITS) - 1);
-        self.orders[Self::slot(counter)].as_ref().filter(|order| order.order_id == order_id)
+        self.orders[Self::slot(counter)]
+            .as_ref()
+            .filter(|order| order.order_id == order_id)
     }
 
     /// Enters an approved order as pending; `None` when the table is full.
@@ -255,10 +277,15 @@ impl Gateway {
 
     /// Notes that a cancel is being sent; false when the order is not working.
     pub fn cancel(&mut self, order_id: u64) -> bool {
-        let Some(order) = self.order(order_id).copied() else { return false };
+        let Some(order) = self.order(order_id).copied() else {
+            return false;
+        };
         let (next, code) = transition(order.state, OrderEvent::CancelSent);
         if code.is_none() {
-            self.store(Order { state: next, ..order });
+            self.store(Order {
+                state: next,
+                ..order
+            });
         }
         code.is_none()
     }
@@ -269,7 +296,9 @@ impl Gateway {
     /// [`ReasonCode::OrderUnknown`], [`ReasonCode::DuplicateFill`], or
     /// [`ReasonCode::OrderStateInvalid`] for an event that contradicts the order.
     pub fn on_broker(&mut self, record: &BrokerRecord) -> Result<BrokerOutcome, ReasonCode> {
-        let before = *self.order(record.order_id).ok_or(ReasonCode::OrderUnknown)?;
+        let before = *self
+            .order(record.order_id)
+            .ok_or(ReasonCode::OrderUnknown)?;
         let event = broker_event(record, &before)?;
         let is_fill = matches!(event, OrderEvent::PartialFill | OrderEvent::FullFill);
         if is_fill {
@@ -284,18 +313,32 @@ impl Gateway {
             code = Some(ReasonCode::OverFill);
         }
         let filled_qty = before.filled_qty + fill_qty.min(before.remaining_qty());
-        let after = Order { state, filled_qty, ..before };
+        let after = Order {
+            state,
+            filled_qty,
+            ..before
+        };
         self.release(&before, &after);
         self.store(after);
         if is_fill {
             self.assert_exposure(after.alpha_index as usize);
         }
-        Ok(BrokerOutcome { order: after, fill_qty, code })
+        Ok(BrokerOutcome {
+            order: after,
+            fill_qty,
+            code,
+        })
     }
 
     /// Takes out of the exposure what can no longer be filled.
     fn release(&mut self, before: &Order, after: &Order) {
-        let open = |order: &Order| if order.state.is_open() { order.remaining_qty() } else { 0 };
+        let open = |order: &Order| {
+            if order.state.is_open() {
+                order.remaining_qty()
+            } else {
+                0
+            }
+        };
         self.exposures[after.alpha_index as usize].add(after.side, open(after) - open(before));
     }
 
@@ -311,10 +354,16 @@ impl Gateway {
     /// The second path of invariant 1: sums again what was added step by step.
     fn assert_exposure(&self, alpha_index: usize) {
         let mut sum = Exposure::default();
-        for order in self.open_orders().filter(|order| order.alpha_index as usize == alpha_index) {
+        for order in self
+            .open_orders()
+            .filter(|order| order.alpha_index as usize == alpha_index)
+        {
             sum.add(order.side, order.remaining_qty());
         }
-        assert!(sum == self.exposures[alpha_index], "Invariant: exposure is the sum of open orders");
+        assert!(
+            sum == self.exposures[alpha_index],
+            "Invariant: exposure is the sum of open orders"
+        );
     }
 }
 
@@ -327,7 +376,11 @@ fn broker_event(record: &BrokerRecord, order: &Order) -> Result<OrderEvent, Reas
             if record.qty <= 0 || record.price <= 0 || record.side != order.side {
                 return Err(ReasonCode::OrderStateInvalid);
             }
-            if record.qty >= order.remaining_qty() { OrderEvent::FullFill } else { OrderEvent::PartialFill }
+            if record.qty >= order.remaining_qty() {
+                OrderEvent::FullFill
+            } else {
+                OrderEvent::PartialFill
+            }
         }
         kind if kind == BrokerEventKind::Canceled as u32 => OrderEvent::Canceled,
         kind if kind == BrokerEventKind::CancelRejected as u32 => OrderEvent::CancelRejected,

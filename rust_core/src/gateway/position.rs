@@ -23,13 +23,24 @@ pub struct Position {
 impl Position {
     /// Takes an execution; `side` is +1 or -1. `None` when a computation leaves its range.
     #[must_use]
-    pub fn fill(&self, side: i64, price: i64, qty: i64, multiplier: i64, costs: &CostModel, is_maker: bool) -> Option<Self> {
+    pub fn fill(
+        &self,
+        side: i64,
+        price: i64,
+        qty: i64,
+        multiplier: i64,
+        costs: &CostModel,
+        is_maker: bool,
+    ) -> Option<Self> {
         let fee = costs.trade_cost(price, qty, multiplier, side, is_maker)?;
         let value = notional(price, qty, multiplier)?.checked_mul(i128::from(side))?;
         let signed = qty.checked_mul(side)?;
         let mut next = *self;
         next.fees = self.fees.checked_add(i128::from(fee))?;
-        next.qty = self.qty.checked_add(signed).filter(|qty| qty.unsigned_abs() <= VALUE_MAX.unsigned_abs())?;
+        next.qty = self
+            .qty
+            .checked_add(signed)
+            .filter(|qty| qty.unsigned_abs() <= VALUE_MAX.unsigned_abs())?;
         if self.qty == 0 || self.qty.signum() == side {
             next.open_cost = self.open_cost.checked_add(value)?;
             return Some(next);
@@ -38,8 +49,13 @@ impl Position {
         let closed = qty.min(self.qty.abs());
         let cost_out = self.open_cost.checked_mul(i128::from(closed))? / i128::from(self.qty.abs());
         let value_out = value.checked_mul(i128::from(closed))? / i128::from(qty);
-        next.open_cost = self.open_cost.checked_sub(cost_out)?.checked_add(value.checked_sub(value_out)?)?;
-        next.realised = self.realised.checked_sub(cost_out.checked_add(value_out)?)?;
+        next.open_cost = self
+            .open_cost
+            .checked_sub(cost_out)?
+            .checked_add(value.checked_sub(value_out)?)?;
+        next.realised = self
+            .realised
+            .checked_sub(cost_out.checked_add(value_out)?)?;
         Some(next)
     }
 
@@ -51,7 +67,9 @@ impl Position {
             0
         } else {
             let value = notional(price, self.qty.abs(), multiplier)?;
-            value.checked_mul(i128::from(self.qty.signum()))?.checked_sub(self.open_cost)?
+            value
+                .checked_mul(i128::from(self.qty.signum()))?
+                .checked_sub(self.open_cost)?
         };
         let net = next.net();
         next.peak = next.peak.max(net);
@@ -104,14 +122,25 @@ mod tests {
     use super::*;
     use crate::record::SCALE;
 
-    const FREE: CostModel = CostModel::ValueBps { maker_bps: 0.0, taker_bps: 0.0 };
+    const FREE: CostModel = CostModel::ValueBps {
+        maker_bps: 0.0,
+        taker_bps: 0.0,
+    };
     const MULTIPLIER: i64 = 200 * SCALE;
 
     #[test]
     fn a_round_trip_earns_points_times_multiplier_less_costs() {
-        let taifex = CostModel::TaifexFuture { tax_rate_ppb: 20_000, tax_round: true, commission_per_lot: 60 * SCALE };
-        let bought = Position::default().fill(1, 35_000 * SCALE, SCALE, MULTIPLIER, &taifex, false).unwrap();
-        let sold = bought.fill(-1, 35_010 * SCALE, SCALE, MULTIPLIER, &taifex, false).unwrap();
+        let taifex = CostModel::TaifexFuture {
+            tax_rate_ppb: 20_000,
+            tax_round: true,
+            commission_per_lot: 60 * SCALE,
+        };
+        let bought = Position::default()
+            .fill(1, 35_000 * SCALE, SCALE, MULTIPLIER, &taifex, false)
+            .unwrap();
+        let sold = bought
+            .fill(-1, 35_010 * SCALE, SCALE, MULTIPLIER, &taifex, false)
+            .unwrap();
         let marked = sold.mark(1, MULTIPLIER).unwrap();
         assert_eq!(marked.qty, 0);
         assert_eq!(marked.gross(), i128::from(2_000 * SCALE));
@@ -121,16 +150,24 @@ mod tests {
 
     #[test]
     fn drawdown_counts_from_the_best_result() {
-        let bought = Position::default().fill(1, 100 * SCALE, SCALE, SCALE, &FREE, false).unwrap();
+        let bought = Position::default()
+            .fill(1, 100 * SCALE, SCALE, SCALE, &FREE, false)
+            .unwrap();
         let peak = bought.mark(110 * SCALE, SCALE).unwrap();
         let low = peak.mark(95 * SCALE, SCALE).unwrap();
         assert_eq!(low.drawdown(), i128::from(15 * SCALE));
-        assert_eq!(low.mark(105 * SCALE, SCALE).unwrap().drawdown_max(), i128::from(15 * SCALE));
+        assert_eq!(
+            low.mark(105 * SCALE, SCALE).unwrap().drawdown_max(),
+            i128::from(15 * SCALE)
+        );
     }
 
     #[test]
     fn absurd_values_are_none() {
-        assert_eq!(Position::default().fill(1, i64::MAX, i64::MAX, i64::MAX, &FREE, false), None);
+        assert_eq!(
+            Position::default().fill(1, i64::MAX, i64::MAX, i64::MAX, &FREE, false),
+            None
+        );
     }
 
     proptest! {

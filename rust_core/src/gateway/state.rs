@@ -65,28 +65,110 @@ pub type Transition = (OrderState, Option<ReasonCode>);
 
 /// Rows are states, columns are events, both in the order of their numbers.
 pub const TRANSITIONS: [[Transition; EVENT_COUNT]; STATE_COUNT] = {
-    use OrderState::{Canceled, Expired, Filled, PendingCancel, PendingNew, Rejected, Unknown, Working};
+    use OrderState::{
+        Canceled, Expired, Filled, PendingCancel, PendingNew, Rejected, Unknown, Working,
+    };
     const ODD: Option<ReasonCode> = Some(ReasonCode::OrderStateInvalid);
     const LOST: Option<ReasonCode> = Some(ReasonCode::OrderOutcomeUnknown);
     const OVER: Option<ReasonCode> = Some(ReasonCode::OverFill);
     [
         // CancelSent, Working, Rejected, PartialFill, FullFill, Canceled, CancelRejected, Expired, Unknown
         // PendingNew: never canceled before it works.
-        [(PendingNew, ODD), (Working, None), (Rejected, None), (Working, None), (Filled, None), (Canceled, None), (PendingNew, ODD), (Expired, None), (Unknown, LOST)],
+        [
+            (PendingNew, ODD),
+            (Working, None),
+            (Rejected, None),
+            (Working, None),
+            (Filled, None),
+            (Canceled, None),
+            (PendingNew, ODD),
+            (Expired, None),
+            (Unknown, LOST),
+        ],
         // Working
-        [(PendingCancel, None), (Working, ODD), (Working, ODD), (Working, None), (Filled, None), (Canceled, None), (Working, ODD), (Expired, None), (Unknown, LOST)],
+        [
+            (PendingCancel, None),
+            (Working, ODD),
+            (Working, ODD),
+            (Working, None),
+            (Filled, None),
+            (Canceled, None),
+            (Working, ODD),
+            (Expired, None),
+            (Unknown, LOST),
+        ],
         // PendingCancel: a fill may overtake the cancel.
-        [(PendingCancel, ODD), (PendingCancel, ODD), (PendingCancel, ODD), (PendingCancel, None), (Filled, None), (Canceled, None), (Working, None), (Expired, None), (Unknown, LOST)],
+        [
+            (PendingCancel, ODD),
+            (PendingCancel, ODD),
+            (PendingCancel, ODD),
+            (PendingCancel, None),
+            (Filled, None),
+            (Canceled, None),
+            (Working, None),
+            (Expired, None),
+            (Unknown, LOST),
+        ],
         // Unknown: any definite answer resolves it; it is never sent again nor canceled blindly.
-        [(Unknown, ODD), (Working, None), (Rejected, None), (Working, None), (Filled, None), (Canceled, None), (Unknown, ODD), (Expired, None), (Unknown, None)],
+        [
+            (Unknown, ODD),
+            (Working, None),
+            (Rejected, None),
+            (Working, None),
+            (Filled, None),
+            (Canceled, None),
+            (Unknown, ODD),
+            (Expired, None),
+            (Unknown, None),
+        ],
         // Filled: any further fill is too much.
-        [(Filled, ODD), (Filled, ODD), (Filled, ODD), (Filled, OVER), (Filled, OVER), (Filled, ODD), (Filled, None), (Filled, ODD), (Filled, ODD)],
+        [
+            (Filled, ODD),
+            (Filled, ODD),
+            (Filled, ODD),
+            (Filled, OVER),
+            (Filled, OVER),
+            (Filled, ODD),
+            (Filled, None),
+            (Filled, ODD),
+            (Filled, ODD),
+        ],
         // Canceled: a late fill is real and is counted.
-        [(Canceled, ODD), (Canceled, ODD), (Canceled, ODD), (Canceled, ODD), (Filled, ODD), (Canceled, ODD), (Canceled, None), (Canceled, ODD), (Canceled, ODD)],
+        [
+            (Canceled, ODD),
+            (Canceled, ODD),
+            (Canceled, ODD),
+            (Canceled, ODD),
+            (Filled, ODD),
+            (Canceled, ODD),
+            (Canceled, None),
+            (Canceled, ODD),
+            (Canceled, ODD),
+        ],
         // Rejected
-        [(Rejected, ODD), (Rejected, ODD), (Rejected, ODD), (Rejected, ODD), (Filled, ODD), (Rejected, ODD), (Rejected, ODD), (Rejected, ODD), (Rejected, ODD)],
+        [
+            (Rejected, ODD),
+            (Rejected, ODD),
+            (Rejected, ODD),
+            (Rejected, ODD),
+            (Filled, ODD),
+            (Rejected, ODD),
+            (Rejected, ODD),
+            (Rejected, ODD),
+            (Rejected, ODD),
+        ],
         // Expired
-        [(Expired, ODD), (Expired, ODD), (Expired, ODD), (Expired, ODD), (Filled, ODD), (Expired, ODD), (Expired, None), (Expired, ODD), (Expired, ODD)],
+        [
+            (Expired, ODD),
+            (Expired, ODD),
+            (Expired, ODD),
+            (Expired, ODD),
+            (Filled, ODD),
+            (Expired, ODD),
+            (Expired, None),
+            (Expired, ODD),
+            (Expired, ODD),
+        ],
     ]
 };
 
@@ -101,12 +183,25 @@ mod tests {
     use super::*;
 
     const STATES: [OrderState; STATE_COUNT] = [
-        OrderState::PendingNew, OrderState::Working, OrderState::PendingCancel, OrderState::Unknown,
-        OrderState::Filled, OrderState::Canceled, OrderState::Rejected, OrderState::Expired,
+        OrderState::PendingNew,
+        OrderState::Working,
+        OrderState::PendingCancel,
+        OrderState::Unknown,
+        OrderState::Filled,
+        OrderState::Canceled,
+        OrderState::Rejected,
+        OrderState::Expired,
     ];
     const EVENTS: [OrderEvent; EVENT_COUNT] = [
-        OrderEvent::CancelSent, OrderEvent::Working, OrderEvent::Rejected, OrderEvent::PartialFill, OrderEvent::FullFill,
-        OrderEvent::Canceled, OrderEvent::CancelRejected, OrderEvent::Expired, OrderEvent::Unknown,
+        OrderEvent::CancelSent,
+        OrderEvent::Working,
+        OrderEvent::Rejected,
+        OrderEvent::PartialFill,
+        OrderEvent::FullFill,
+        OrderEvent::Canceled,
+        OrderEvent::CancelRejected,
+        OrderEvent::Expired,
+        OrderEvent::Unknown,
     ];
 
     /// Every pair: a done order never opens again, and only Working takes a cancel.
@@ -126,10 +221,16 @@ mod tests {
                 }
                 let is_fill = matches!(event, OrderEvent::PartialFill | OrderEvent::FullFill);
                 if !state.is_open() && is_fill {
-                    assert!(code.is_some(), "a fill of a done order is counted: {state:?}");
+                    assert!(
+                        code.is_some(),
+                        "a fill of a done order is counted: {state:?}"
+                    );
                 }
                 if code.is_some() && state.is_open() && event != OrderEvent::Unknown {
-                    assert_eq!(next, state, "what does not fit changes nothing: {state:?} {event:?}");
+                    assert_eq!(
+                        next, state,
+                        "what does not fit changes nothing: {state:?} {event:?}"
+                    );
                 }
             }
         }

@@ -83,14 +83,29 @@ pub(super) struct Ladder {
 
 impl Ladder {
     /// A side whose prices go by `outward` (-1 bid, +1 ask) from the best.
-    pub(super) fn new(best: i64, outward: i64, laws: &QueueLaws, model: &MarketModel, rng: &mut Rng) -> Self {
-        let mut ladder = Self { levels: [Level::default(); LEVEL_COUNT], outward };
+    pub(super) fn new(
+        best: i64,
+        outward: i64,
+        laws: &QueueLaws,
+        model: &MarketModel,
+        rng: &mut Rng,
+    ) -> Self {
+        let mut ladder = Self {
+            levels: [Level::default(); LEVEL_COUNT],
+            outward,
+        };
         ladder.rebuild(best, &[], laws, model, rng);
         ladder
     }
 
     /// Puts the best price at `best`, keeps what stands on known prices, fills the rest.
-    pub(super) fn move_best(&mut self, best: i64, laws: &QueueLaws, model: &MarketModel, rng: &mut Rng) {
+    pub(super) fn move_best(
+        &mut self,
+        best: i64,
+        laws: &QueueLaws,
+        model: &MarketModel,
+        rng: &mut Rng,
+    ) {
         let known = self.levels;
         self.rebuild(best, &known, laws, model, rng);
     }
@@ -132,18 +147,34 @@ impl Ladder {
         self.levels[index].qty += 1;
     }
 
-    fn rebuild(&mut self, best: i64, known: &[Level], laws: &QueueLaws, model: &MarketModel, rng: &mut Rng) {
+    fn rebuild(
+        &mut self,
+        best: i64,
+        known: &[Level],
+        laws: &QueueLaws,
+        model: &MarketModel,
+        rng: &mut Rng,
+    ) {
         let distance = |price: i64| (price - best) * self.outward;
-        let known_range = known.first().zip(known.last()).map(|(first, last)| (distance(first.price), distance(last.price)));
+        let known_range = known
+            .first()
+            .zip(known.last())
+            .map(|(first, last)| (distance(first.price), distance(last.price)));
         let mut levels = [Level::default(); LEVEL_COUNT];
         let (mut filled, mut offset, mut gaps) = (0, 0, 0);
         while filled < LEVEL_COUNT {
             let price = best + offset * self.outward;
             let standing = known.iter().find(|level| level.price == price);
-            let is_known_gap = standing.is_none() && known_range.is_some_and(|(near, far)| near < offset && offset < far);
-            let gap_probability = if filled == 1 { model.level_gap } else { model.level_gap / 3.0 };
+            let is_known_gap = standing.is_none()
+                && known_range.is_some_and(|(near, far)| near < offset && offset < far);
+            let gap_probability = if filled == 1 {
+                model.level_gap
+            } else {
+                model.level_gap / 3.0
+            };
             let is_gap = offset > 0
-                && (is_known_gap || (standing.is_none() && gaps < GAP_RUN_MAX && rng.chance(gap_probability)));
+                && (is_known_gap
+                    || (standing.is_none() && gaps < GAP_RUN_MAX && rng.chance(gap_probability)));
             offset += 1;
             if is_gap {
                 gaps += 1;
@@ -157,7 +188,11 @@ impl Ladder {
                     _ => &laws.deep,
                 };
                 let qty = law.at(rng.uniform());
-                Level { price, qty, usual: qty }
+                Level {
+                    price,
+                    qty,
+                    usual: qty,
+                }
             });
             filled += 1;
         }

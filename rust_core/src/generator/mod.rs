@@ -61,7 +61,9 @@ pub fn generate_session(
 ) -> Result<Vec<u8>, GeneratorError> {
     let mut path = open_path(params, session_index, opening_mid_twice)?;
     let mut writer = Writer::new(params, session_index)?;
-    let Some(first) = path.next_step()? else { return Ok(Vec::new()) };
+    let Some(first) = path.next_step()? else {
+        return Ok(Vec::new());
+    };
     let mut market = Market::open(params, &first, session_index);
     writer.book(&first, &mut market);
     let mut before = first;
@@ -129,8 +131,20 @@ impl<'a> Market<'a> {
         let bids = Ladder::new(first.bid, -1, &laws, model, &mut rng);
         let asks = Ladder::new(first.ask, 1, &laws, model, &mut rng);
         let prints = Prints::new(model, &mut rng);
-        let tilts = [libm::exp(model.queue_tilt), 1.0, libm::exp(-model.queue_tilt)];
-        let mut market = Self { model, laws, tilts, bids, asks, prints, rng };
+        let tilts = [
+            libm::exp(model.queue_tilt),
+            1.0,
+            libm::exp(-model.queue_tilt),
+        ];
+        let mut market = Self {
+            model,
+            laws,
+            tilts,
+            bids,
+            asks,
+            prints,
+            rng,
+        };
         market.draw_queues(first);
         market
     }
@@ -143,16 +157,24 @@ impl<'a> Market<'a> {
         self.bids.consume(sold);
         self.asks.consume(bought);
         if step.bid != before.bid {
-            self.bids.move_best(step.bid, &self.laws, self.model, &mut self.rng);
+            self.bids
+                .move_best(step.bid, &self.laws, self.model, &mut self.rng);
         }
         if step.ask != before.ask {
-            self.asks.move_best(step.ask, &self.laws, self.model, &mut self.rng);
+            self.asks
+                .move_best(step.ask, &self.laws, self.model, &mut self.rng);
         }
-        self.bids.stir(step.bid_rank.is_none(), self.model, &mut self.rng);
-        self.asks.stir(step.ask_rank.is_none(), self.model, &mut self.rng);
+        self.bids
+            .stir(step.bid_rank.is_none(), self.model, &mut self.rng);
+        self.asks
+            .stir(step.ask_rank.is_none(), self.model, &mut self.rng);
         self.draw_queues(step);
         if shown == (self.bids.shown(), self.asks.shown()) {
-            let side = if self.rng.chance(0.5) { &mut self.bids } else { &mut self.asks };
+            let side = if self.rng.chance(0.5) {
+                &mut self.bids
+            } else {
+                &mut self.asks
+            };
             side.touch(&mut self.rng);
         }
     }
@@ -161,10 +183,12 @@ impl<'a> Market<'a> {
     fn draw_queues(&mut self, step: &Step) {
         let up = usize::try_from(step.state + 1).unwrap_or(1);
         if let Some(rank) = step.bid_rank {
-            self.bids.set_best(libm::pow(rank, self.tilts[up]), &self.laws);
+            self.bids
+                .set_best(libm::pow(rank, self.tilts[up]), &self.laws);
         }
         if let Some(rank) = step.ask_rank {
-            self.asks.set_best(libm::pow(rank, self.tilts[2 - up]), &self.laws);
+            self.asks
+                .set_best(libm::pow(rank, self.tilts[2 - up]), &self.laws);
         }
     }
 }
@@ -185,16 +209,28 @@ impl<'a> Writer<'a> {
         header.source_id = SOURCE_ID;
         header.trading_day = times.trading_day;
         header.receive_time_ns = i64::MIN;
-        Ok(Self { params, header, trade_id: 0, tape: Vec::with_capacity(1 << 20) })
+        Ok(Self {
+            params,
+            header,
+            trade_id: 0,
+            tape: Vec::with_capacity(1 << 20),
+        })
     }
 
     /// The head of the next record.
     fn stamp(&mut self, exchange_time_ns: i64, rng: &mut Rng) -> RecordHeader {
         let model = &self.params.model;
         let jitter_us = model.feed_jitter_us * rng.exponential().min(20.0);
-        #[allow(clippy::cast_possible_truncation, reason = "checked to be below a minute")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "checked to be below a minute"
+        )]
         let delay_ns = ((model.feed_delay_us + jitter_us) * 1_000.0) as i64;
-        self.header.flags = if self.header.source_seq == 0 { flags::SESSION_START } else { 0 };
+        self.header.flags = if self.header.source_seq == 0 {
+            flags::SESSION_START
+        } else {
+            0
+        };
         self.header.source_seq += 1;
         self.header.exchange_time_ns = exchange_time_ns;
         self.header.receive_time_ns =
@@ -205,8 +241,18 @@ impl<'a> Writer<'a> {
     fn book(&mut self, step: &Step, market: &mut Market<'_>) {
         let mut record = BookRecord::empty();
         let header = self.stamp(step.exchange_time_ns, &mut market.rng);
-        record.header = RecordHeader { record_bytes: record.header.record_bytes, record_type: record.header.record_type, ..header };
-        for (index, (bid, ask)) in market.bids.levels.iter().zip(&market.asks.levels).enumerate() {
+        record.header = RecordHeader {
+            record_bytes: record.header.record_bytes,
+            record_type: record.header.record_type,
+            ..header
+        };
+        for (index, (bid, ask)) in market
+            .bids
+            .levels
+            .iter()
+            .zip(&market.asks.levels)
+            .enumerate()
+        {
             record.bid_price[index] = bid.price * self.params.tick_size;
             record.bid_qty[index] = bid.qty * self.params.lot_size;
             record.ask_price[index] = ask.price * self.params.tick_size;
@@ -218,7 +264,11 @@ impl<'a> Writer<'a> {
     fn trade(&mut self, print: &Print, rng: &mut Rng) {
         let mut record = TradeRecord::empty();
         let header = self.stamp(print.exchange_time_ns, rng);
-        record.header = RecordHeader { record_bytes: record.header.record_bytes, record_type: record.header.record_type, ..header };
+        record.header = RecordHeader {
+            record_bytes: record.header.record_bytes,
+            record_type: record.header.record_type,
+            ..header
+        };
         self.trade_id += 1;
         record.price = print.price * self.params.tick_size;
         record.qty = print.qty * self.params.lot_size;

@@ -51,7 +51,9 @@ pub enum GeneratorError {
         count: usize,
     },
     /// The price left the range in which five positive levels exist.
-    #[error("the price reached {ticks} ticks in session {index}; choose a start price with more room")]
+    #[error(
+        "the price reached {ticks} ticks in session {index}; choose a start price with more room"
+    )]
     PriceExhausted {
         /// Best bid, ticks.
         ticks: i64,
@@ -209,8 +211,8 @@ impl GeneratorParams {
     /// # Errors
     /// `Malformed` when the JSON does not fit, `OutOfRange` naming the field.
     pub fn from_json(text: &str) -> Result<Self, GeneratorError> {
-        let params: Self =
-            serde_json::from_str(text).map_err(|error| GeneratorError::Malformed(error.to_string()))?;
+        let params: Self = serde_json::from_str(text)
+            .map_err(|error| GeneratorError::Malformed(error.to_string()))?;
         params.check()?;
         Ok(params)
     }
@@ -222,12 +224,15 @@ impl GeneratorParams {
     #[must_use]
     pub fn drift_ticks_per_s(&self, session_index: usize) -> f64 {
         match self.edge {
-            Edge::Planted { strength_ticks, horizon_s } => drift(strength_ticks, horizon_s),
-            Edge::Dying { strength_ticks, horizon_s, dies_at_session }
-                if (session_index as u64) < dies_at_session =>
-            {
-                drift(strength_ticks, horizon_s)
-            }
+            Edge::Planted {
+                strength_ticks,
+                horizon_s,
+            } => drift(strength_ticks, horizon_s),
+            Edge::Dying {
+                strength_ticks,
+                horizon_s,
+                dies_at_session,
+            } if (session_index as u64) < dies_at_session => drift(strength_ticks, horizon_s),
             Edge::None {} | Edge::Dying { .. } => 0.0,
         }
     }
@@ -249,30 +254,88 @@ impl GeneratorParams {
         self.sessions
             .get(index)
             .copied()
-            .ok_or(GeneratorError::NoSuchSession { index, count: self.sessions.len() })
+            .ok_or(GeneratorError::NoSuchSession {
+                index,
+                count: self.sessions.len(),
+            })
     }
 
     fn check(&self) -> Result<(), GeneratorError> {
-        whole("instrument_id", i64::from(self.instrument_id), 1, i64::from(u32::MAX), "1 or more")?;
-        whole("tick_size", self.tick_size, 1, 1_000_000_000_000, "1 to 1e12 scaled units")?;
-        whole("lot_size", self.lot_size, 1, 1_000_000_000_000, "1 to 1e12 scaled units")?;
+        whole(
+            "instrument_id",
+            i64::from(self.instrument_id),
+            1,
+            i64::from(u32::MAX),
+            "1 or more",
+        )?;
+        whole(
+            "tick_size",
+            self.tick_size,
+            1,
+            1_000_000_000_000,
+            "1 to 1e12 scaled units",
+        )?;
+        whole(
+            "lot_size",
+            self.lot_size,
+            1,
+            1_000_000_000_000,
+            "1 to 1e12 scaled units",
+        )?;
         within("activity", self.activity, 0.05, 20.0, "0.05 to 20")?;
-        if let Edge::Planted { strength_ticks, horizon_s } | Edge::Dying { strength_ticks, horizon_s, .. } = self.edge {
-            within("edge.strength_ticks", strength_ticks, -100.0, 100.0, "-100 to 100")?;
+        if let Edge::Planted {
+            strength_ticks,
+            horizon_s,
+        }
+        | Edge::Dying {
+            strength_ticks,
+            horizon_s,
+            ..
+        } = self.edge
+        {
+            within(
+                "edge.strength_ticks",
+                strength_ticks,
+                -100.0,
+                100.0,
+                "-100 to 100",
+            )?;
             within("edge.horizon_s", horizon_s, 0.5, 3_600.0, "0.5 to 3600")?;
         }
         let count = i64::try_from(self.sessions.len()).unwrap_or(i64::MAX);
-        whole("number of sessions", count, 1, SESSION_COUNT_MAX as i64, "1 to 10000")?;
+        whole(
+            "number of sessions",
+            count,
+            1,
+            SESSION_COUNT_MAX as i64,
+            "1 to 10000",
+        )?;
         let mut previous_end = 0;
         for times in &self.sessions {
-            whole("session start_ns", times.start_ns, previous_end, i64::MAX / 2, "not before the previous end")?;
+            whole(
+                "session start_ns",
+                times.start_ns,
+                previous_end,
+                i64::MAX / 2,
+                "not before the previous end",
+            )?;
             let length = times.end_ns.saturating_sub(times.start_ns);
-            whole("session length in ns", length, SESSION_NS_MIN, SESSION_NS_MAX, "1 s to one week")?;
+            whole(
+                "session length in ns",
+                length,
+                SESSION_NS_MIN,
+                SESSION_NS_MAX,
+                "1 s to one week",
+            )?;
             previous_end = times.end_ns;
         }
         let dearest = i128::from(self.model.start_price_ticks) * i128::from(self.tick_size) * 2;
         if dearest > i128::from(i64::MAX) {
-            return Err(out_of_range("model.start_price_ticks", self.model.start_price_ticks, "a price that fits with twice its size"));
+            return Err(out_of_range(
+                "model.start_price_ticks",
+                self.model.start_price_ticks,
+                "a price that fits with twice its size",
+            ));
         }
         self.model.check()
     }
@@ -280,9 +343,27 @@ impl GeneratorParams {
 
 impl MarketModel {
     fn check(&self) -> Result<(), GeneratorError> {
-        whole("model.start_price_ticks", self.start_price_ticks, 100, 1_000_000_000, "100 to 1e9")?;
-        whole("model.move_ticks_max", self.move_ticks_max, 1, 100, "1 to 100")?;
-        within("model.queue_pressure", self.queue_pressure, 0.0, 0.5, "0 to 0.5")?;
+        whole(
+            "model.start_price_ticks",
+            self.start_price_ticks,
+            100,
+            1_000_000_000,
+            "100 to 1e9",
+        )?;
+        whole(
+            "model.move_ticks_max",
+            self.move_ticks_max,
+            1,
+            100,
+            "1 to 100",
+        )?;
+        within(
+            "model.queue_pressure",
+            self.queue_pressure,
+            0.0,
+            0.5,
+            "0 to 0.5",
+        )?;
         for (name, value) in [
             ("model.updates_per_slot", self.updates_per_slot),
             ("model.activity_fast_s", self.activity_fast_s),
@@ -304,14 +385,33 @@ impl MarketModel {
         ] {
             within(name, value, 0.0, 5.0, "0 to 5")?;
         }
-        for (name, value) in [("model.feed_delay_us", self.feed_delay_us), ("model.feed_jitter_us", self.feed_jitter_us)] {
+        for (name, value) in [
+            ("model.feed_delay_us", self.feed_delay_us),
+            ("model.feed_jitter_us", self.feed_jitter_us),
+        ] {
             within(name, value, 0.0, 1_000_000.0, "0 to one second")?;
         }
         self.check_probabilities()?;
-        weights("model.spread_weights", &self.spread_weights, SPREAD_TICKS_MAX)?;
-        weights("model.queue_best_weights", &self.queue_best_weights, QUEUE_LOTS_MAX)?;
-        weights("model.queue_second_weights", &self.queue_second_weights, QUEUE_LOTS_MAX)?;
-        weights("model.queue_deep_weights", &self.queue_deep_weights, QUEUE_LOTS_MAX)?;
+        weights(
+            "model.spread_weights",
+            &self.spread_weights,
+            SPREAD_TICKS_MAX,
+        )?;
+        weights(
+            "model.queue_best_weights",
+            &self.queue_best_weights,
+            QUEUE_LOTS_MAX,
+        )?;
+        weights(
+            "model.queue_second_weights",
+            &self.queue_second_weights,
+            QUEUE_LOTS_MAX,
+        )?;
+        weights(
+            "model.queue_deep_weights",
+            &self.queue_deep_weights,
+            QUEUE_LOTS_MAX,
+        )?;
         weights("model.print_weights", &self.print_weights, QUEUE_LOTS_MAX)
     }
 
@@ -344,20 +444,52 @@ fn drift(strength_ticks: f64, horizon_s: f64) -> f64 {
 }
 
 fn out_of_range(name: &'static str, value: impl ToString, allowed: &'static str) -> GeneratorError {
-    GeneratorError::OutOfRange { name, value: value.to_string(), allowed }
+    GeneratorError::OutOfRange {
+        name,
+        value: value.to_string(),
+        allowed,
+    }
 }
 
-fn within(name: &'static str, value: f64, low: f64, high: f64, allowed: &'static str) -> Result<(), GeneratorError> {
-    if (low..=high).contains(&value) { Ok(()) } else { Err(out_of_range(name, value, allowed)) }
+fn within(
+    name: &'static str,
+    value: f64,
+    low: f64,
+    high: f64,
+    allowed: &'static str,
+) -> Result<(), GeneratorError> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(out_of_range(name, value, allowed))
+    }
 }
 
-fn whole(name: &'static str, value: i64, low: i64, high: i64, allowed: &'static str) -> Result<(), GeneratorError> {
-    if (low..=high).contains(&value) { Ok(()) } else { Err(out_of_range(name, value, allowed)) }
+fn whole(
+    name: &'static str,
+    value: i64,
+    low: i64,
+    high: i64,
+    allowed: &'static str,
+) -> Result<(), GeneratorError> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(out_of_range(name, value, allowed))
+    }
 }
 
 fn weights(name: &'static str, values: &[f64], count_max: usize) -> Result<(), GeneratorError> {
     let fits = !values.is_empty()
         && values.len() <= count_max
         && values.iter().all(|value| value.is_finite() && *value > 0.0);
-    if fits { Ok(()) } else { Err(out_of_range(name, format!("{values:?}"), "a short list of positive weights")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(out_of_range(
+            name,
+            format!("{values:?}"),
+            "a short list of positive weights",
+        ))
+    }
 }

@@ -12,7 +12,9 @@
 //!
 //! It knows no quantities. Operator's page: `docs/generator.md`.
 
-use super::params::{GeneratorError, GeneratorParams, MarketModel, SLOT_NS, SPREAD_TICKS_MAX, SessionTimes};
+use super::params::{
+    GeneratorError, GeneratorParams, MarketModel, SLOT_NS, SPREAD_TICKS_MAX, SessionTimes,
+};
 use super::rng::{Purpose, Rng};
 
 const SECOND: f64 = 1e9;
@@ -71,7 +73,11 @@ struct Hidden {
 impl Hidden {
     fn new(hold_s: f64, start_ns: i64, rng: &mut Rng) -> Self {
         let state = if rng.chance(0.5) { 0 } else { rng.sign(0.5) };
-        let mut hidden = Self { state, hold_ns: hold_s * SECOND, switches_at_ns: 0.0 };
+        let mut hidden = Self {
+            state,
+            hold_ns: hold_s * SECOND,
+            switches_at_ns: 0.0,
+        };
         hidden.switches_at_ns = since(start_ns, start_ns) + hidden.hold_ns * rng.exponential();
         hidden
     }
@@ -121,8 +127,12 @@ impl<'a> Path<'a> {
         let mut rng = Rng::new(params.seed, session_index as u64, Purpose::Path);
         let hidden = Hidden::new(params.state_hold_s(), times.start_ns, &mut rng);
         let spread = stationary_spread(&model.spread_weights, &mut rng);
-        #[allow(clippy::cast_possible_truncation, reason = "checked to be below a few seconds")]
-        let margin_ns = ((model.feed_delay_us + 20.0 * model.feed_jitter_us) * 1_000.0) as i64 + MILLISECOND_NS;
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "checked to be below a few seconds"
+        )]
+        let margin_ns =
+            ((model.feed_delay_us + 20.0 * model.feed_jitter_us) * 1_000.0) as i64 + MILLISECOND_NS;
         Ok(Self {
             model,
             times,
@@ -152,7 +162,10 @@ impl<'a> Path<'a> {
             return Ok(None);
         }
         if next.bid < BID_TICKS_MIN || next.ask > 2 * self.model.start_price_ticks {
-            return Err(GeneratorError::PriceExhausted { ticks: next.bid, index: self.session_index });
+            return Err(GeneratorError::PriceExhausted {
+                ticks: next.bid,
+                index: self.session_index,
+            });
         }
         self.step = Some(next);
         Ok(Some(next))
@@ -188,10 +201,14 @@ impl<'a> Path<'a> {
         let (widened_bid, widened_ask) = self.change_spread();
         let both_move = drift != 0 || jump != 0;
         let refresh = self.model.queue_refresh;
-        let mut rank = |moved: bool| (moved || self.rng.chance(refresh)).then(|| self.rng.uniform());
+        let mut rank =
+            |moved: bool| (moved || self.rng.chance(refresh)).then(|| self.rng.uniform());
         let bid_rank = rank(both_move || widened_bid != 0);
         let ask_rank = rank(both_move || widened_ask != 0);
-        self.ranks = (bid_rank.unwrap_or(self.ranks.0), ask_rank.unwrap_or(self.ranks.1));
+        self.ranks = (
+            bid_rank.unwrap_or(self.ranks.0),
+            ask_rank.unwrap_or(self.ranks.1),
+        );
         Step {
             exchange_time_ns,
             bid: last.bid + drift + jump + widened_bid,
@@ -207,13 +224,18 @@ impl<'a> Path<'a> {
     /// Advances the slot grid and the activity; gives the stamp of the next update.
     fn next_time(&mut self) -> i64 {
         let due = self.updates_per_slot * self.activity();
-        #[allow(clippy::cast_possible_truncation, reason = "positive; the cast saturates and is bounded next")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "positive; the cast saturates and is bounded next"
+        )]
         let slots = 1 + ((self.rng.exponential() / due) as i64).min(SLOTS_MAX - 1);
         self.slot_ns += slots * SLOT_NS;
         #[allow(clippy::cast_precision_loss, reason = "at most 160 slots")]
         let seconds = (slots * SLOT_NS) as f64 / SECOND;
-        self.activity_fast = self.remember(self.activity_fast, seconds / self.model.activity_fast_s);
-        self.activity_slow = self.remember(self.activity_slow, seconds / self.model.activity_slow_s);
+        self.activity_fast =
+            self.remember(self.activity_fast, seconds / self.model.activity_fast_s);
+        self.activity_slow =
+            self.remember(self.activity_slow, seconds / self.model.activity_slow_s);
         let shift_ms = if self.rng.chance(self.model.off_grid_share) {
             -1 - i64::try_from(self.rng.below(OFF_GRID_MS)).unwrap_or(0)
         } else {
@@ -234,13 +256,17 @@ impl<'a> Path<'a> {
 
     fn activity(&self) -> f64 {
         let (fast, slow) = (self.model.activity_fast_sd, self.model.activity_slow_sd);
-        let log = fast * self.activity_fast + slow * self.activity_slow - 0.5 * (fast * fast + slow * slow);
+        let log = fast * self.activity_fast + slow * self.activity_slow
+            - 0.5 * (fast * fast + slow * slow);
         libm::exp(log).clamp(ACTIVITY_RANGE.0, ACTIVITY_RANGE.1)
     }
 
     /// A move of both sides, or 0.
     fn jump(&mut self, activity: f64) -> i64 {
-        if !self.rng.chance((self.model.move_probability * activity).min(MOVE_PROBABILITY_MAX)) {
+        if !self
+            .rng
+            .chance((self.model.move_probability * activity).min(MOVE_PROBABILITY_MAX))
+        {
             return 0;
         }
         let further = (self.model.move_continuation * activity.sqrt()).min(MOVE_CONTINUATION_MAX);
@@ -250,7 +276,8 @@ impl<'a> Path<'a> {
 
     /// +1 or -1: a fair coin, tilted by the ranks of the best queues that the last book showed.
     fn direction(&mut self) -> i64 {
-        self.rng.sign(0.5 + self.model.queue_pressure * (self.ranks.0 - self.ranks.1))
+        self.rng
+            .sign(0.5 + self.model.queue_pressure * (self.ranks.0 - self.ranks.1))
     }
 
     /// One Metropolis step of the spread; the direction decides which side moves.
@@ -258,10 +285,18 @@ impl<'a> Path<'a> {
         if !self.rng.chance(self.model.spread_change) {
             return (0, 0);
         }
-        let ticks = if self.rng.chance(SPREAD_TWO_TICKS) { 2 } else { 1 };
+        let ticks = if self.rng.chance(SPREAD_TWO_TICKS) {
+            2
+        } else {
+            1
+        };
         let wanted = self.spread + ticks * self.rng.sign(0.5);
         let weight = |spread: i64| {
-            usize::try_from(spread - 1).ok().and_then(|at| self.model.spread_weights.get(at)).copied().unwrap_or(0.0)
+            usize::try_from(spread - 1)
+                .ok()
+                .and_then(|at| self.model.spread_weights.get(at))
+                .copied()
+                .unwrap_or(0.0)
         };
         let accepted = weight(wanted) / weight(self.spread);
         if !self.rng.chance(accepted) {
@@ -269,12 +304,19 @@ impl<'a> Path<'a> {
         }
         let change = wanted - self.spread;
         self.spread = wanted;
-        if self.direction() == change.signum() { (0, change) } else { (-change, 0) }
+        if self.direction() == change.signum() {
+            (0, change)
+        } else {
+            (-change, 0)
+        }
     }
 }
 
 /// Twice the mid at which a session opens: the close of the one before, and so back to the first.
-pub(super) fn opening_mid_twice(params: &GeneratorParams, session_index: usize) -> Result<i64, GeneratorError> {
+pub(super) fn opening_mid_twice(
+    params: &GeneratorParams,
+    session_index: usize,
+) -> Result<i64, GeneratorError> {
     let mut mid_twice = 2 * params.model.start_price_ticks;
     for earlier in 0..session_index {
         let mut path = Path::new(params, earlier, mid_twice)?;
@@ -296,7 +338,10 @@ fn stationary_spread(weights: &[f64], rng: &mut Rng) -> i64 {
     1
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a session is at most a week: exact below 2^53 ns")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a session is at most a week: exact below 2^53 ns"
+)]
 fn since(start_ns: i64, time_ns: i64) -> f64 {
     (time_ns - start_ns) as f64
 }

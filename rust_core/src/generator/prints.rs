@@ -71,7 +71,8 @@ impl<'a> Prints<'a> {
         self.consumed = (0, 0);
         let moved = ((after.bid - before.bid).abs() + (after.ask - before.ask).abs()).min(20);
         #[allow(clippy::cast_precision_loss, reason = "at most 20")]
-        let due = self.model.orders_per_update * before.activity.sqrt() + self.model.orders_per_tick * 0.5 * moved as f64;
+        let due = self.model.orders_per_update * before.activity.sqrt()
+            + self.model.orders_per_tick * 0.5 * moved as f64;
         let mut stamps = [0_i64; ORDERS_MAX];
         let count = arrivals(due, &mut stamps, before, after, rng);
         let mut has_swept = false;
@@ -80,31 +81,55 @@ impl<'a> Prints<'a> {
         }
     }
 
-    fn order(&mut self, stamp: i64, has_swept: &mut bool, before: &Step, after: &Step, rng: &mut Rng) {
+    fn order(
+        &mut self,
+        stamp: i64,
+        has_swept: &mut bool,
+        before: &Step,
+        after: &Step,
+        rng: &mut Rng,
+    ) {
         let side = self.side(after.mid_twice() - before.mid_twice(), rng);
-        let (old, new) = if side > 0 { (before.ask, after.ask) } else { (before.bid, after.bid) };
+        let (old, new) = if side > 0 {
+            (before.ask, after.ask)
+        } else {
+            (before.bid, after.bid)
+        };
         let span = (after.exchange_time_ns - before.exchange_time_ns).max(1);
         let is_away = (new - old) * side > 0;
         let is_sweep = is_away && !*has_swept;
         *has_swept |= is_sweep;
         let is_late = 2 * (stamp - before.exchange_time_ns) > span;
-        let best = if is_sweep || !(is_late || *has_swept && is_away) { old } else { new };
+        let best = if is_sweep || !(is_late || *has_swept && is_away) {
+            old
+        } else {
+            new
+        };
         let shift = self.displacement(before.ask - before.bid, rng) * side;
         let mut time = stamp;
         let prints = 1 + rng.geometric(self.model.print_continuation, CONTINUATIONS_MAX);
         for index in 0..prints {
-            let walked = if is_sweep { (index * side).clamp((new - old).min(0), (new - old).max(0)) } else { 0 };
+            let walked = if is_sweep {
+                (index * side).clamp((new - old).min(0), (new - old).max(0))
+            } else {
+                0
+            };
             if index > 0 && rng.chance(NEXT_MILLISECOND) {
                 time = (time + MILLISECOND_NS).min(after.exchange_time_ns);
             }
             let print = Print {
-                exchange_time_ns: time.max(self.rows.last().map_or(time, |row| row.exchange_time_ns)),
+                exchange_time_ns: time
+                    .max(self.rows.last().map_or(time, |row| row.exchange_time_ns)),
                 price: best + walked + shift,
                 qty: self.lots.at(rng.uniform()),
                 side,
             };
             if old == new && print.price == old {
-                let consumed = if side > 0 { &mut self.consumed.1 } else { &mut self.consumed.0 };
+                let consumed = if side > 0 {
+                    &mut self.consumed.1
+                } else {
+                    &mut self.consumed.0
+                };
                 *consumed += print.qty;
             }
             self.rows.push(print);
@@ -140,8 +165,16 @@ impl<'a> Prints<'a> {
 }
 
 /// Stamps of a Poisson number of orders, in order; gives how many.
-fn arrivals(due: f64, stamps: &mut [i64; ORDERS_MAX], before: &Step, after: &Step, rng: &mut Rng) -> usize {
-    let span_ms = u64::try_from((after.exchange_time_ns - before.exchange_time_ns) / MILLISECOND_NS).unwrap_or(1);
+fn arrivals(
+    due: f64,
+    stamps: &mut [i64; ORDERS_MAX],
+    before: &Step,
+    after: &Step,
+    rng: &mut Rng,
+) -> usize {
+    let span_ms =
+        u64::try_from((after.exchange_time_ns - before.exchange_time_ns) / MILLISECOND_NS)
+            .unwrap_or(1);
     let (mut count, mut waited) = (0, rng.exponential());
     while count < ORDERS_MAX && waited < due {
         let ms = 1 + i64::try_from(rng.below(span_ms)).unwrap_or(0);

@@ -46,13 +46,18 @@ impl Rng {
                 Purpose::Path => 0x7061_7468,
                 Purpose::Flow => 0x666c_6f77,
             };
-        Self { words: std::array::from_fn(|_| splitmix64(&mut mixed)) }
+        Self {
+            words: std::array::from_fn(|_| splitmix64(&mut mixed)),
+        }
     }
 
     /// 64 uniform bits.
     pub(super) fn bits(&mut self) -> u64 {
         let words = &mut self.words;
-        let result = words[0].wrapping_add(words[3]).rotate_left(23).wrapping_add(words[0]);
+        let result = words[0]
+            .wrapping_add(words[3])
+            .rotate_left(23)
+            .wrapping_add(words[0]);
         let shifted = words[1] << 17;
         words[2] ^= words[0];
         words[3] ^= words[1];
@@ -109,7 +114,10 @@ impl Rng {
     pub(super) fn round_fairly(&mut self, value: f64) -> i64 {
         let floor = value.floor();
         let up = i64::from(self.chance(value - floor));
-        #[allow(clippy::cast_possible_truncation, reason = "values are a few ticks; the cast saturates")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "values are a few ticks; the cast saturates"
+        )]
         let whole = floor as i64;
         whole + up
     }
@@ -128,7 +136,9 @@ mod tests {
 
     #[test]
     fn xoshiro_gives_the_reference_values_of_state_one_two_three_four() {
-        let mut rng = Rng { words: [1, 2, 3, 4] };
+        let mut rng = Rng {
+            words: [1, 2, 3, 4],
+        };
         let first: Vec<u64> = (0..3).map(|_| rng.bits()).collect();
         assert_eq!(first, [41_943_041, 58_720_359, 3_588_806_011_781_223]);
     }

@@ -8,13 +8,25 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::alpha::{Expression, ExpressionError as ExpressionFault, Program};
 use crate::costs::CostModel;
-use crate::engine::{self, AlphaResult, BatchError, Counters, EngineConfig, EngineError, Sequencer};
+use crate::engine::{
+    self, AlphaResult, BatchError, Counters, EngineConfig, EngineError, Sequencer,
+};
 use crate::features::FEATURES;
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record};
 
-create_exception!(_core, ConfigError, PyException, "An engine config or cost model is wrong: `(code, message)`.");
-create_exception!(_core, TapeError, PyException, "Bytes are not a tape, or inputs are missing: `(code, message)`.");
+create_exception!(
+    _core,
+    ConfigError,
+    PyException,
+    "An engine config or cost model is wrong: `(code, message)`."
+);
+create_exception!(
+    _core,
+    TapeError,
+    PyException,
+    "Bytes are not a tape, or inputs are missing: `(code, message)`."
+);
 create_exception!(
     _core,
     ExpressionError,
@@ -32,13 +44,22 @@ fn config_error(error: &EngineError) -> PyErr {
 fn batch_error(error: BatchError) -> PyErr {
     match error {
         BatchError::Config(error) => config_error(&error),
-        BatchError::NoAlpha { .. } => ConfigError::new_err((error.code().code(), error.to_string())),
-        BatchError::Tape(_) | BatchError::SequenceGap { .. } => TapeError::new_err((error.code().code(), error.to_string())),
+        BatchError::NoAlpha { .. } => {
+            ConfigError::new_err((error.code().code(), error.to_string()))
+        }
+        BatchError::Tape(_) | BatchError::SequenceGap { .. } => {
+            TapeError::new_err((error.code().code(), error.to_string()))
+        }
     }
 }
 
 fn expression_error(error: ExpressionFault) -> PyErr {
-    ExpressionError::new_err((error.code.code(), error.message, error.position, error.suggestion))
+    ExpressionError::new_err((
+        error.code.code(),
+        error.message,
+        error.position,
+        error.suggestion,
+    ))
 }
 
 fn parse_config(json: &str) -> PyResult<EngineConfig> {
@@ -47,7 +68,9 @@ fn parse_config(json: &str) -> PyResult<EngineConfig> {
 
 fn bytes_of(decisions: &[DecisionRecord]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size_of_val(decisions));
-    decisions.iter().for_each(|decision| bytes.extend_from_slice(decision.as_bytes()));
+    decisions
+        .iter()
+        .for_each(|decision| bytes.extend_from_slice(decision.as_bytes()));
     bytes
 }
 
@@ -77,7 +100,10 @@ fn result_row<'py>(py: Python<'py>, result: &AlphaResult) -> PyResult<Bound<'py,
 }
 
 /// Counters and results of an engine as a dict, for every binding that owns one.
-pub(super) fn engine_report<'py>(py: Python<'py>, engine: &engine::Engine) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn engine_report<'py>(
+    py: Python<'py>,
+    engine: &engine::Engine,
+) -> PyResult<Bound<'py, PyDict>> {
     let counters: &Counters = engine.counters();
     let table = PyDict::new(py);
     table.set_item("records", count_table(py, &counters.records())?)?;
@@ -90,7 +116,10 @@ pub(super) fn engine_report<'py>(py: Python<'py>, engine: &engine::Engine) -> Py
     table.set_item("broker_events", count_table(py, &counters.broker_events())?)?;
     table.set_item("halted_by", engine.halted_by().map_or(0, ReasonCode::code))?;
     table.set_item("open_orders", engine.open_orders().count())?;
-    let alphas = engine.results().map(|result| result_row(py, &result)).collect::<PyResult<Vec<_>>>()?;
+    let alphas = engine
+        .results()
+        .map(|result| result_row(py, &result))
+        .collect::<PyResult<Vec<_>>>()?;
     table.set_item("alphas", PyList::new(py, alphas)?)?;
     Ok(table)
 }
@@ -107,15 +136,26 @@ struct PyEngine {
 impl PyEngine {
     #[new]
     fn new(py: Python<'_>, config_json: &str) -> PyResult<Self> {
-        let engine = py.detach(|| engine::Engine::from_json(config_json)).map_err(|error| config_error(&error))?;
-        Ok(Self { engine, sequencer: Sequencer::default(), out: Vec::with_capacity(DECISION_CAPACITY) })
+        let engine = py
+            .detach(|| engine::Engine::from_json(config_json))
+            .map_err(|error| config_error(&error))?;
+        Ok(Self {
+            engine,
+            sequencer: Sequencer::default(),
+            out: Vec::with_capacity(DECISION_CAPACITY),
+        })
     }
 
     /// Feeds records; those without a sequence get one from their receive time.
     fn on_tape<'py>(&mut self, py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         self.out.clear();
-        let Self { engine, sequencer, out } = self;
-        py.detach(|| engine::run_tape(engine, sequencer, tape, false, out)).map_err(batch_error)?;
+        let Self {
+            engine,
+            sequencer,
+            out,
+        } = self;
+        py.detach(|| engine::run_tape(engine, sequencer, tape, false, out))
+            .map_err(batch_error)?;
         Ok(PyBytes::new(py, &bytes_of(out)))
     }
 
@@ -127,11 +167,21 @@ impl PyEngine {
 
 /// Decides a sequenced input tape again; every input must be there once, in order.
 #[pyfunction]
-fn replay<'py>(py: Python<'py>, engine_config_json: &str, inputs_tape: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+fn replay<'py>(
+    py: Python<'py>,
+    engine_config_json: &str,
+    inputs_tape: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
     let decided = py.detach(|| -> Result<Vec<u8>, BatchError> {
         let mut engine = engine::Engine::from_json(engine_config_json)?;
         let mut out = Vec::with_capacity(DECISION_CAPACITY);
-        engine::run_tape(&mut engine, &mut Sequencer::default(), inputs_tape, true, &mut out)?;
+        engine::run_tape(
+            &mut engine,
+            &mut Sequencer::default(),
+            inputs_tape,
+            true,
+            &mut out,
+        )?;
         Ok(bytes_of(&out))
     });
     Ok(PyBytes::new(py, &decided.map_err(batch_error)?))
@@ -140,10 +190,21 @@ fn replay<'py>(py: Python<'py>, engine_config_json: &str, inputs_tape: &[u8]) ->
 /// Scaled money that one trade costs.
 #[pyfunction]
 #[pyo3(signature = (costs_json, price, qty, multiplier, side, is_maker=false))]
-fn trade_cost(costs_json: &str, price: i64, qty: i64, multiplier: i64, side: i64, is_maker: bool) -> PyResult<i64> {
-    let malformed = |message: String| ConfigError::new_err((ReasonCode::ConfigMalformed.code(), message));
-    let costs: CostModel = serde_json::from_str(costs_json).map_err(|error| malformed(format!("costs: {error}")))?;
-    costs.validate().map_err(|error| malformed(error.to_string()))?;
+fn trade_cost(
+    costs_json: &str,
+    price: i64,
+    qty: i64,
+    multiplier: i64,
+    side: i64,
+    is_maker: bool,
+) -> PyResult<i64> {
+    let malformed =
+        |message: String| ConfigError::new_err((ReasonCode::ConfigMalformed.code(), message));
+    let costs: CostModel =
+        serde_json::from_str(costs_json).map_err(|error| malformed(format!("costs: {error}")))?;
+    costs
+        .validate()
+        .map_err(|error| malformed(error.to_string()))?;
     costs.trade_cost(price, qty, multiplier, side, is_maker).ok_or_else(|| {
         let message = format!(
             "cost of price {price}, qty {qty}, multiplier {multiplier}, side {side} does not exist: all must be \
@@ -155,12 +216,23 @@ fn trade_cost(costs_json: &str, price: i64, qty: i64, multiplier: i64, side: i64
 
 /// Parses an expression and says what it reads and needs.
 #[pyfunction]
-fn check_expression<'py>(py: Python<'py>, expr: &str, parameter_names: Vec<String>) -> PyResult<Bound<'py, PyDict>> {
+fn check_expression<'py>(
+    py: Python<'py>,
+    expr: &str,
+    parameter_names: Vec<String>,
+) -> PyResult<Bound<'py, PyDict>> {
     let names: Vec<&str> = parameter_names.iter().map(String::as_str).collect();
     let expression = Expression::parse(expr, &names).map_err(expression_error)?;
-    let values: BTreeMap<String, f64> = parameter_names.iter().map(|name| (name.clone(), 1.0)).collect();
+    let values: BTreeMap<String, f64> = parameter_names
+        .iter()
+        .map(|name| (name.clone(), 1.0))
+        .collect();
     let program = Program::compile(&expression, &values).map_err(expression_error)?;
-    let sha256: String = expression.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256: String = expression
+        .sha256()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let table = PyDict::new(py);
     table.set_item("features", expression.features())?;
     table.set_item("canonical", expression.canonical())?;
@@ -192,9 +264,16 @@ fn feature_registry<'py>(py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
 /// Rows `(receive_time_ns i64, mid i64, signal f64)` at every good book of an alpha's instrument.
 #[pyfunction]
 #[pyo3(signature = (tape, engine_config_json, alpha_index=0))]
-fn evaluate<'py>(py: Python<'py>, tape: &[u8], engine_config_json: &str, alpha_index: usize) -> PyResult<Bound<'py, PyBytes>> {
+fn evaluate<'py>(
+    py: Python<'py>,
+    tape: &[u8],
+    engine_config_json: &str,
+    alpha_index: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
     let config = parse_config(engine_config_json)?;
-    let rows = py.detach(|| engine::evaluate(tape, &config, alpha_index)).map_err(batch_error)?;
+    let rows = py
+        .detach(|| engine::evaluate(tape, &config, alpha_index))
+        .map_err(batch_error)?;
     let mut bytes = Vec::with_capacity(rows.len() * 24);
     for row in &rows {
         bytes.extend_from_slice(&row.receive_time_ns.to_le_bytes());
@@ -214,10 +293,16 @@ fn evaluate_features<'py>(
     alpha_index: usize,
 ) -> PyResult<(Vec<&'static str>, Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
     let config = parse_config(engine_config_json)?;
-    let table = py.detach(|| engine::evaluate_features(tape, &config, alpha_index)).map_err(batch_error)?;
+    let table = py
+        .detach(|| engine::evaluate_features(tape, &config, alpha_index))
+        .map_err(batch_error)?;
     let names = FEATURES.iter().map(|feature| feature.name).collect();
     let values = PyBytes::new(py, bytemuck::cast_slice(&table.values));
-    Ok((names, values, PyBytes::new(py, bytemuck::cast_slice(&table.receive_time_ns))))
+    Ok((
+        names,
+        values,
+        PyBytes::new(py, bytemuck::cast_slice(&table.receive_time_ns)),
+    ))
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

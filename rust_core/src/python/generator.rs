@@ -58,10 +58,30 @@ fn generate_hidden_state<'py>(
     let rows = py.detach(generate).map_err(|error| raised(&error))?;
     let table = PyDict::new(py);
     let columns: [(&str, Vec<u8>); 4] = [
-        ("exchange_time_ns", rows.iter().flat_map(|row| row.exchange_time_ns.to_le_bytes()).collect()),
-        ("state", rows.iter().flat_map(|row| row.state.to_le_bytes()).collect()),
-        ("mid_twice_ticks", rows.iter().flat_map(|row| row.mid_twice_ticks.to_le_bytes()).collect()),
-        ("drift_ticks", rows.iter().flat_map(|row| row.drift_ticks.to_le_bytes()).collect()),
+        (
+            "exchange_time_ns",
+            rows.iter()
+                .flat_map(|row| row.exchange_time_ns.to_le_bytes())
+                .collect(),
+        ),
+        (
+            "state",
+            rows.iter()
+                .flat_map(|row| row.state.to_le_bytes())
+                .collect(),
+        ),
+        (
+            "mid_twice_ticks",
+            rows.iter()
+                .flat_map(|row| row.mid_twice_ticks.to_le_bytes())
+                .collect(),
+        ),
+        (
+            "drift_ticks",
+            rows.iter()
+                .flat_map(|row| row.drift_ticks.to_le_bytes())
+                .collect(),
+        ),
     ];
     for (name, column) in columns {
         table.set_item(name, PyBytes::new(py, &column))?;

@@ -11,7 +11,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn field_rows(fields: &[Field]) -> Vec<(&'static str, &'static str, usize)> {
-    fields.iter().map(|field| (field.name, field.format, field.offset)).collect()
+    fields
+        .iter()
+        .map(|field| (field.name, field.format, field.offset))
+        .collect()
 }
 
 /// Layout of every record type: `{name: {code, bytes, fields: [(name, numpy format, offset)]}}`.
@@ -35,7 +38,15 @@ fn record_layouts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn reason_codes() -> Vec<(u16, &'static str, &'static str, &'static str, &'static str)> {
     REASON_ROWS
         .iter()
-        .map(|row| (row.code, row.name, row.meaning, row.seen_when, row.operator_does))
+        .map(|row| {
+            (
+                row.code,
+                row.name,
+                row.meaning,
+                row.seen_when,
+                row.operator_does,
+            )
+        })
         .collect()
 }
 
@@ -45,7 +56,10 @@ fn split_tape<'py>(py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyDict>>
     let mut parts: Vec<Vec<u8>> = LAYOUTS.iter().map(|_| Vec::new()).collect();
     for item in Tape::new(tape) {
         let (header, bytes) = item.map_err(|error| PyValueError::new_err(error.to_string()))?;
-        if let Some(index) = LAYOUTS.iter().position(|layout| layout.code == header.record_type) {
+        if let Some(index) = LAYOUTS
+            .iter()
+            .position(|layout| layout.code == header.record_type)
+        {
             parts[index].extend_from_slice(bytes);
         }
     }
@@ -65,14 +79,20 @@ fn index_tape<'py>(py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyDict>>
         let (header, bytes) = item.map_err(|error| PyValueError::new_err(error.to_string()))?;
         let position = u32::try_from(position)
             .map_err(|_| PyValueError::new_err("a tape holds at most 2^32 records"))?;
-        if let Some(index) = LAYOUTS.iter().position(|layout| layout.code == header.record_type) {
+        if let Some(index) = LAYOUTS
+            .iter()
+            .position(|layout| layout.code == header.record_type)
+        {
             parts[index].0.extend_from_slice(bytes);
             parts[index].1.extend_from_slice(&position.to_le_bytes());
         }
     }
     let table = PyDict::new(py);
     for (layout, (records, positions)) in LAYOUTS.iter().zip(parts) {
-        table.set_item(layout.name, (PyBytes::new(py, &records), PyBytes::new(py, &positions)))?;
+        table.set_item(
+            layout.name,
+            (PyBytes::new(py, &records), PyBytes::new(py, &positions)),
+        )?;
     }
     Ok(table)
 }
@@ -113,7 +133,10 @@ fn merge_logs<'py>(
         }
     }
     inputs.sort_by_key(|row| row.0);
-    let merged: Vec<u8> = inputs.iter().flat_map(|row| row.1.iter().copied()).collect();
+    let merged: Vec<u8> = inputs
+        .iter()
+        .flat_map(|row| row.1.iter().copied())
+        .collect();
     Ok((PyBytes::new(py, &merged), PyBytes::new(py, &decisions)))
 }
 

@@ -50,7 +50,9 @@ impl PyWalWriter {
             let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
             match writer.as_ref() {
                 Some(writer) => call(writer),
-                None => Err(wal::WalError::Closed { path: self.dir.clone() }),
+                None => Err(wal::WalError::Closed {
+                    path: self.dir.clone(),
+                }),
             }
         })
         .map_err(|error| raised(&error))
@@ -58,7 +60,9 @@ impl PyWalWriter {
 
     fn take(&self) -> Result<Writer, wal::WalError> {
         let mut writer = self.writer.write().unwrap_or_else(PoisonError::into_inner);
-        writer.take().ok_or_else(|| wal::WalError::Closed { path: self.dir.clone() })
+        writer.take().ok_or_else(|| wal::WalError::Closed {
+            path: self.dir.clone(),
+        })
     }
 }
 
@@ -84,10 +88,20 @@ impl PyWalWriter {
             })
         })?;
         let group_commit = Duration::from_millis(group_commit_ms);
-        let options = Options { wal_id, kind, segment_bytes, group_commit, epoch };
-        let writer =
-            py.detach(|| Writer::open(&log_dir, options)).map_err(|error| raised(&error))?;
-        Ok(Self { writer: RwLock::new(Some(writer)), dir: log_dir })
+        let options = Options {
+            wal_id,
+            kind,
+            segment_bytes,
+            group_commit,
+            epoch,
+        };
+        let writer = py
+            .detach(|| Writer::open(&log_dir, options))
+            .map_err(|error| raised(&error))?;
+        Ok(Self {
+            writer: RwLock::new(Some(writer)),
+            dir: log_dir,
+        })
     }
 
     /// Append the records of a tape; returns the sequence of the last one.
@@ -122,7 +136,8 @@ impl PyWalWriter {
 
     /// Make everything durable and seal the last segment; returns the log's last sequence.
     fn seal(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.take().and_then(Writer::seal)).map_err(|error| raised(&error))
+        py.detach(|| self.take().and_then(Writer::seal))
+            .map_err(|error| raised(&error))
     }
 
     /// Sync and let go of the log without sealing; the next open recovers it.
@@ -152,20 +167,26 @@ impl PyWalWriter {
         _exception: Option<&Bound<'_, PyAny>>,
         _traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let Ok(writer) = self.take() else { return Ok(()) };
+        let Ok(writer) = self.take() else {
+            return Ok(());
+        };
         // With an exception on its way, dropping syncs; a second error would hide the first.
         if exception_type.is_some() {
             py.detach(|| drop(writer));
             return Ok(());
         }
-        py.detach(|| writer.seal()).map(|_| ()).map_err(|error| raised(&error))
+        py.detach(|| writer.seal())
+            .map(|_| ())
+            .map_err(|error| raised(&error))
     }
 }
 
 /// Read one segment: `{"info": {...}, "tape": bytes, "torn": {...} | None}`.
 #[pyfunction]
 fn read_segment(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let segment = py.detach(|| wal::read_segment(&path)).map_err(|error| raised(&error))?;
+    let segment = py
+        .detach(|| wal::read_segment(&path))
+        .map_err(|error| raised(&error))?;
     let table = PyDict::new(py);
     table.set_item("info", info_dict(py, &segment.info)?)?;
     table.set_item("tape", PyBytes::new(py, &segment.tape))?;
@@ -176,9 +197,14 @@ fn read_segment(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
 /// Read a log: `{"segments": [info, ...], "tape": bytes, "torn": {...} | None}`.
 #[pyfunction]
 fn read_log(py: Python<'_>, log_dir: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let log = py.detach(|| wal::read_log(&log_dir)).map_err(|error| raised(&error))?;
-    let segments =
-        log.segments.iter().map(|info| info_dict(py, info)).collect::<PyResult<Vec<_>>>()?;
+    let log = py
+        .detach(|| wal::read_log(&log_dir))
+        .map_err(|error| raised(&error))?;
+    let segments = log
+        .segments
+        .iter()
+        .map(|info| info_dict(py, info))
+        .collect::<PyResult<Vec<_>>>()?;
     let table = PyDict::new(py);
     table.set_item("segments", segments)?;
     table.set_item("tape", PyBytes::new(py, &log.tape))?;
@@ -189,21 +215,28 @@ fn read_log(py: Python<'_>, log_dir: PathBuf) -> PyResult<Bound<'_, PyDict>> {
 /// Recover a log: cut a torn tail, seal the open segment, verify all others.
 #[pyfunction]
 fn recover_log(py: Python<'_>, log_dir: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let report = py.detach(|| wal::recover_log(&log_dir)).map_err(|error| raised(&error))?;
+    let report = py
+        .detach(|| wal::recover_log(&log_dir))
+        .map_err(|error| raised(&error))?;
     recovery_dict(py, &report)
 }
 
 /// Check one segment and report what was found; damage is reported, not raised.
 #[pyfunction]
 fn verify_segment(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let check = py.detach(|| wal::verify_segment(&path)).map_err(|error| raised(&error))?;
+    let check = py
+        .detach(|| wal::verify_segment(&path))
+        .map_err(|error| raised(&error))?;
     check_dict(py, &check)
 }
 
 fn info_dict<'py>(py: Python<'py>, info: &SegmentInfo) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("path", info.path.to_string_lossy())?;
-    table.set_item("file_name", info.path.file_name().unwrap_or_default().to_string_lossy())?;
+    table.set_item(
+        "file_name",
+        info.path.file_name().unwrap_or_default().to_string_lossy(),
+    )?;
     table.set_item("state", info.state.name())?;
     table.set_item("log_kind", info.kind.name())?;
     table.set_item("wal_id", info.wal_id)?;
@@ -212,13 +245,28 @@ fn info_dict<'py>(py: Python<'py>, info: &SegmentInfo) -> PyResult<Bound<'py, Py
     table.set_item("format_version", wal::FORMAT_VERSION)?;
     table.set_item("record_schema_version", crate::record::SCHEMA_VERSION)?;
     table.set_item("schema_hash", hex(&crate::record::schema_hash()))?;
-    table.set_item("record_count", info.stats.map_or(0, |stats| stats.record_count))?;
+    table.set_item(
+        "record_count",
+        info.stats.map_or(0, |stats| stats.record_count),
+    )?;
     table.set_item("first_seq", info.first_seq)?;
     table.set_item("last_seq", info.stats.map(|stats| stats.last_seq))?;
-    table.set_item("first_input_seq", info.stats.map(|stats| stats.first_input_seq))?;
-    table.set_item("last_input_seq", info.stats.map(|stats| stats.last_input_seq))?;
-    table.set_item("min_sequence_time_ns", info.stats.map(|stats| stats.min_sequence_time_ns))?;
-    table.set_item("max_sequence_time_ns", info.stats.map(|stats| stats.max_sequence_time_ns))?;
+    table.set_item(
+        "first_input_seq",
+        info.stats.map(|stats| stats.first_input_seq),
+    )?;
+    table.set_item(
+        "last_input_seq",
+        info.stats.map(|stats| stats.last_input_seq),
+    )?;
+    table.set_item(
+        "min_sequence_time_ns",
+        info.stats.map(|stats| stats.min_sequence_time_ns),
+    )?;
+    table.set_item(
+        "max_sequence_time_ns",
+        info.stats.map(|stats| stats.max_sequence_time_ns),
+    )?;
     table.set_item("file_bytes", info.file_bytes)?;
     table.set_item("data_bytes", info.data_bytes)?;
     table.set_item("sha256", info.sha256.map(|sha256| hex(&sha256)))?;
@@ -255,7 +303,13 @@ fn recovery_dict<'py>(py: Python<'py>, report: &RecoveryReport) -> PyResult<Boun
     let (action, path, fault): (&str, Option<&PathBuf>, Option<&Fault>) = match &report.tail {
         RecoveredTail::Nothing => ("nothing", None, None),
         RecoveredTail::Sealed { path } => ("sealed", Some(path), None),
-        RecoveredTail::Cut { path, offset, bytes, seq, fault } => {
+        RecoveredTail::Cut {
+            path,
+            offset,
+            bytes,
+            seq,
+            fault,
+        } => {
             cut = Some((*offset, *bytes, *seq));
             ("cut", Some(path), Some(fault))
         }
@@ -277,12 +331,22 @@ fn check_dict<'py>(py: Python<'py>, check: &SegmentCheck) -> PyResult<Bound<'py,
     table.set_item("is_valid", check.outcome.is_ok() && check.fault.is_none())?;
     let error = check.outcome.as_ref().err();
     let code = error.map_or_else(
-        || check.fault.as_ref().map_or(0, |_| crate::reason::ReasonCode::WalTornTail.code()),
+        || {
+            check
+                .fault
+                .as_ref()
+                .map_or(0, |_| crate::reason::ReasonCode::WalTornTail.code())
+        },
         |error| error.code().code(),
     );
     table.set_item("code", code)?;
     table.set_item("message", error.map(ToString::to_string))?;
-    let info = check.outcome.as_ref().ok().map(|info| info_dict(py, info)).transpose()?;
+    let info = check
+        .outcome
+        .as_ref()
+        .ok()
+        .map(|info| info_dict(py, info))
+        .transpose()?;
     table.set_item("info", info)?;
     table.set_item("valid_frames", check.valid_frames)?;
     table.set_item("last_valid_seq", check.last_valid_seq)?;

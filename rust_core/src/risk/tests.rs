@@ -54,47 +54,199 @@ type Damage = fn(&mut Facts);
 
 /// One step beyond each limit, one missing input, one overflow: the code that must come out.
 const CASES: &[(&str, Damage, ReasonCode)] = &[
-    ("kill_switch", |f| f.halted_by = Some(ReasonCode::OverFill), ReasonCode::KillSwitchOn),
-    ("permit", |f| f.permit_fault = Some(ReasonCode::ConfigExpired), ReasonCode::ConfigExpired),
-    ("permit", |f| f.permit_fault = Some(ReasonCode::ConfigWithdrawn), ReasonCode::ConfigWithdrawn),
-    ("reduce_only", |f| f.is_reduce_only = true, ReasonCode::ReduceOnlyOn),
-    ("session_phase", |f| f.phase = None, ReasonCode::SessionNotOpen),
-    ("session_phase", |f| f.phase = Some(Phase::CloseOnly), ReasonCode::SessionNotOpen),
-    ("session_phase", |f| f.phase = Some(Phase::ForceFlat), ReasonCode::SessionNotOpen),
-    ("duplicate_intent", |f| f.is_duplicate = true, ReasonCode::DuplicateIntent),
-    ("signal", |f| f.signal = f64::NAN, ReasonCode::SignalNotFinite),
-    ("signal", |f| f.signal = f64::INFINITY, ReasonCode::SignalNotFinite),
-    ("reference", |f| f.has_reference = false, ReasonCode::ReferenceMissing),
-    ("reference", |f| f.limit_up = None, ReasonCode::ReferenceMissing),
-    ("reference", |f| f.limit_down = None, ReasonCode::ReferenceMissing),
-    ("book", |f| f.book_fault = Some(ReasonCode::BookStale), ReasonCode::BookStale),
-    ("book", |f| f.book_fault = Some(ReasonCode::BookCrossed), ReasonCode::BookCrossed),
+    (
+        "kill_switch",
+        |f| f.halted_by = Some(ReasonCode::OverFill),
+        ReasonCode::KillSwitchOn,
+    ),
+    (
+        "permit",
+        |f| f.permit_fault = Some(ReasonCode::ConfigExpired),
+        ReasonCode::ConfigExpired,
+    ),
+    (
+        "permit",
+        |f| f.permit_fault = Some(ReasonCode::ConfigWithdrawn),
+        ReasonCode::ConfigWithdrawn,
+    ),
+    (
+        "reduce_only",
+        |f| f.is_reduce_only = true,
+        ReasonCode::ReduceOnlyOn,
+    ),
+    (
+        "session_phase",
+        |f| f.phase = None,
+        ReasonCode::SessionNotOpen,
+    ),
+    (
+        "session_phase",
+        |f| f.phase = Some(Phase::CloseOnly),
+        ReasonCode::SessionNotOpen,
+    ),
+    (
+        "session_phase",
+        |f| f.phase = Some(Phase::ForceFlat),
+        ReasonCode::SessionNotOpen,
+    ),
+    (
+        "duplicate_intent",
+        |f| f.is_duplicate = true,
+        ReasonCode::DuplicateIntent,
+    ),
+    (
+        "signal",
+        |f| f.signal = f64::NAN,
+        ReasonCode::SignalNotFinite,
+    ),
+    (
+        "signal",
+        |f| f.signal = f64::INFINITY,
+        ReasonCode::SignalNotFinite,
+    ),
+    (
+        "reference",
+        |f| f.has_reference = false,
+        ReasonCode::ReferenceMissing,
+    ),
+    (
+        "reference",
+        |f| f.limit_up = None,
+        ReasonCode::ReferenceMissing,
+    ),
+    (
+        "reference",
+        |f| f.limit_down = None,
+        ReasonCode::ReferenceMissing,
+    ),
+    (
+        "book",
+        |f| f.book_fault = Some(ReasonCode::BookStale),
+        ReasonCode::BookStale,
+    ),
+    (
+        "book",
+        |f| f.book_fault = Some(ReasonCode::BookCrossed),
+        ReasonCode::BookCrossed,
+    ),
     ("tick_grid", |f| f.price += 1, ReasonCode::OrderPriceOffTick),
     ("tick_grid", |f| f.price = 0, ReasonCode::OrderPriceOffTick),
-    ("tick_grid", |f| f.tick_size = 0, ReasonCode::OrderPriceOffTick),
-    ("daily_limit", |f| f.price = 111 * SCALE, ReasonCode::PriceOutsideDailyLimit),
-    ("daily_limit", |f| f.price = 89 * SCALE, ReasonCode::PriceOutsideDailyLimit),
-    ("price_collar", |f| f.price = 102 * SCALE, ReasonCode::PriceOutsideCollar),
-    ("price_collar", |f| f.mid = None, ReasonCode::ReferenceMissing),
-    ("price_collar", |f| f.mid = Some(0), ReasonCode::ReferenceMissing),
-    ("order_qty", |f| f.qty = SCALE + 1, ReasonCode::OrderQtyAboveLimit),
-    ("position", |f| f.open_buy_qty = SCALE + 1, ReasonCode::PositionAboveLimit),
-    ("position", |f| f.open_buy_qty = i64::MAX, ReasonCode::PositionAboveLimit),
-    ("gross_notional", |f| f.gross_notional = Ok(1_001), ReasonCode::NotionalAboveLimit),
-    ("gross_notional", |f| f.gross_notional = Err(ReasonCode::ArithmeticOverflow), ReasonCode::ArithmeticOverflow),
-    ("gross_notional", |f| f.gross_notional = Err(ReasonCode::ReferenceMissing), ReasonCode::ReferenceMissing),
-    ("alpha_order_rate", |f| f.alpha_order_count = 10, ReasonCode::OrderRateAboveLimit),
-    ("account_order_rate", |f| f.account_order_count = 120, ReasonCode::OrderRateAboveLimit),
-    ("repeated_order", |f| f.repeated_order_count = 3, ReasonCode::RepeatedOrder),
-    ("self_trade", |f| f.own_opposite_price = Some(101 * SCALE), ReasonCode::SelfTrade),
-    ("daily_loss", |f| f.net_pnl = -100, ReasonCode::DailyLossReached),
-    ("daily_loss", |f| f.loss_latch = Some(ReasonCode::DailyLossReached), ReasonCode::DailyLossReached),
-    ("drawdown", |f| f.drawdown = 100, ReasonCode::DrawdownReached),
-    ("drawdown", |f| f.loss_latch = Some(ReasonCode::DrawdownReached), ReasonCode::DrawdownReached),
+    (
+        "tick_grid",
+        |f| f.tick_size = 0,
+        ReasonCode::OrderPriceOffTick,
+    ),
+    (
+        "daily_limit",
+        |f| f.price = 111 * SCALE,
+        ReasonCode::PriceOutsideDailyLimit,
+    ),
+    (
+        "daily_limit",
+        |f| f.price = 89 * SCALE,
+        ReasonCode::PriceOutsideDailyLimit,
+    ),
+    (
+        "price_collar",
+        |f| f.price = 102 * SCALE,
+        ReasonCode::PriceOutsideCollar,
+    ),
+    (
+        "price_collar",
+        |f| f.mid = None,
+        ReasonCode::ReferenceMissing,
+    ),
+    (
+        "price_collar",
+        |f| f.mid = Some(0),
+        ReasonCode::ReferenceMissing,
+    ),
+    (
+        "order_qty",
+        |f| f.qty = SCALE + 1,
+        ReasonCode::OrderQtyAboveLimit,
+    ),
+    (
+        "position",
+        |f| f.open_buy_qty = SCALE + 1,
+        ReasonCode::PositionAboveLimit,
+    ),
+    (
+        "position",
+        |f| f.open_buy_qty = i64::MAX,
+        ReasonCode::PositionAboveLimit,
+    ),
+    (
+        "gross_notional",
+        |f| f.gross_notional = Ok(1_001),
+        ReasonCode::NotionalAboveLimit,
+    ),
+    (
+        "gross_notional",
+        |f| f.gross_notional = Err(ReasonCode::ArithmeticOverflow),
+        ReasonCode::ArithmeticOverflow,
+    ),
+    (
+        "gross_notional",
+        |f| f.gross_notional = Err(ReasonCode::ReferenceMissing),
+        ReasonCode::ReferenceMissing,
+    ),
+    (
+        "alpha_order_rate",
+        |f| f.alpha_order_count = 10,
+        ReasonCode::OrderRateAboveLimit,
+    ),
+    (
+        "account_order_rate",
+        |f| f.account_order_count = 120,
+        ReasonCode::OrderRateAboveLimit,
+    ),
+    (
+        "repeated_order",
+        |f| f.repeated_order_count = 3,
+        ReasonCode::RepeatedOrder,
+    ),
+    (
+        "self_trade",
+        |f| f.own_opposite_price = Some(101 * SCALE),
+        ReasonCode::SelfTrade,
+    ),
+    (
+        "daily_loss",
+        |f| f.net_pnl = -100,
+        ReasonCode::DailyLossReached,
+    ),
+    (
+        "daily_loss",
+        |f| f.loss_latch = Some(ReasonCode::DailyLossReached),
+        ReasonCode::DailyLossReached,
+    ),
+    (
+        "drawdown",
+        |f| f.drawdown = 100,
+        ReasonCode::DrawdownReached,
+    ),
+    (
+        "drawdown",
+        |f| f.loss_latch = Some(ReasonCode::DrawdownReached),
+        ReasonCode::DrawdownReached,
+    ),
     ("weight", |f| f.qty = 0, ReasonCode::WeightBelowOneLot),
-    ("weight", |f| f.qty = SCALE / 2, ReasonCode::WeightBelowOneLot),
-    ("reject_rate", |f| f.reject_count = REJECT_COUNT_MAX + 1, ReasonCode::RejectRateAboveLimit),
-    ("capacity", |f| f.has_capacity = false, ReasonCode::CapacityReached),
+    (
+        "weight",
+        |f| f.qty = SCALE / 2,
+        ReasonCode::WeightBelowOneLot,
+    ),
+    (
+        "reject_rate",
+        |f| f.reject_count = REJECT_COUNT_MAX + 1,
+        ReasonCode::RejectRateAboveLimit,
+    ),
+    (
+        "capacity",
+        |f| f.has_capacity = false,
+        ReasonCode::CapacityReached,
+    ),
 ];
 
 #[test]
@@ -103,10 +255,18 @@ fn an_order_at_every_limit_passes_and_one_step_beyond_is_refused_with_its_code()
     for (index, (name, damage, code)) in CASES.iter().enumerate() {
         let mut facts = good();
         damage(&mut facts);
-        assert_eq!(evaluate(&facts).map(|refusal| refusal.code), Some(*code), "case {index} {name}");
+        assert_eq!(
+            evaluate(&facts).map(|refusal| refusal.code),
+            Some(*code),
+            "case {index} {name}"
+        );
     }
     for check in CHECKS {
-        assert!(CASES.iter().any(|case| case.0 == check.name), "{} has no case", check.name);
+        assert!(
+            CASES.iter().any(|case| case.0 == check.name),
+            "{} has no case",
+            check.name
+        );
     }
 }
 
@@ -121,7 +281,11 @@ fn the_first_check_in_the_table_is_reported() {
                 let mut facts = good();
                 damage_second(&mut facts);
                 damage_first(&mut facts);
-                assert_eq!(evaluate(&facts).map(|refusal| refusal.code), Some(*code), "{first} before {second}");
+                assert_eq!(
+                    evaluate(&facts).map(|refusal| refusal.code),
+                    Some(*code),
+                    "{first} before {second}"
+                );
             }
         }
     }
@@ -131,16 +295,30 @@ fn the_first_check_in_the_table_is_reported() {
 fn a_reducing_order_passes_what_is_for_opening_only() {
     for (name, damage, code) in CASES {
         let check = CHECKS.iter().find(|check| check.name == *name);
-        let mut facts = Facts { is_reducing: true, ..good() };
+        let mut facts = Facts {
+            is_reducing: true,
+            ..good()
+        };
         damage(&mut facts);
         let closes_now = *name == "session_phase" && facts.phase.is_some();
         let uses_reserve = *name == "account_order_rate";
         let passes = check.is_some_and(|check| check.is_for_opening) || closes_now || uses_reserve;
         let expected = if passes { None } else { Some(*code) };
-        assert_eq!(evaluate(&facts).map(|refusal| refusal.code), expected, "{name}");
+        assert_eq!(
+            evaluate(&facts).map(|refusal| refusal.code),
+            expected,
+            "{name}"
+        );
     }
-    let mut facts = Facts { is_reducing: true, account_order_count: 180, ..good() };
-    assert_eq!(evaluate(&facts).map(|refusal| refusal.code), Some(ReasonCode::OrderRateAboveLimit));
+    let mut facts = Facts {
+        is_reducing: true,
+        account_order_count: 180,
+        ..good()
+    };
+    assert_eq!(
+        evaluate(&facts).map(|refusal| refusal.code),
+        Some(ReasonCode::OrderRateAboveLimit)
+    );
     facts.account_order_count = 179;
     assert_eq!(evaluate(&facts), None);
 }
@@ -164,7 +342,12 @@ fn a_window_counts_what_is_younger_than_its_length() {
 #[test]
 fn equal_orders_are_counted_within_a_second() {
     let mut window = RepeatWindow::default();
-    let key = OrderKey { market_index: 0, side: 1, price: 5, qty: 1 };
+    let key = OrderKey {
+        market_index: 0,
+        side: 1,
+        price: 5,
+        qty: 1,
+    };
     window.push(key, 0);
     window.push(OrderKey { price: 6, ..key }, 1);
     window.push(key, 2);

@@ -70,7 +70,10 @@ pub(super) const fn frame_bytes(payload_bytes: usize) -> usize {
 /// Checksum over everything except the checksum field: length, head, payload and padding.
 pub(super) fn frame_crc(frame: &[u8]) -> u32 {
     let len = frame.get(..CRC_AT).unwrap_or_default();
-    crc32c::crc32c_append(crc32c::crc32c(len), frame.get(BEHIND_CRC..).unwrap_or_default())
+    crc32c::crc32c_append(
+        crc32c::crc32c(len),
+        frame.get(BEHIND_CRC..).unwrap_or_default(),
+    )
 }
 
 /// Appends one frame to `out` and returns its checksum, or `None` if the payload is empty or above
@@ -106,7 +109,11 @@ pub(super) fn encode_frame(
 /// Reads the frame at the start of `bytes`: its own fields and checksum only. Sequence, epoch and
 /// chain are the scan's business.
 pub(super) fn decode_frame(bytes: &[u8], crc_of: FrameCrc) -> Result<Frame<'_>, Fault> {
-    let torn = |need| Fault::Torn { structure: "frame", need, have: bytes.len() };
+    let torn = |need| Fault::Torn {
+        structure: "frame",
+        need,
+        have: bytes.len(),
+    };
     let head_torn = || torn(FRAME_HEADER_BYTES);
     if bytes.len() < FRAME_HEADER_BYTES {
         return Err(head_torn());
@@ -114,17 +121,30 @@ pub(super) fn decode_frame(bytes: &[u8], crc_of: FrameCrc) -> Result<Frame<'_>, 
     let was = u32_at(bytes, 0).ok_or_else(head_torn)?;
     let len = usize::try_from(was).unwrap_or(usize::MAX);
     if len == 0 || len > FRAME_PAYLOAD_BYTES_MAX {
-        return Err(Fault::Length { was, max: FRAME_PAYLOAD_BYTES_MAX });
+        return Err(Fault::Length {
+            was,
+            max: FRAME_PAYLOAD_BYTES_MAX,
+        });
     }
-    let frame = bytes.get(..frame_bytes(len)).ok_or_else(|| torn(frame_bytes(len)))?;
+    let frame = bytes
+        .get(..frame_bytes(len))
+        .ok_or_else(|| torn(frame_bytes(len)))?;
     let crc = u32_at(frame, CRC_AT).ok_or_else(head_torn)?;
     let expected = crc_of(frame);
     if crc != expected {
-        return Err(Fault::Checksum { structure: "frame", was: crc, expected });
+        return Err(Fault::Checksum {
+            structure: "frame",
+            was: crc,
+            expected,
+        });
     }
     let flags = u16_at(frame, 22).ok_or_else(head_torn)?;
     if flags != 0 {
-        return Err(Fault::Number { field: "frame flags", was: flags.into(), expected: 0 });
+        return Err(Fault::Number {
+            field: "frame flags",
+            was: flags.into(),
+            expected: 0,
+        });
     }
     Ok(Frame {
         seq: u64_at(frame, 8).ok_or_else(head_torn)?,

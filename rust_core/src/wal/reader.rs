@@ -84,7 +84,11 @@ pub struct SegmentCheck {
 pub fn read_segment(path: &Path) -> Result<Segment, WalError> {
     let mut tape = Vec::new();
     let found = read_segment_on(&OsDisk, path, &mut Vec::new(), Some(&mut tape))?;
-    Ok(Segment { info: found.info, tape, torn: found.torn })
+    Ok(Segment {
+        info: found.info,
+        tape,
+        torn: found.torn,
+    })
 }
 
 /// Reads all segments of a log in order.
@@ -102,7 +106,9 @@ pub fn read_log(dir: &Path) -> Result<Log, WalError> {
 pub fn verify_segment(path: &Path) -> Result<SegmentCheck, WalError> {
     let (segment_id, state) = named(path)?;
     let mut bytes = Vec::new();
-    OsDisk.read_into(path, &mut bytes).map_err(|error| read_failed(path, "reading", error))?;
+    OsDisk
+        .read_into(path, &mut bytes)
+        .map_err(|error| read_failed(path, "reading", error))?;
     Ok(check_bytes(path, segment_id, state, &bytes))
 }
 
@@ -139,8 +145,7 @@ pub(super) fn check_bytes(
     if let Stop::Bad(fault) = scan.stop {
         check.bad_offset = Some(size(scan.data_bytes));
         check.fault = Some(fault);
-        check.following =
-            find_following(bytes, scan.data_bytes, Some(scan.next_seq), header.epoch);
+        check.following = find_following(bytes, scan.data_bytes, Some(scan.next_seq), header.epoch);
     } else if let Err(WalError::SealedMismatch { offset, fault, .. }) = &check.outcome {
         check.bad_offset = Some(*offset);
         check.fault = Some(fault.clone());
@@ -195,7 +200,9 @@ pub(super) fn walk(
     mut tape: Option<&mut Vec<u8>>,
     mut visit: impl FnMut(Step),
 ) -> Result<(), WalError> {
-    let names = disk.list(dir).map_err(|error| read_failed(dir, "listing", error))?;
+    let names = disk
+        .list(dir)
+        .map_err(|error| read_failed(dir, "listing", error))?;
     let mut files: Vec<(u64, SegmentState)> =
         names.iter().filter_map(|name| parse_name(name)).collect();
     files.sort_unstable_by_key(|file| file.0);
@@ -203,9 +210,17 @@ pub(super) fn walk(
     let mut content = Vec::new();
     for (index, (segment_id, state)) in files.iter().copied().enumerate() {
         let path = super::segment::segment_path(dir, segment_id, state);
-        let layout = |what| Err(WalError::Layout { path: path.clone(), what });
+        let layout = |what| {
+            Err(WalError::Layout {
+                path: path.clone(),
+                what,
+            })
+        };
         let is_last = index + 1 == files.len();
-        if files.get(index + 1).is_some_and(|next| next.0 == segment_id) {
+        if files
+            .get(index + 1)
+            .is_some_and(|next| next.0 == segment_id)
+        {
             return layout("the segment exists twice, open and sealed");
         }
         if state == SegmentState::Open && !is_last {
@@ -240,7 +255,9 @@ fn read_segment_on(
         match disk.read_into(path, content) {
             Ok(()) => {}
             // The writer sealed it between listing and reading.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && state == SegmentState::Open => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && state == SegmentState::Open =>
+            {
                 let sealed = path.with_extension("seg");
                 let missing = |_| read_failed(path, "reading", error);
                 disk.read_into(&sealed, content).map_err(missing)?;
@@ -277,7 +294,11 @@ pub(super) fn inspect(
     let header = match SegmentHeader::decode(bytes) {
         Ok(header) => header,
         Err(HeaderFault::Schema(was, expected)) => {
-            return Err(WalError::SchemaMismatch { path: path.to_path_buf(), was, expected });
+            return Err(WalError::SchemaMismatch {
+                path: path.to_path_buf(),
+                was,
+                expected,
+            });
         }
         Err(HeaderFault::Bad(fault)) => return Err(headless(path, state, bytes, fault)),
     };
@@ -295,13 +316,23 @@ pub(super) fn inspect(
 fn headless(path: &Path, state: SegmentState, bytes: &[u8], fault: Fault) -> WalError {
     let path = path.to_path_buf();
     if state == SegmentState::Sealed {
-        return WalError::SealedMismatch { path, offset: 0, fault };
+        return WalError::SealedMismatch {
+            path,
+            offset: 0,
+            fault,
+        };
     }
     let following = find_following(bytes, SEGMENT_HEADER_BYTES, None, 0);
     if following.frames == 0 {
         return WalError::TornHeader { path, fault };
     }
-    WalError::Damaged { path, offset: 0, seq: 0, fault, following: Box::new(following) }
+    WalError::Damaged {
+        path,
+        offset: 0,
+        seq: 0,
+        fault,
+        following: Box::new(following),
+    }
 }
 
 fn inspect_sealed(
@@ -325,7 +356,14 @@ fn inspect_sealed(
     let footer_at = scan.data_bytes;
     let footer = whole_footer(bytes, scan).map_err(mismatch(footer_at))?;
     Ok(Found {
-        info: info(path, SegmentState::Sealed, header, scan, bytes, Some(footer.sha256)),
+        info: info(
+            path,
+            SegmentState::Sealed,
+            header,
+            scan,
+            bytes,
+            Some(footer.sha256),
+        ),
         torn: None,
         is_complete: true,
     })
@@ -364,7 +402,10 @@ fn inspect_open(
         Stop::Bad(fault) => fault.clone(),
     };
     let following = find_following(bytes, scan.data_bytes, Some(scan.next_seq), header.epoch);
-    if following.durable_seq.is_some_and(|durable_seq| durable_seq >= scan.next_seq) {
+    if following
+        .durable_seq
+        .is_some_and(|durable_seq| durable_seq >= scan.next_seq)
+    {
         return Err(WalError::Damaged {
             path: path.to_path_buf(),
             offset: size(scan.data_bytes),
@@ -394,9 +435,15 @@ fn without_reserved_tail<'a>(bytes: &'a [u8], scan: &Scan) -> &'a [u8] {
 
 /// The footer at the end of `scan`, if it is the file's end and matches what was scanned.
 fn whole_footer(bytes: &[u8], scan: &Scan) -> Result<Footer, Fault> {
-    let (data, rest) = bytes.split_at_checked(scan.data_bytes).unwrap_or((bytes, &[]));
+    let (data, rest) = bytes
+        .split_at_checked(scan.data_bytes)
+        .unwrap_or((bytes, &[]));
     let footer = Footer::decode(rest)?;
-    must_be("bytes behind the frames", size(rest.len()), size(FOOTER_BYTES))?;
+    must_be(
+        "bytes behind the frames",
+        size(rest.len()),
+        size(FOOTER_BYTES),
+    )?;
     must_be("data bytes", footer.data_bytes, size(data.len()))?;
     let zero = SegmentStats {
         record_count: 0,
@@ -411,30 +458,68 @@ fn whole_footer(bytes: &[u8], scan: &Scan) -> Result<Footer, Fault> {
     must_be("record count", was.record_count, expected.record_count)?;
     must_be("first sequence", was.first_seq, expected.first_seq)?;
     must_be("last sequence", was.last_seq, expected.last_seq)?;
-    must_be("first input_seq", was.first_input_seq, expected.first_input_seq)?;
-    must_be("last input_seq", was.last_input_seq, expected.last_input_seq)?;
-    must_be("min sequence time", was.min_sequence_time_ns, expected.min_sequence_time_ns)?;
-    must_be("max sequence time", was.max_sequence_time_ns, expected.max_sequence_time_ns)?;
+    must_be(
+        "first input_seq",
+        was.first_input_seq,
+        expected.first_input_seq,
+    )?;
+    must_be(
+        "last input_seq",
+        was.last_input_seq,
+        expected.last_input_seq,
+    )?;
+    must_be(
+        "min sequence time",
+        was.min_sequence_time_ns,
+        expected.min_sequence_time_ns,
+    )?;
+    must_be(
+        "max sequence time",
+        was.max_sequence_time_ns,
+        expected.max_sequence_time_ns,
+    )?;
     let sha256: [u8; 32] = Sha256::digest(data).into();
     if sha256 != footer.sha256 {
-        return Err(Fault::ContentHash { was: hex(&sha256), expected: hex(&footer.sha256) });
+        return Err(Fault::ContentHash {
+            was: hex(&sha256),
+            expected: hex(&footer.sha256),
+        });
     }
     Ok(footer)
 }
 
 /// Segments of one log follow each other in id, sequence and epoch and share their identity.
 fn check_follows(before: &SegmentInfo, after: &SegmentInfo) -> Result<(), WalError> {
-    let next_seq = before.stats.map_or(before.first_seq, |stats| stats.last_seq.saturating_add(1));
+    let next_seq = before
+        .stats
+        .map_or(before.first_seq, |stats| stats.last_seq.saturating_add(1));
     let kind_number = |kind: LogKind| kind as u64;
     for (field, was, expected) in [
-        ("segment id", after.segment_id, before.segment_id.saturating_add(1)),
+        (
+            "segment id",
+            after.segment_id,
+            before.segment_id.saturating_add(1),
+        ),
         ("wal_id", after.wal_id.into(), before.wal_id.into()),
-        ("log kind", kind_number(after.kind), kind_number(before.kind)),
+        (
+            "log kind",
+            kind_number(after.kind),
+            kind_number(before.kind),
+        ),
         ("first sequence", after.first_seq, next_seq),
-        ("epoch", after.epoch.into(), after.epoch.max(before.epoch).into()),
+        (
+            "epoch",
+            after.epoch.into(),
+            after.epoch.max(before.epoch).into(),
+        ),
     ] {
         if was != expected {
-            return Err(WalError::SegmentGap { path: after.path.clone(), field, was, expected });
+            return Err(WalError::SegmentGap {
+                path: after.path.clone(),
+                field,
+                was,
+                expected,
+            });
         }
     }
     Ok(())
@@ -464,18 +549,27 @@ fn info(
 }
 
 fn named(path: &Path) -> Result<(u64, SegmentState), WalError> {
-    path.file_name().and_then(|name| name.to_str()).and_then(parse_name).ok_or_else(|| {
-        WalError::Option {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(parse_name)
+        .ok_or_else(|| WalError::Option {
             path: path.to_path_buf(),
             option: "file name",
-            was: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            was: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             expected: "eight digits and .seg or .open".to_owned(),
-        }
-    })
+        })
 }
 
 pub(super) fn read_failed(path: &Path, operation: &'static str, error: io::Error) -> WalError {
-    WalError::ReadFailed { path: path.to_path_buf(), operation, source: Arc::new(error) }
+    WalError::ReadFailed {
+        path: path.to_path_buf(),
+        operation,
+        source: Arc::new(error),
+    }
 }
 
 pub(super) fn size(bytes: usize) -> u64 {

@@ -105,7 +105,9 @@ pub(super) struct Resume {
 /// disk's refusal (605, 612). Nothing is changed on disk when the error is damage.
 pub fn recover_log(dir: &Path) -> Result<RecoveryReport, WalError> {
     // Creating the lock file in a mistyped folder would look like an empty log.
-    OsDisk.list(dir).map_err(|error| read_failed(dir, "listing", error))?;
+    OsDisk
+        .list(dir)
+        .map_err(|error| read_failed(dir, "listing", error))?;
     let _lock = lock_log(&OsDisk, dir)?;
     recover_on(&OsDisk, dir).map(|(report, _)| report)
 }
@@ -143,13 +145,19 @@ pub(super) fn recover_on(
         None => {}
         Some(Step::Headless { path, fault }) => {
             remove(disk, dir, &path)?;
-            report.tail = RecoveredTail::Removed { path, fault: Some(fault) };
+            report.tail = RecoveredTail::Removed {
+                path,
+                fault: Some(fault),
+            };
         }
         Some(Step::Whole(found)) => match found.info.stats {
             None => {
                 remove(disk, dir, &found.info.path)?;
                 let fault = found.torn.as_ref().map(|torn| torn.fault.clone());
-                report.tail = RecoveredTail::Removed { path: found.info.path, fault };
+                report.tail = RecoveredTail::Removed {
+                    path: found.info.path,
+                    fault,
+                };
             }
             Some(stats) => {
                 report.tail = seal_found(disk, dir, &found, stats)?;
@@ -171,19 +179,27 @@ fn seal_found(
     let info = &found.info;
     let path = segment_path(dir, info.segment_id, SegmentState::Sealed);
     let fail = |operation| write_failed(&info.path, operation, stats.last_seq);
-    let file = disk.open(&info.path).map_err(fail("opening for recovery"))?;
+    let file = disk
+        .open(&info.path)
+        .map_err(fail("opening for recovery"))?;
     if !found.is_complete {
         let mut bytes = Vec::new();
         disk.read_into(&info.path, &mut bytes)
             .map_err(|error| read_failed(&info.path, "reading", error))?;
         let data_bytes = usize::try_from(info.data_bytes).unwrap_or(usize::MAX);
         let data = bytes.get(..data_bytes).unwrap_or_default();
-        let footer =
-            Footer { stats, data_bytes: info.data_bytes, sha256: Sha256::digest(data).into() };
-        file.truncate(info.data_bytes).map_err(fail("cutting the tail"))?;
-        file.write_at(info.data_bytes, &footer.encode()).map_err(fail("writing the footer"))?;
+        let footer = Footer {
+            stats,
+            data_bytes: info.data_bytes,
+            sha256: Sha256::digest(data).into(),
+        };
+        file.truncate(info.data_bytes)
+            .map_err(fail("cutting the tail"))?;
+        file.write_at(info.data_bytes, &footer.encode())
+            .map_err(fail("writing the footer"))?;
     }
-    file.truncate(info.data_bytes + size(FOOTER_BYTES)).map_err(fail("cutting the tail"))?;
+    file.truncate(info.data_bytes + size(FOOTER_BYTES))
+        .map_err(fail("cutting the tail"))?;
     file.sync().map_err(fail("syncing"))?;
     disk.rename(&info.path, &path).map_err(fail("renaming"))?;
     disk.sync_dir(dir).map_err(fail("syncing the folder"))?;
@@ -200,13 +216,17 @@ fn seal_found(
 }
 
 fn remove(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<(), WalError> {
-    disk.remove(path).map_err(write_failed(path, "removing an empty segment", 0))?;
-    disk.sync_dir(dir).map_err(write_failed(dir, "syncing the folder", 0))
+    disk.remove(path)
+        .map_err(write_failed(path, "removing an empty segment", 0))?;
+    disk.sync_dir(dir)
+        .map_err(write_failed(dir, "syncing the folder", 0))
 }
 
 fn note(report: &mut RecoveryReport, resume: &mut Option<Resume>, found: &Found) {
     let info = &found.info;
-    let last_seq = info.stats.map_or(info.first_seq.saturating_sub(1), |stats| stats.last_seq);
+    let last_seq = info
+        .stats
+        .map_or(info.first_seq.saturating_sub(1), |stats| stats.last_seq);
     report.last_seq = Some(last_seq);
     *resume = Some(Resume {
         wal_id: info.wal_id,

@@ -48,7 +48,10 @@ pub(super) fn scan_frames(
             return scan;
         }
         if Footer::starts(rest) {
-            return Scan { stop: Stop::Footer, ..scan };
+            return Scan {
+                stop: Stop::Footer,
+                ..scan
+            };
         }
         match next_frame(rest, header, &scan, chain) {
             Ok((frame, stats)) => {
@@ -61,7 +64,12 @@ pub(super) fn scan_frames(
                 scan.stats = Some(stats);
             }
             Err(_) if rest.iter().all(|byte| *byte == 0) => return scan,
-            Err(fault) => return Scan { stop: Stop::Bad(fault), ..scan },
+            Err(fault) => {
+                return Scan {
+                    stop: Stop::Bad(fault),
+                    ..scan
+                };
+            }
         }
     }
 }
@@ -77,13 +85,24 @@ fn next_frame<'a>(
     must_be("sequence", frame.seq, scan.next_seq)?;
     must_be("epoch", frame.epoch, header.epoch)?;
     if frame.prev_crc != chain {
-        return Err(Fault::Chain { was: frame.prev_crc, expected: chain });
+        return Err(Fault::Chain {
+            was: frame.prev_crc,
+            expected: chain,
+        });
     }
     let record = check_record(header.kind, frame.payload)?;
     must_be("frame type", frame.record_type, record.record_type)?;
-    must_be("frame time", frame.time_ns.cast_signed(), record.sequence_time_ns)?;
+    must_be(
+        "frame time",
+        frame.time_ns.cast_signed(),
+        record.sequence_time_ns,
+    )?;
     if frame.sync_lag == 0 {
-        return Err(Fault::Number { field: "sync lag", was: 0, expected: 1 });
+        return Err(Fault::Number {
+            field: "sync lag",
+            was: 0,
+            expected: 1,
+        });
     }
     Ok((frame, SegmentStats::with(scan.stats, frame.seq, &record)))
 }
@@ -105,10 +124,15 @@ pub(super) fn find_following(
     let frames_left = bytes.len().saturating_sub(at) / FRAME_HEADER_BYTES;
     let frames_left = u64::try_from(frames_left).unwrap_or(u64::MAX);
     let seqs = bad_seq.map_or(0..=u64::MAX, |seq| seq..=seq.saturating_add(frames_left));
-    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= FRAME_HEADER_BYTES) {
+    while let Some(rest) = bytes
+        .get(at..)
+        .filter(|rest| rest.len() >= FRAME_HEADER_BYTES)
+    {
         // The cheap test first: the sequence field alone rules out nearly every place.
         let is_plausible = u64_at(rest, 8).is_some_and(|seq| seqs.contains(&seq));
-        let frame = is_plausible.then(|| decode_frame(rest, frame_crc).ok()).flatten();
+        let frame = is_plausible
+            .then(|| decode_frame(rest, frame_crc).ok())
+            .flatten();
         let Some(frame) = frame.filter(|frame| frame.epoch >= epoch) else {
             at += FRAME_ALIGN_BYTES;
             continue;
@@ -130,5 +154,9 @@ pub(super) fn must_be<T: PartialEq + Into<i128>>(
     if was == expected {
         return Ok(());
     }
-    Err(Fault::Number { field, was: was.into(), expected: expected.into() })
+    Err(Fault::Number {
+        field,
+        was: was.into(),
+        expected: expected.into(),
+    })
 }

@@ -43,7 +43,9 @@ impl LogKind {
     /// The kind of a name as used in Python, YAML and folder names.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Market, Self::Orders].into_iter().find(|kind| kind.name() == name)
+        [Self::Market, Self::Orders]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 
     /// `market` or `orders`.
@@ -71,7 +73,9 @@ impl LogKind {
     }
 
     fn from_number(number: u16) -> Option<Self> {
-        [Self::Market, Self::Orders].into_iter().find(|kind| *kind as u16 == number)
+        [Self::Market, Self::Orders]
+            .into_iter()
+            .find(|kind| *kind as u16 == number)
     }
 }
 
@@ -197,7 +201,11 @@ impl SegmentHeader {
         put(&mut bytes, 16, &self.segment_id.to_le_bytes());
         put(&mut bytes, 24, &self.first_seq.to_le_bytes());
         put(&mut bytes, 32, &self.epoch.to_le_bytes());
-        put(&mut bytes, 36, &u32::from(record::SCHEMA_VERSION).to_le_bytes());
+        put(
+            &mut bytes,
+            36,
+            &u32::from(record::SCHEMA_VERSION).to_le_bytes(),
+        );
         put(&mut bytes, 40, &record::schema_hash());
         let crc = crc_of(&bytes, HEADER_CRC_AT);
         put(&mut bytes, HEADER_CRC_AT, &crc.to_le_bytes());
@@ -206,7 +214,11 @@ impl SegmentHeader {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
         let need = SEGMENT_HEADER_BYTES;
-        let torn = Fault::Torn { structure: "segment header", need, have: bytes.len() };
+        let torn = Fault::Torn {
+            structure: "segment header",
+            need,
+            have: bytes.len(),
+        };
         Self::decode_fields(bytes).ok_or(HeaderFault::Bad(torn))?
     }
 
@@ -215,11 +227,17 @@ impl SegmentHeader {
         let bytes = bytes.get(..SEGMENT_HEADER_BYTES)?;
         let bad = |fault| Some(Err(HeaderFault::Bad(fault)));
         if bytes.get(..HEADER_MAGIC.len())? != HEADER_MAGIC {
-            return bad(Fault::Magic { structure: "segment header" });
+            return bad(Fault::Magic {
+                structure: "segment header",
+            });
         }
         let (was, expected) = (u32_at(bytes, HEADER_CRC_AT)?, crc_of(bytes, HEADER_CRC_AT));
         if was != expected {
-            return bad(Fault::Checksum { structure: "segment header", was, expected });
+            return bad(Fault::Checksum {
+                structure: "segment header",
+                was,
+                expected,
+            });
         }
         let versions = (u16_at(bytes, 8)?, u32_at(bytes, 36)?);
         let hash: [u8; 32] = array_at(bytes, 40)?;
@@ -232,7 +250,11 @@ impl SegmentHeader {
         }
         let kind_number = u16_at(bytes, 10)?;
         let Some(kind) = LogKind::from_number(kind_number) else {
-            return bad(Fault::Number { field: "log kind", was: kind_number.into(), expected: 1 });
+            return bad(Fault::Number {
+                field: "log kind",
+                was: kind_number.into(),
+                expected: 1,
+            });
         };
         Some(Ok(Self {
             kind,
@@ -285,7 +307,11 @@ impl Footer {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        let torn = Fault::Torn { structure: "footer", need: FOOTER_BYTES, have: bytes.len() };
+        let torn = Fault::Torn {
+            structure: "footer",
+            need: FOOTER_BYTES,
+            have: bytes.len(),
+        };
         Self::decode_fields(bytes).ok_or(torn)?
     }
 
@@ -293,16 +319,26 @@ impl Footer {
     fn decode_fields(bytes: &[u8]) -> Option<Result<Self, Fault>> {
         let bytes = bytes.get(..FOOTER_BYTES)?;
         if !Self::starts(bytes) {
-            return Some(Err(Fault::Magic { structure: "footer" }));
+            return Some(Err(Fault::Magic {
+                structure: "footer",
+            }));
         }
         let (was, expected) = (u32_at(bytes, FOOTER_CRC_AT)?, crc_of(bytes, FOOTER_CRC_AT));
         if was != expected {
-            return Some(Err(Fault::Checksum { structure: "footer", was, expected }));
+            return Some(Err(Fault::Checksum {
+                structure: "footer",
+                was,
+                expected,
+            }));
         }
         let reserved = u32_at(bytes, FOOTER_CRC_AT + 4)?;
         if reserved != 0 {
             let (was, expected) = (reserved.into(), 0);
-            return Some(Err(Fault::Number { field: "reserved footer bytes", was, expected }));
+            return Some(Err(Fault::Number {
+                field: "reserved footer bytes",
+                was,
+                expected,
+            }));
         }
         Some(Ok(Self {
             stats: SegmentStats {
@@ -338,16 +374,24 @@ pub(super) fn parse_name(name: &str) -> Option<(u64, SegmentState)> {
         _ => return None,
     };
     let is_number = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| digits.parse().ok()).flatten().map(|id| (id, state))
+    is_number
+        .then(|| digits.parse().ok())
+        .flatten()
+        .map(|id| (id, state))
 }
 
 /// The head of the one record in `bytes`, if it is one and belongs into a log of this kind.
 pub(super) fn check_record(kind: LogKind, bytes: &[u8]) -> Result<RecordHeader, RecordFault> {
     let mut tape = Tape::new(bytes);
-    let (header, record) =
-        tape.next().ok_or(RecordFault::NotOne { have: 0, record_bytes: 0 })??;
+    let (header, record) = tape.next().ok_or(RecordFault::NotOne {
+        have: 0,
+        record_bytes: 0,
+    })??;
     if record.len() != bytes.len() {
-        return Err(RecordFault::NotOne { have: bytes.len(), record_bytes: record.len() });
+        return Err(RecordFault::NotOne {
+            have: bytes.len(),
+            record_bytes: record.len(),
+        });
     }
     check_home(kind, &header)?;
     Ok(header)
@@ -358,7 +402,10 @@ pub(super) fn check_home(kind: LogKind, header: &RecordHeader) -> Result<(), Rec
     if RecordType::from_code(header.record_type).is_some_and(|known| kind.holds(known)) {
         Ok(())
     } else {
-        Err(RecordFault::WrongLog { record_type: header.record_type, kind: kind.name() })
+        Err(RecordFault::WrongLog {
+            record_type: header.record_type,
+            kind: kind.name(),
+        })
     }
 }
 
@@ -371,5 +418,10 @@ fn crc_of(bytes: &[u8], crc_at: usize) -> u32 {
 }
 
 fn schema_name(versions: (u16, u32), hash: &[u8]) -> String {
-    format!("log format {}, record schema {} ({})", versions.0, versions.1, hex(hash))
+    format!(
+        "log format {}, record schema {} ({})",
+        versions.0,
+        versions.1,
+        hex(hash)
+    )
 }

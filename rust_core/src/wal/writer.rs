@@ -161,7 +161,9 @@ impl Writer {
         if queue.stats.is_none() {
             return Ok(());
         }
-        queue.cut(Some(self.shared.options)).map_err(|what| self.shared.broken(what))?;
+        queue
+            .cut(Some(self.shared.options))
+            .map_err(|what| self.shared.broken(what))?;
         drop(queue);
         self.shared.commit(None)
     }
@@ -192,13 +194,14 @@ impl Writer {
                 expected: format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"),
             });
         }
-        disk.create_dir(dir).map_err(|error| WalError::WriteFailed {
-            path: dir.to_path_buf(),
-            offset: 0,
-            operation: "creating the folder",
-            durable_seq: 0,
-            source: Arc::new(error),
-        })?;
+        disk.create_dir(dir)
+            .map_err(|error| WalError::WriteFailed {
+                path: dir.to_path_buf(),
+                offset: 0,
+                operation: "creating the folder",
+                durable_seq: 0,
+                source: Arc::new(error),
+            })?;
         let lock = lock_log(disk.as_ref(), dir)?;
         let (recovery, resume) = recover_on(disk.as_ref(), dir)?;
         let (segment_id, last_seq) = match resume {
@@ -219,7 +222,8 @@ impl Writer {
             spare_cuts: Vec::new(),
             lock: Some(lock),
         };
-        io.begin(queue.header).map_err(|step| step.into_error(last_seq))?;
+        io.begin(queue.header)
+            .map_err(|step| step.into_error(last_seq))?;
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
             options,
@@ -230,7 +234,11 @@ impl Writer {
             failure: OnceLock::new(),
         });
         let thread = start_thread(&shared)?;
-        Ok(Self { shared, thread, recovery })
+        Ok(Self {
+            shared,
+            thread,
+            recovery,
+        })
     }
 }
 
@@ -257,10 +265,19 @@ fn check_identity(
     epoch: u32,
 ) -> Result<(), WalError> {
     let other = |option, was: String, expected: String| {
-        Err(WalError::Option { path: dir.to_path_buf(), option, was, expected })
+        Err(WalError::Option {
+            path: dir.to_path_buf(),
+            option,
+            was,
+            expected,
+        })
     };
     if options.wal_id != wal_id {
-        return other("wal_id", options.wal_id.to_string(), format!("{wal_id}, as the log's"));
+        return other(
+            "wal_id",
+            options.wal_id.to_string(),
+            format!("{wal_id}, as the log's"),
+        );
     }
     if options.kind != kind {
         let expected = format!("{}, as the log's", kind.name());
@@ -312,15 +329,23 @@ impl Shared {
     }
 
     fn healthy(&self) -> Result<(), WalError> {
-        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+        self.failure
+            .get()
+            .map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
     fn refused(&self, fault: RecordFault) -> WalError {
-        WalError::RecordRefused { path: self.dir.clone(), fault }
+        WalError::RecordRefused {
+            path: self.dir.clone(),
+            fault,
+        }
     }
 
     fn broken(&self, what: &'static str) -> WalError {
-        WalError::Invariant { path: self.dir.clone(), what }
+        WalError::Invariant {
+            path: self.dir.clone(),
+            what,
+        }
     }
 
     /// Encodes one record into the buffer.
@@ -331,7 +356,9 @@ impl Shared {
         if queue.segment_bytes + size(frame_bytes(record.len()) + FOOTER_BYTES)
             > self.options.segment_bytes
         {
-            queue.cut(Some(self.options)).map_err(|what| self.broken(what))?;
+            queue
+                .cut(Some(self.options))
+                .map_err(|what| self.broken(what))?;
         }
         queue
             .encode(header, record, self.durable_seq.load(Ordering::Acquire))
@@ -475,8 +502,12 @@ impl Queue {
 
     /// Ends the segment here; with options, the next one follows.
     fn cut(&mut self, options: Option<Options>) -> Result<(), &'static str> {
-        let next = options.map(|options| Self::new(options, self.header.segment_id + 1, self.last_seq));
-        if next.as_ref().is_some_and(|next| next.header.segment_id > SEGMENT_ID_MAX) {
+        let next =
+            options.map(|options| Self::new(options, self.header.segment_id + 1, self.last_seq));
+        if next
+            .as_ref()
+            .is_some_and(|next| next.header.segment_id > SEGMENT_ID_MAX)
+        {
             return Err("segment ids of eight digits are used up");
         }
         self.cuts.push(Cut {
@@ -568,7 +599,9 @@ impl Io {
 
     fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Failed> {
         if let Some(open) = self.open.as_mut().filter(|_| !bytes.is_empty()) {
-            open.file.write_at(open.data_bytes, bytes).map_err(open.failed("writing"))?;
+            open.file
+                .write_at(open.data_bytes, bytes)
+                .map_err(open.failed("writing"))?;
             open.sha256.update(bytes);
             open.data_bytes += size(bytes.len());
         }
@@ -578,43 +611,78 @@ impl Io {
     /// Creates a segment; its header is durable before the first frame is written.
     fn begin(&mut self, header: SegmentHeader) -> Result<(), Failed> {
         let path = segment_path(&self.dir, header.segment_id, SegmentState::Open);
-        let file = self.disk.create(&path).map_err(failed(&path, 0, "creating"))?;
+        let file = self
+            .disk
+            .create(&path)
+            .map_err(failed(&path, 0, "creating"))?;
         let bytes = header.encode();
-        file.allocate(self.options.segment_bytes).map_err(failed(&path, 0, "reserving space"))?;
-        file.write_at(0, &bytes).map_err(failed(&path, 0, "writing the header"))?;
-        file.sync().map_err(failed(&path, 0, "syncing the header"))?;
-        self.disk.sync_dir(&self.dir).map_err(failed(&self.dir, 0, "syncing the folder"))?;
+        file.allocate(self.options.segment_bytes)
+            .map_err(failed(&path, 0, "reserving space"))?;
+        file.write_at(0, &bytes)
+            .map_err(failed(&path, 0, "writing the header"))?;
+        file.sync()
+            .map_err(failed(&path, 0, "syncing the header"))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(failed(&self.dir, 0, "syncing the folder"))?;
         let sha256 = Sha256::new_with_prefix(bytes);
         let data_bytes = size(bytes.len());
-        self.open = Some(OpenSegment { file, path, header, data_bytes, sha256 });
+        self.open = Some(OpenSegment {
+            file,
+            path,
+            header,
+            data_bytes,
+            sha256,
+        });
         Ok(())
     }
 
     /// Makes the open segment immutable, or removes it if it holds no record.
     fn seal(&mut self, stats: Option<SegmentStats>) -> Result<(), Failed> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
         if let Some(stats) = stats {
             let sha256 = open.sha256.clone().finalize().into();
-            let footer = Footer { stats, data_bytes: open.data_bytes, sha256 };
+            let footer = Footer {
+                stats,
+                data_bytes: open.data_bytes,
+                sha256,
+            };
             let end = open.data_bytes + size(FOOTER_BYTES);
             open.file
                 .write_at(open.data_bytes, &footer.encode())
                 .map_err(open.failed("writing the footer"))?;
-            open.file.truncate(end).map_err(open.failed("cutting the reserved tail"))?;
-            open.file.sync().map_err(open.failed("syncing the footer"))?;
+            open.file
+                .truncate(end)
+                .map_err(open.failed("cutting the reserved tail"))?;
+            open.file
+                .sync()
+                .map_err(open.failed("syncing the footer"))?;
             let sealed = segment_path(&self.dir, open.header.segment_id, SegmentState::Sealed);
-            self.disk.rename(&open.path, &sealed).map_err(open.failed("renaming"))?;
+            self.disk
+                .rename(&open.path, &sealed)
+                .map_err(open.failed("renaming"))?;
         } else {
-            self.disk.remove(&open.path).map_err(open.failed("removing the empty segment"))?;
+            self.disk
+                .remove(&open.path)
+                .map_err(open.failed("removing the empty segment"))?;
         }
-        self.disk.sync_dir(&self.dir).map_err(failed(&self.dir, 0, "syncing the folder"))
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(failed(&self.dir, 0, "syncing the folder"))
     }
 }
 
 impl OpenSegment {
     fn failed(&self, operation: &'static str) -> impl FnOnce(std::io::Error) -> Failed + use<> {
         let (path, offset) = (self.path.clone(), self.data_bytes);
-        move |source| Failed { path, offset, operation, source }
+        move |source| Failed {
+            path,
+            offset,
+            operation,
+            source,
+        }
     }
 }
 
@@ -624,7 +692,12 @@ fn failed(
     operation: &'static str,
 ) -> impl FnOnce(std::io::Error) -> Failed + use<> {
     let path = path.to_path_buf();
-    move |source| Failed { path, offset, operation, source }
+    move |source| Failed {
+        path,
+        offset,
+        operation,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -642,7 +715,11 @@ mod tests {
         let failure = writer.sync().unwrap_err().to_string();
         assert_eq!(disk.steps(), 1);
         let header = check_record(LogKind::Market, &record(2)).unwrap();
-        writer.shared.queue().encode(&header, &record(2), 0).unwrap();
+        writer
+            .shared
+            .queue()
+            .encode(&header, &record(2), 0)
+            .unwrap();
         assert_eq!(writer.shared.commit(None).unwrap_err().to_string(), failure);
         drop(writer);
         assert_eq!(disk.steps(), 1);

@@ -1,11 +1,16 @@
 //! What the engine's tests and benchmark share: a config, a synthetic day, and a tiny venue.
 #![allow(dead_code, reason = "every test binary uses another part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests stop at the first surprise"
+)]
 
 use _core::engine::{APPROVED, Engine, EngineConfig, Sequencer};
 use _core::record::{
-    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, CommandRecord, ConfigSwitchRecord,
-    DecisionRecord, Record, RecordHeader, SCALE, TimerRecord, TradeRecord, flags,
+    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, CommandRecord,
+    ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, SCALE, TimerRecord, TradeRecord,
+    flags,
 };
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -13,8 +18,7 @@ pub const START: i64 = 1_775_000_000 * SECOND;
 pub const INSTRUMENT: u32 = 1001;
 
 pub const TAKER: &str = r#"{"kind":"taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":5000000000,"slippage_ticks":1}"#;
-pub const MAKER: &str =
-    r#"{"kind":"maker","half_spread_ticks":0.5,"requote_ticks":1.0,"signal_skew":1.0,"inventory_skew_ticks":0.5}"#;
+pub const MAKER: &str = r#"{"kind":"maker","half_spread_ticks":0.5,"requote_ticks":1.0,"signal_skew":1.0,"inventory_skew_ticks":0.5}"#;
 
 /// A config as the contract spells it, one alpha.
 pub fn config_json(template: &str, expression: &str) -> String {
@@ -76,18 +80,34 @@ pub fn book(bid: i64, spread: i64, bid_qty: i64, ask_qty: i64) -> BookRecord {
 }
 
 pub fn trade(price: i64, qty: i64, side: i64) -> TradeRecord {
-    let mut record = TradeRecord { price: price * SCALE, qty: qty * SCALE, aggressor_side: side, ..TradeRecord::empty() };
+    let mut record = TradeRecord {
+        price: price * SCALE,
+        qty: qty * SCALE,
+        aggressor_side: side,
+        ..TradeRecord::empty()
+    };
     record.header.instrument_id = INSTRUMENT;
     record
 }
 
 pub fn command(kind: CommandKind, alpha_index: u32, argument: i64) -> CommandRecord {
-    CommandRecord { command_kind: kind as u32, alpha_index, argument, ..CommandRecord::empty() }
+    CommandRecord {
+        command_kind: kind as u32,
+        alpha_index,
+        argument,
+        ..CommandRecord::empty()
+    }
 }
 
 pub fn switch(weight_ppm: u64, promotion_seq: u64) -> ConfigSwitchRecord {
     let expires_ns = START + 100_000 * SECOND;
-    ConfigSwitchRecord { stage: 2, weight_ppm, promotion_seq, expires_ns, ..ConfigSwitchRecord::empty() }
+    ConfigSwitchRecord {
+        stage: 2,
+        weight_ppm,
+        promotion_seq,
+        expires_ns,
+        ..ConfigSwitchRecord::empty()
+    }
 }
 
 /// A deterministic stream of numbers, for tapes only.
@@ -95,7 +115,10 @@ pub struct Draw(pub u64);
 
 impl Draw {
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 
@@ -113,7 +136,12 @@ pub fn tape(seed: u64, book_count: usize) -> Vec<u8> {
         now += draw.between(1_000_000, 60_000_000);
         bid += draw.between(-1, 2);
         bid = bid.clamp(33_000, 37_000);
-        let mut record = book(bid, draw.between(1, 3), draw.between(1, 30), draw.between(1, 30));
+        let mut record = book(
+            bid,
+            draw.between(1, 3),
+            draw.between(1, 30),
+            draw.between(1, 30),
+        );
         if place == 0 {
             record.header.flags = flags::SESSION_START;
         }
@@ -209,7 +237,14 @@ impl Session {
         }
     }
 
-    pub fn report(&mut self, kind: BrokerEventKind, decision: &DecisionRecord, price: i64, qty: i64, is_maker: bool) -> Vec<DecisionRecord> {
+    pub fn report(
+        &mut self,
+        kind: BrokerEventKind,
+        decision: &DecisionRecord,
+        price: i64,
+        qty: i64,
+        is_maker: bool,
+    ) -> Vec<DecisionRecord> {
         self.broker_seq += 1;
         let record = BrokerRecord {
             event_kind: kind as u32,
@@ -225,21 +260,43 @@ impl Session {
     }
 
     fn answer(&mut self, decisions: &[DecisionRecord]) {
-        for decision in decisions.iter().filter(|decision| decision.verdict == APPROVED) {
+        for decision in decisions
+            .iter()
+            .filter(|decision| decision.verdict == APPROVED)
+        {
             if decision.action == ActionKind::Cancel as u32 {
                 let held = self.resting.len();
-                self.resting.retain(|order| order.order_id != decision.order_id);
+                self.resting
+                    .retain(|order| order.order_id != decision.order_id);
                 if self.resting.len() < held {
-                    self.report(BrokerEventKind::Canceled, decision, decision.price, 0, false);
+                    self.report(
+                        BrokerEventKind::Canceled,
+                        decision,
+                        decision.price,
+                        0,
+                        false,
+                    );
                 }
                 continue;
             }
-            self.report(BrokerEventKind::Working, decision, decision.price, decision.qty, false);
+            self.report(
+                BrokerEventKind::Working,
+                decision,
+                decision.price,
+                decision.qty,
+                false,
+            );
             let (bid, ask) = self.best;
             let opposite = if decision.side > 0 { ask } else { bid };
             let crosses = (decision.price - opposite) * decision.side >= 0 && opposite > 0;
             if crosses {
-                self.report(BrokerEventKind::Fill, decision, opposite, decision.qty, false);
+                self.report(
+                    BrokerEventKind::Fill,
+                    decision,
+                    opposite,
+                    decision.qty,
+                    false,
+                );
             } else if decision.time_in_force == 1 {
                 self.resting.push(*decision);
             } else {
@@ -260,7 +317,11 @@ impl Session {
 
     /// Codes of refused decisions, in order.
     pub fn refusals(&self) -> Vec<u32> {
-        self.decisions.iter().filter(|decision| decision.verdict == 2).map(|decision| decision.reason_code).collect()
+        self.decisions
+            .iter()
+            .filter(|decision| decision.verdict == 2)
+            .map(|decision| decision.reason_code)
+            .collect()
     }
 
     pub fn position(&self) -> i64 {

@@ -41,7 +41,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 fn run(disk: &SimDisk, acts: &[Act]) -> (u64, u64) {
     let (mut appended, mut acked) = (0, 0);
     let open = || Writer::open_on(Arc::new(disk.clone()), Path::new("log"), manual());
-    let Ok(mut writer) = open() else { return (0, 0) };
+    let Ok(mut writer) = open() else {
+        return (0, 0);
+    };
     for act in acts {
         let failed = match act {
             Act::Append(count) => {
@@ -96,10 +98,18 @@ fn survivors(image: &SimDisk, appended: u64, acked: u64) -> Result<u64, TestCase
         recover_on(image, dir).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let log = read_log_on(image, dir).unwrap();
     let whole = tape(1, appended);
-    prop_assert!(whole.starts_with(&log.tape), "a record was invented or changed");
+    prop_assert!(
+        whole.starts_with(&log.tape),
+        "a record was invented or changed"
+    );
     prop_assert_eq!(&log.tape, &before.tape, "recovery keeps what a reader saw");
     let count = report.last_seq.unwrap_or(0);
-    prop_assert!(count >= acked, "{} of {} acknowledged records survived", count, acked);
+    prop_assert!(
+        count >= acked,
+        "{} of {} acknowledged records survived",
+        count,
+        acked
+    );
     prop_assert_eq!(&log.tape, &tape(1, count));
     Ok(count)
 }

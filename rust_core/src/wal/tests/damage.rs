@@ -10,8 +10,8 @@ use crate::wal::frame::frame_bytes;
 use crate::wal::reader::{check_bytes, inspect};
 use crate::wal::segment::{SegmentState, segment_path};
 use crate::wal::{
-    FOOTER_BYTES, Fault, RecoveredTail, SEGMENT_HEADER_BYTES, Segment, WalError, Writer,
-    read_log, read_segment, recover_log, verify_segment,
+    FOOTER_BYTES, Fault, RecoveredTail, SEGMENT_HEADER_BYTES, Segment, WalError, Writer, read_log,
+    read_segment, recover_log, verify_segment,
 };
 
 const RECORDS: u64 = 8;
@@ -45,7 +45,11 @@ fn look(bytes: &[u8], state: SegmentState) -> Result<Segment, WalError> {
     // The report never disagrees with the reader, and neither panics.
     let check = check_bytes(&path, 1, state, bytes);
     assert_eq!(check.outcome.is_ok(), seen.is_ok());
-    seen.map(|found| Segment { info: found.info, tape, torn: found.torn })
+    seen.map(|found| Segment {
+        info: found.info,
+        tape,
+        torn: found.torn,
+    })
 }
 
 /// Offsets at which the frames of records `1..=records` end.
@@ -70,7 +74,11 @@ fn an_open_segment_cut_at_any_byte_gives_exactly_its_whole_frames() {
     for cut in 0..=ends[ends.len() - 1] {
         let seen = look(&bytes[..cut], SegmentState::Open);
         if cut < SEGMENT_HEADER_BYTES {
-            assert_eq!(seen.unwrap_err().code(), ReasonCode::WalTornTail, "cut at {cut}");
+            assert_eq!(
+                seen.unwrap_err().code(),
+                ReasonCode::WalTornTail,
+                "cut at {cut}"
+            );
             continue;
         }
         let segment = seen.unwrap();
@@ -91,15 +99,33 @@ fn recovery_of_a_log_cut_at_any_byte_is_exact_and_the_log_goes_on() {
         std::fs::write(&path, &bytes[..cut]).unwrap();
         let report = recover_log(dir.path()).unwrap();
         let whole = whole_frames(&ends, cut);
-        assert_eq!(report.last_seq, (whole > 0).then_some(whole), "cut at {cut}");
+        assert_eq!(
+            report.last_seq,
+            (whole > 0).then_some(whole),
+            "cut at {cut}"
+        );
         let is_clean = cut == SEGMENT_HEADER_BYTES || ends.contains(&cut);
-        let expected = if is_clean { ReasonCode::Unset } else { ReasonCode::WalTornTail };
+        let expected = if is_clean {
+            ReasonCode::Unset
+        } else {
+            ReasonCode::WalTornTail
+        };
         assert_eq!(report.code(), expected, "cut at {cut}");
-        assert_eq!(recover_log(dir.path()).unwrap().tail, RecoveredTail::Nothing);
+        assert_eq!(
+            recover_log(dir.path()).unwrap().tail,
+            RecoveredTail::Nothing
+        );
         let writer = Writer::open(dir.path(), manual()).unwrap();
-        assert_eq!(writer.append_durable(&record(whole + 1)).unwrap(), whole + 1);
+        assert_eq!(
+            writer.append_durable(&record(whole + 1)).unwrap(),
+            whole + 1
+        );
         writer.seal().unwrap();
-        assert_eq!(read_log(dir.path()).unwrap().tape, tape(1, whole + 1), "cut at {cut}");
+        assert_eq!(
+            read_log(dir.path()).unwrap().tape,
+            tape(1, whole + 1),
+            "cut at {cut}"
+        );
     }
 }
 
@@ -121,12 +147,19 @@ fn a_sealed_segment_cut_or_extended_anywhere_does_not_match() {
 #[test]
 fn every_flipped_bit_of_a_sealed_segment_is_found() {
     let bytes = sealed_bytes();
-    assert_eq!(look(&bytes, SegmentState::Sealed).unwrap().tape, tape(1, RECORDS));
+    assert_eq!(
+        look(&bytes, SegmentState::Sealed).unwrap().tape,
+        tape(1, RECORDS)
+    );
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         let error = look(&flipped, SegmentState::Sealed).unwrap_err();
-        assert_eq!(error.code(), ReasonCode::WalSegmentMismatch, "bit {bit}: {error}");
+        assert_eq!(
+            error.code(),
+            ReasonCode::WalSegmentMismatch,
+            "bit {bit}: {error}"
+        );
     }
 }
 
@@ -147,7 +180,11 @@ fn every_flipped_bit_of_a_durable_frame_but_the_last_is_refused_and_none_changes
         }
         let segment = seen.unwrap();
         let is_last_frame = bit / 8 < ends[ends.len() - 1];
-        assert_eq!(segment.tape, tape(1, RECORDS - u64::from(is_last_frame)), "bit {bit}");
+        assert_eq!(
+            segment.tape,
+            tape(1, RECORDS - u64::from(is_last_frame)),
+            "bit {bit}"
+        );
         assert!(segment.torn.is_some(), "bit {bit}");
     }
 }
@@ -161,7 +198,12 @@ fn a_flip_in_a_group_commit_is_refused_once_a_later_commit_testifies() {
         let mut flipped = bytes.clone();
         flipped[ends[frame as usize - 1] - 1] ^= 1;
         match look(&flipped, SegmentState::Open) {
-            Err(WalError::Damaged { seq, offset, following, .. }) => {
+            Err(WalError::Damaged {
+                seq,
+                offset,
+                following,
+                ..
+            }) => {
                 assert!(frame <= 6, "frame {frame}");
                 assert_eq!(seq, frame);
                 let length = frame_bytes(record(frame).len());
@@ -191,16 +233,35 @@ fn refused_damage_leaves_every_byte_on_disk_as_it_was() {
     let error = recover_log(dir.path()).unwrap_err();
     assert_eq!(error.code(), ReasonCode::WalDamaged);
     let text = error.to_string();
-    for part in ["00000001.open: byte 128", "checksum was", "7 valid frames follow"] {
+    for part in [
+        "00000001.open: byte 128",
+        "checksum was",
+        "7 valid frames follow",
+    ] {
         assert!(text.contains(part), "{text}");
     }
-    assert_eq!(Writer::open(dir.path(), manual()).unwrap_err().code(), ReasonCode::WalDamaged);
-    assert_eq!(read_log(dir.path()).unwrap_err().code(), ReasonCode::WalDamaged);
+    assert_eq!(
+        Writer::open(dir.path(), manual()).unwrap_err().code(),
+        ReasonCode::WalDamaged
+    );
+    assert_eq!(
+        read_log(dir.path()).unwrap_err().code(),
+        ReasonCode::WalDamaged
+    );
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
     let check = verify_segment(&path).unwrap();
     assert_eq!((check.valid_frames, check.bad_offset), (0, Some(128)));
-    assert_eq!((check.following.frames, check.following.durable_seq), (7, Some(7)));
-    assert!(matches!(check.fault, Some(Fault::Checksum { structure: "frame", .. })));
+    assert_eq!(
+        (check.following.frames, check.following.durable_seq),
+        (7, Some(7))
+    );
+    assert!(matches!(
+        check.fault,
+        Some(Fault::Checksum {
+            structure: "frame",
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -228,8 +289,11 @@ fn damage_in_a_sealed_segment_is_fatal_for_the_whole_log() {
 #[test]
 fn a_segment_of_another_record_schema_is_named_as_such() {
     for state in [SegmentState::Open, SegmentState::Sealed] {
-        let mut bytes =
-            if state == SegmentState::Open { open_bytes(2, |_| true) } else { sealed_bytes() };
+        let mut bytes = if state == SegmentState::Open {
+            open_bytes(2, |_| true)
+        } else {
+            sealed_bytes()
+        };
         bytes[40] ^= 1;
         let crc = crc32c::crc32c(&bytes[..SEGMENT_HEADER_BYTES - 4]);
         bytes[SEGMENT_HEADER_BYTES - 4..SEGMENT_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
@@ -240,9 +304,10 @@ fn a_segment_of_another_record_schema_is_named_as_such() {
 
 #[test]
 fn a_segment_under_another_name_is_refused() {
-    for (bytes, state) in
-        [(open_bytes(2, |_| true), SegmentState::Open), (sealed_bytes(), SegmentState::Sealed)]
-    {
+    for (bytes, state) in [
+        (open_bytes(2, |_| true), SegmentState::Open),
+        (sealed_bytes(), SegmentState::Sealed),
+    ] {
         let path = segment_path(Path::new("log"), 2, state);
         let error = inspect(&path, 2, state, &bytes, None).unwrap_err();
         let expected = match state {
@@ -267,7 +332,10 @@ fn frames_of_another_segment_never_pass_in_a_recycled_file() {
     let own = open_bytes(RECORDS, |_| true);
     let other = {
         let dir = TempDir::new();
-        let options = crate::wal::Options { wal_id: 8, ..manual() };
+        let options = crate::wal::Options {
+            wal_id: 8,
+            ..manual()
+        };
         let writer = Writer::open(dir.path(), options).unwrap();
         writer.append_durable(&tape(1, RECORDS)).unwrap();
         std::fs::read(segment_path(dir.path(), 1, SegmentState::Open)).unwrap()
@@ -291,7 +359,10 @@ fn files_no_writer_leaves_behind_are_refused() {
         for (name, bytes) in names {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
-        assert_eq!(recover_log(dir.path()).unwrap_err().code(), ReasonCode::WalDamaged);
+        assert_eq!(
+            recover_log(dir.path()).unwrap_err().code(),
+            ReasonCode::WalDamaged
+        );
     }
 }
 
@@ -302,8 +373,11 @@ fn a_seal_interrupted_before_its_rename_is_completed() {
     // Whole footer; the same before the reserved tail was cut; half a footer.
     let with_tail = [&sealed[..], &[0; 600]].concat();
     let half = &sealed[..data_bytes + FOOTER_BYTES / 2];
-    let cases =
-        [(&sealed[..], ReasonCode::Unset), (&with_tail, ReasonCode::Unset), (half, ReasonCode::WalTornTail)];
+    let cases = [
+        (&sealed[..], ReasonCode::Unset),
+        (&with_tail, ReasonCode::Unset),
+        (half, ReasonCode::WalTornTail),
+    ];
     for (bytes, code) in cases {
         let dir = TempDir::new();
         std::fs::write(segment_path(dir.path(), 1, SegmentState::Open), bytes).unwrap();

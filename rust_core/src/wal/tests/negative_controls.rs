@@ -4,8 +4,14 @@ use crate::wal::frame::{
     FRAME_HEADER_BYTES, Frame, FrameCrc, FrameHead, decode_frame, encode_frame, frame_crc,
 };
 
-const HEAD: FrameHead =
-    FrameHead { seq: 9, epoch: 1, record_type: 2, time_ns: 5, prev_crc: 77, sync_lag: 3 };
+const HEAD: FrameHead = FrameHead {
+    seq: 9,
+    epoch: 1,
+    record_type: 2,
+    time_ns: 5,
+    prev_crc: 77,
+    sync_lag: 3,
+};
 const PAYLOAD: &[u8] = &[7; 61];
 
 /// As `frame_crc`, but without the length.

@@ -106,7 +106,11 @@ impl SimDisk {
             .iter()
             .map(|content| {
                 let bytes = survived_bytes(content, draw);
-                Content { durable: bytes.clone(), current: bytes, has_failed: false }
+                Content {
+                    durable: bytes.clone(),
+                    current: bytes,
+                    has_failed: false,
+                }
             })
             .collect();
         Self(Arc::new(Mutex::new(State {
@@ -155,7 +159,11 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, step: &NameStep) {
 
 fn survived_bytes(content: &Content, draw: &mut Draw) -> Vec<u8> {
     let (old, new) = (&content.durable, &content.current);
-    let length = if draw.below(2) == 0 { old.len() } else { new.len() };
+    let length = if draw.below(2) == 0 {
+        old.len()
+    } else {
+        new.len()
+    };
     let byte = |bytes: &[u8], at: usize| bytes.get(at).copied().unwrap_or(0);
     let mut bytes = Vec::with_capacity(length);
     while bytes.len() < length {
@@ -202,13 +210,25 @@ impl Disk for SimDisk {
         let content = state.contents.len();
         state.contents.push(Content::default());
         state.names.insert(path.to_path_buf(), content);
-        state.unsynced_names.push(NameStep::Create(path.to_path_buf(), content));
-        Ok(Box::new(SimFile { disk: self.clone(), content }))
+        state
+            .unsynced_names
+            .push(NameStep::Create(path.to_path_buf(), content));
+        Ok(Box::new(SimFile {
+            disk: self.clone(),
+            content,
+        }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let content = *self.state().names.get(path).ok_or_else(|| not_found(path))?;
-        Ok(Box::new(SimFile { disk: self.clone(), content }))
+        let content = *self
+            .state()
+            .names
+            .get(path)
+            .ok_or_else(|| not_found(path))?;
+        Ok(Box::new(SimFile {
+            disk: self.clone(),
+            content,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -254,7 +274,10 @@ impl SimFile {
 
     fn step(&self, change: impl FnOnce(&mut Content)) -> io::Result<()> {
         let is_failed = self.disk.state().contents[self.content].has_failed;
-        assert!(!is_failed, "invariant 5: a file was touched after a failed step");
+        assert!(
+            !is_failed,
+            "invariant 5: a file was touched after a failed step"
+        );
         match self.disk.step() {
             Ok(mut state) => {
                 change(&mut state.contents[self.content]);

@@ -21,7 +21,9 @@ fn after_an_error_at_any_step_every_later_call_answers_with_it_and_no_ack_is_los
         let disk = SimDisk::new(Fate::Reliable);
         let writer = open(&disk, manual()).unwrap();
         for first in 0..60 {
-            writer.append_durable(&tape(first * 3 + 1, first * 3 + 3)).unwrap();
+            writer
+                .append_durable(&tape(first * 3 + 1, first * 3 + 3))
+                .unwrap();
         }
         disk.steps()
     };
@@ -43,7 +45,11 @@ fn after_an_error_at_any_step_every_later_call_answers_with_it_and_no_ack_is_los
             }
         }
         let failure = failure.unwrap();
-        assert_eq!(failure.code(), ReasonCode::WalWriteFailed, "step {at}: {failure}");
+        assert_eq!(
+            failure.code(),
+            ReasonCode::WalWriteFailed,
+            "step {at}: {failure}"
+        );
         let acked = writer.durable_seq();
         let text = failure.to_string();
         for error in [
@@ -63,7 +69,10 @@ fn after_an_error_at_any_step_every_later_call_answers_with_it_and_no_ack_is_los
             let (report, _) = recover_on(&image, Path::new("log")).unwrap();
             let count = report.last_seq.unwrap_or(0);
             assert!(count >= acked, "step {at}: {count} of {acked} acknowledged");
-            assert_eq!(read_log_on(&image, Path::new("log")).unwrap().tape, tape(1, count));
+            assert_eq!(
+                read_log_on(&image, Path::new("log")).unwrap().tape,
+                tape(1, count)
+            );
         }
     }
 }
@@ -71,7 +80,10 @@ fn after_an_error_at_any_step_every_later_call_answers_with_it_and_no_ack_is_los
 #[test]
 fn a_failure_in_the_group_commit_thread_reaches_the_next_append() {
     let disk = SimDisk::new(Fate::Reliable);
-    let options = Options { group_commit: Duration::from_millis(1), ..manual() };
+    let options = Options {
+        group_commit: Duration::from_millis(1),
+        ..manual()
+    };
     let writer = open(&disk, options).unwrap();
     disk.set_fate(Fate::ErrorAt(0));
     writer.append_tape(&tape(1, 1)).unwrap();
