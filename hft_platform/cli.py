@@ -289,11 +289,12 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _order_text(row: dict[str, Any]) -> str:
-    from hft_platform.services.explain import number
+    from hft_platform.services.explain import number, units
 
+    side = "buy" if row["side"] > 0 else "sell"
     return (
-        f"{row['order_id']} {row['intent_reason']} side {row['side']:+d} qty {row['qty']}"
-        f" price {row['price']} signal {number(row['signal'])}"
+        f"{row['order_id']} {row['intent_reason']} {side} {units(row['qty'])}"
+        f" at {units(row['price'])}, signal {number(row['signal'])} ticks"
     )
 
 

@@ -13,6 +13,7 @@ It judges nothing. Operator's page: `docs/runbook.md`.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,27 +59,44 @@ class Explanation:
 
     def render(self) -> str:
         """The chain as text, top down."""
+        cause = self.cause
         lines = [
             f"order {self.order_id} of {self.alpha_id} on {self.symbol}",
-            f"  market    {self.cause['kind']} input_seq {self.cause['input_seq']}"
-            f" exchange {self.cause['exchange_time_ns']} {self.cause['summary']}",
+            f"  market    {cause['kind']} {cause['input_seq']} at {_utc(cause['exchange_time_ns'])}"
+            f" {cause['summary']}".rstrip(),
             "  features  " + ", ".join(f"{k}={number(v)}" for k, v in self.features.items()),
             f"  signal    {self.expression} = {number(self.decisions[0]['signal'])} ticks",
         ]
         for row in self.decisions:
             text = f"  decision  {row['action']} ({row['intent_reason']}) {row['verdict']}"
             if row["verdict"] == "refused":
-                text += f" {row['reason']}: was {row['observed']}, limit {row['limit']}"
+                text += f" {row['reason']}: was {row['observed']}, limit {row['limit']},"
             lines.append(
-                f"{text} side {row['side']:+d} qty {row['qty']} price {row['price']}"
-                f" position {row['position_qty']} intent {row['intent_id']}"
+                f"{text} {_side(row['side'])} {units(row['qty'])} at {units(row['price'])},"
+                f" position {units(row['position_qty'])}, intent {row['intent_id']}"
             )
         lines.extend(
-            f"  broker    {row['event']} qty {row['qty']} price {row['price']}"
-            f" remaining {row['remaining_qty']} exchange {row['exchange_time_ns']}"
+            f"  broker    {row['event']} {units(row['qty'])} at {units(row['price'])},"
+            f" {units(row['remaining_qty'])} left, {_utc(row['exchange_time_ns'])}"
             for row in self.broker_events
         )
         return "\n".join(lines)
+
+
+def units(value: int) -> str:
+    """A price or quantity in whole units, exactly: 1999700000000 is 19997."""
+    whole, part = divmod(abs(value), records.SCALE)
+    text = f"{whole}.{part:08d}".rstrip("0").rstrip(".")
+    return f"-{text}" if value < 0 else text
+
+
+def _side(side: int) -> str:
+    return {1: "buy", -1: "sell"}.get(side, "no side")
+
+
+def _utc(time_ns: int) -> str:
+    moment = dt.datetime.fromtimestamp(time_ns // 10**9, tz=dt.UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns % 10**9 // 1_000:06d} UTC"
 
 
 def number(value: float | None) -> str:
@@ -155,14 +173,18 @@ def _cause(parts: dict[str, Any], input_seq: int) -> dict[str, Any]:
 def _summary(kind: str, row: np.void) -> str:
     if kind == "Book":
         return (
-            f"bid {row['bid_price'][0]} x {row['bid_qty'][0]},"
-            f" ask {row['ask_price'][0]} x {row['ask_qty'][0]}"
+            f"bid {units(int(row['bid_price'][0]))} x {units(int(row['bid_qty'][0]))},"
+            f" ask {units(int(row['ask_price'][0]))} x {units(int(row['ask_qty'][0]))}"
         )
     if kind == "Trade":
-        return f"{row['qty']} at {row['price']} side {row['aggressor_side']}"
+        side = _side(int(row["aggressor_side"]))
+        return f"{side} {units(int(row['qty']))} at {units(int(row['price']))}"
     if kind == "Broker":
         event = EVENT_NAMES.get(int(row["event_kind"]), "unknown")
-        return f"{event} of order {row['order_id']}: {row['qty']} at {row['price']}"
+        return (
+            f"{event} of order {row['order_id']}:"
+            f" {units(int(row['qty']))} at {units(int(row['price']))}"
+        )
     if kind == "Command":
         code = int(row["reason_code"])
         return f"command {row['command_kind']} because of {code_name(code)} ({code})"
