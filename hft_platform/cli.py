@@ -148,11 +148,13 @@ def _run(arguments: argparse.Namespace) -> int:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    instruments, finished = load_instruments(), []
+    console, instruments, finished = Console(stderr=True), load_instruments(), []
     for name in arguments.session:
         session = find_session(workspace, name, config_path=path, symbol=arguments.symbol)
         request = RunRequest(workspace, path, session, arguments.mode, speed)
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as bar:
             task = bar.add_task(name, total=session.record_count)
 
             def show(state: dict[str, Any], bar: Progress = bar, task: TaskID = task) -> None:
