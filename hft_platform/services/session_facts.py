@@ -127,7 +127,6 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
         },
         "halted_by": facts.halted_by,
         "withdrawn": facts.is_withdrawn,
-        "segments": [row["sha256"] for row in facts.logs.segments],
     }
 
 

@@ -204,6 +204,9 @@ def run_session(
         "run_seconds": traded - started,
         "replay_seconds": clock.monotonic() - traded,
         "decide_ns": finished["decide_ns"],
+        # Frames say how far the disk lagged, so a segment's hash differs from run to run; what the
+        # log holds is in the evidence as inputs_sha256 and decisions_sha256.
+        "segments": [row["sha256"] for row in logs.segments],
     }
     summary = session_summary.sign_summary(evidence_of(facts), timings, ring.session_key())
     session_summary.write_summary(session_dir / "summary.json", summary)
