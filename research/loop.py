@@ -378,14 +378,6 @@ def report_path(ws: Path) -> Path:
     return ws / "report" / "index.html"
 
 
-def write_report(ws: Path) -> Path:
-    """Collect the facts and write the page and summary.json."""
-    from research import report
-    from research.report_facts import collect
-
-    return report.write(collect(ws), ws / "report")
-
-
 def reasons_markdown(verdict: Verdict) -> str:
     """Reasons of a verdict as a table, for Dagster."""
     rows = [

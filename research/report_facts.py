@@ -1,4 +1,4 @@
-"""Collect what the run report shows from the files of a workspace."""
+"""Collect what the run report shows from the files of a workspace, and write it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.config.code_hash import code_sha256
-from research import loop
+from research import loop, report
 from research.gates.verdict import GATES, read_verdict
 from research.report import AlphaFacts, RunFacts
+
+
+def write_report(ws: Path) -> Path:
+    """Write the page and summary.json of a workspace; returns the page's path."""
+    return report.write(collect(ws), ws / "report")
 
 
 def collect(ws: Path) -> RunFacts:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dagster_project.assets.promotion import shadow_sessions
 from dagster_project.resources import Workspace
-from research import loop
+from research import loop, report_facts
 
 
 @dg.asset(deps=[shadow_sessions], group_name="recorder", kinds={"clickhouse"})
@@ -38,5 +38,5 @@ def parity_report(workspace: Workspace) -> dg.MaterializeResult:
 @dg.asset(deps=[parity_report, wal_loaded], group_name="reports", kinds={"html"})
 def run_report(workspace: Workspace) -> dg.MaterializeResult:
     """One self-contained HTML page of the whole loop, and the same facts as JSON."""
-    path = loop.write_report(workspace.folder)
+    path = report_facts.write_report(workspace.folder)
     return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(str(path))})
