@@ -19,7 +19,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-DAGSTER_YAML = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+DAGSTER_YAML = """\
+# Written by dagster_project.demo; one run at a time, because one process may hold the store.
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_coordinator:
+  module: dagster._core.run_coordinator.queued_run_coordinator
+  class: QueuedRunCoordinator
+  config: {max_concurrent_runs: 1, dequeue_interval_seconds: 1}
+"""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ALPHA_STEPS = (
     ("gates A and B", ("gate_a_verdict", "gate_b_verdict")),

@@ -1,7 +1,7 @@
 """The same loop three ways, each in a fresh workspace, gives the same verdict files.
 
 `make demo`'s own program, `dagster asset materialize` by hand, and runs launched through the
-GraphQL endpoint of Dagster's web server, which is what the UI's button calls.
+GraphQL endpoint of `dagster dev`, which is what the UI's button calls.
 """
 
 from __future__ import annotations
@@ -123,21 +123,12 @@ def web_server(workspace: Path, repository: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "dagster_webserver",
-            "-m",
-            MODULE,
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(port),
-        ],
+        [sys.executable, "-m", "dagster", "dev", "-m", MODULE, "-h", "127.0.0.1", "-p", str(port)],
         cwd=repository,
         env=environment(workspace),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     url = f"http://127.0.0.1:{port}"
@@ -156,7 +147,7 @@ def web_server(workspace: Path, repository: Path) -> Iterator[str]:
         try:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
