@@ -134,7 +134,7 @@ reason_codes! {
     WalWriteFailed = 605, "writing or syncing the log failed", "disk full or broken", "halted; free space or replace the disk, then restart";
     StoreBusy = 606, "another process holds the embedded store", "two commands at once", "wait for it to end";
     StoreFailed = 607, "the store refused or did not answer", "server down, bad SQL", "see the message; the log keeps the data";
-    LoadCountMismatch = 608, "the store holds another number of records than the segment", "a partial insert", "the segment is set aside; hft-live wal load --explain";
+    LoadCountMismatch = 608, "the store holds another number of records than the segment", "a partial insert", "remove the rows of that run and segment (docs/store.md), then hft-live wal load";
     SegmentChanged = 609, "a segment changed after it was loaded or claimed", "edited file", "restore it from a copy";
     LogSequenceGap = 610, "the merged logs do not hold every input sequence once", "a lost segment", "find the segment; parity ends there";
     WalBusy = 611, "another writer holds the log or took it over", "two sessions on one folder, an old process", "wait for it to end, or find out which process it is";
