@@ -163,6 +163,24 @@ def test_another_exchange_is_named_as_the_cause_and_the_rest_as_following(ran: R
     canonical_json(found.as_dict())
 
 
+def test_one_fill_at_another_price_is_a_difference_also_when_nothing_was_decided_on_it(
+    ran: Ran,
+) -> None:
+    logs = read_session(ran[1].session_dir)
+    inputs = bytearray(logs.inputs)
+    fill = records.split(logs.inputs)["Broker"][-1]
+    fields = records.DTYPES["Broker"].fields
+    assert fields is not None
+    place = inputs.rindex(fill.tobytes()) + int(fields["price"][1])
+    inputs[place] ^= 1
+    found = compare(logs.inputs, logs.decisions, bytes(inputs), logs.decisions)
+    assert found.report_identical == found.report_total - 1
+    assert not found.is_complete
+    assert found.causes == {EXCHANGES: 1}
+    (row,) = found.differences
+    assert row["session"]["price"] == row["backtest"]["price"] ^ 1
+
+
 def test_an_engine_that_decides_otherwise_on_the_same_reports_is_unexplained(ran: Ran) -> None:
     logs = read_session(ran[1].session_dir)
     decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"]).copy()
