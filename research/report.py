@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -34,7 +35,8 @@ class AlphaFacts:
     """What the workspace holds about one alpha.
 
     `verdicts` maps a gate to its verdict file's content; `sessions` are evidence parts of session
-    summaries in the order of their sessions; `changes` are stage and weight changes with reasons.
+    summaries in the order of their sessions; `changes` are stage and weight changes with reasons;
+    `signal` is what `research.signal_diagnostics.diagnose` found.
     """
 
     key: str
@@ -42,6 +44,7 @@ class AlphaFacts:
     verdicts: dict[str, dict[str, Any]]
     sessions: list[dict[str, Any]]
     changes: list[dict[str, Any]]
+    signal: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ def summary(facts: RunFacts) -> dict[str, Any]:
             }
             for alpha in facts.alphas
         },
+        "signal": {alpha.key: alpha.signal for alpha in facts.alphas},
         "stage_changes": {alpha.key: alpha.changes for alpha in facts.alphas},
         "sessions": {
             alpha.key: [
@@ -196,6 +200,7 @@ def _alpha_section(alpha: AlphaFacts) -> str:
         "<div class='charts'>",
         _equity_chart(alpha),
         _drawdown_chart(alpha),
+        _signal_chart(alpha),
         "</div>",
         _cost_table(alpha),
         _signal_table(alpha),
@@ -237,13 +242,7 @@ def _drawdown_chart(alpha: AlphaFacts) -> str:
 
 
 def _plot(title: str, values: np.ndarray, stages: list[str]) -> str:
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = plt.subplots(figsize=(5.1, 2.6), layout="constrained")
+    def draw(axes: Any) -> None:
         for index, stage in enumerate(stages):
             axes.plot(
                 [index, index + 1],
@@ -255,10 +254,24 @@ def _plot(title: str, values: np.ndarray, stages: list[str]) -> str:
             )
         for stage in dict.fromkeys(stages):
             axes.plot([], [], color=STAGE_COLORS.get(stage, "#6e7781"), lw=2, label=stage)
-        axes.axhline(0, color="#d0d7de", lw=1, zorder=0)
-        axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("session")
         axes.legend(frameon=False, fontsize=8)
+
+    return _figure(title, draw)
+
+
+def _figure(title: str, draw: Callable[[Any], None]) -> str:
+    """An inline SVG; `draw` gets the axes."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(5.1, 2.6), layout="constrained")
+        draw(axes)
+        axes.axhline(0, color="#d0d7de", lw=1, zorder=0)
+        axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -294,11 +307,19 @@ def _cost_table(alpha: AlphaFacts) -> str:
 
 
 def _signal_table(alpha: AlphaFacts) -> str:
-    verdict = alpha.verdicts.get("gate_c")
-    signal = verdict["results"].get("signal") if verdict else None
-    if not signal:
+    return "<h4>Signal, out of sample</h4>" + _flat_table(alpha.signal) if alpha.signal else ""
+
+
+def _signal_chart(alpha: AlphaFacts) -> str:
+    values = {name: ic for name, ic in alpha.signal.get("ic", {}).items() if ic is not None}
+    if not values:
         return ""
-    return "<h4>Signal</h4>" + _flat_table(signal)
+
+    def draw(axes: Any) -> None:
+        axes.bar(list(values), list(values.values()), color=STAGE_COLORS["research"], width=0.6)
+        axes.set_xlabel("horizon")
+
+    return _figure("Correlation of signal and next move of the mid", draw)
 
 
 def _execution_table(alpha: AlphaFacts) -> str:

@@ -10,6 +10,7 @@ from hft_platform.config.code_hash import code_sha256
 from research import loop, report
 from research.gates.verdict import GATES, read_verdict
 from research.report import AlphaFacts, RunFacts
+from research.signal_diagnostics import diagnose
 
 
 def write_report(ws: Path) -> Path:
@@ -39,6 +40,7 @@ def _alpha(ws: Path, key: str) -> AlphaFacts:
         verdicts={gate: verdict.content() for gate, verdict in verdicts.items() if verdict},
         sessions=loop.session_evidence(ws, key),
         changes=loop.stage_changes(ws, key),
+        signal=diagnose(ws, loop.alpha_of(key)),
     )
 
 

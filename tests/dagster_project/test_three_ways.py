@@ -224,6 +224,16 @@ def test_the_demo_promotes_rejects_and_rolls_back(demo_workspace: Path) -> None:
     assert sum(summary["rows_by_table"].values()) > 0
 
 
+def test_the_reports_signal_sees_the_planted_edge_and_nothing_in_the_null(
+    demo_workspace: Path,
+) -> None:
+    summary = json.loads((demo_workspace / "report" / "summary.json").read_bytes())
+    by_id = {key.split("@")[0]: row["ic_by_session"] for key, row in summary["signal"].items()}
+    planted, null = by_id["gen_imbalance_taker"], by_id["gen_null_taker"]
+    assert planted["mean"] > 5 * planted["standard_error"]
+    assert abs(null["mean"]) < 4 * null["standard_error"]
+
+
 def test_by_hand_gives_the_demos_verdict_files_byte_for_byte(
     demo_workspace: Path, tmp_path: Path, repository: Path
 ) -> None:

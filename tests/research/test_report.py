@@ -48,6 +48,7 @@ def facts() -> RunFacts:
         verdicts={"gate_a": verdict("passed"), "gate_c": verdict("passed")},
         sessions=[session("shadow", 3), session("canary", -9)],
         changes=changes,
+        signal={"ic": {"1s": 0.25, "30s": None}, "standard_deviation_ticks": 2.5},
     )
     refused = AlphaFacts(
         key="null@0123456789ab",
@@ -64,7 +65,7 @@ def test_the_page_loads_nothing_from_outside_and_escapes_what_it_shows() -> None
     page = report.render(facts())
     assert EVIL not in page
     assert not re.search(r"(src|href)=['\"]https?:", page)
-    assert "<svg" in page
+    assert page.count("<svg") == 3
 
 
 def test_the_page_says_where_each_alpha_stands_and_why() -> None:

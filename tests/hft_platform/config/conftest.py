@@ -75,9 +75,7 @@ class Desk:
         )
         root = promotions_root(self.ws)
         seq = content["promotion_seq"]
-        atomic_write(
-            issued_path(root, content["alpha_id"], seq, canonical_sha256(content)), raw
-        )
+        atomic_write(issued_path(root, content["alpha_id"], seq, canonical_sha256(content)), raw)
         head = head_path(root, content["alpha_id"], content["issued_trading_day"])
         atomic_write(head, raw)
         return head

@@ -35,8 +35,13 @@ def test_the_packaged_instruments_have_the_contract_ids_and_grids(table: Instrum
     assert table.by_symbol("BTCUSDT.SPOT").lot_size == 1000
     ids = {row.symbol: row.instrument_id for row in table}
     assert ids == {
-        "BTCUSDT.SPOT": 2003, "BTCUSDT.USDM": 2001, "ETHUSDT.USDM": 2002,
-        "SIM_DYING": 9003, "SIM_EDGE": 9001, "SIM_NULL": 9002, "TXFD6": 1001,
+        "BTCUSDT.SPOT": 2003,
+        "BTCUSDT.USDM": 2001,
+        "ETHUSDT.USDM": 2002,
+        "SIM_DYING": 9003,
+        "SIM_EDGE": 9001,
+        "SIM_NULL": 9002,
+        "TXFD6": 1001,
     }
 
 
@@ -52,8 +57,14 @@ def test_a_round_trip_costs_what_the_cost_table_says(table: InstrumentTable) -> 
     txf = table.by_symbol("TXFD6")
     for index, round_trip in ((23_000, 304), (35_000, 400), (37_600, 420)):
         cost = sum(
-            trade_cost(txf.costs, price=index * SCALE, qty=SCALE, multiplier=txf.multiplier,
-                       side=side, is_maker=False)
+            trade_cost(
+                txf.costs,
+                price=index * SCALE,
+                qty=SCALE,
+                multiplier=txf.multiplier,
+                side=side,
+                is_maker=False,
+            )
             for side in (1, -1)
         )
         assert cost == round_trip * SCALE
@@ -62,8 +73,14 @@ def test_a_round_trip_costs_what_the_cost_table_says(table: InstrumentTable) -> 
 def test_a_cost_out_of_range_is_a_typed_error(table: InstrumentTable) -> None:
     for price in (0, 1 << 70):
         with pytest.raises(PlatformError) as caught:
-            trade_cost(table.by_symbol("TXFD6").costs, price=price, qty=SCALE, multiplier=SCALE,
-                       side=1, is_maker=False)
+            trade_cost(
+                table.by_symbol("TXFD6").costs,
+                price=price,
+                qty=SCALE,
+                multiplier=SCALE,
+                side=1,
+                is_maker=False,
+            )
         assert caught.value.code == ReasonCode.ARITHMETIC_OVERFLOW
 
 
@@ -117,13 +134,16 @@ def test_an_unknown_symbol_and_an_unknown_id_are_typed_errors(table: InstrumentT
 
 
 def test_a_local_product_replaces_the_packaged_one_as_a_whole(tmp_path: Path) -> None:
-    path = write(tmp_path, (
-        "schema: 1\nproducts:\n  TXF:\n    venue: TAIFEX\n    kind: future\n    currency: TWD\n"
-        "    tick_size: 1\n    lot_size: 1\n    multiplier: 200\n    calendar: taifex_index\n"
-        "    costs: {kind: taifex_future, tax_rate_ppb: 20000, tax_round: true,"
-        " commission_per_lot: '17.5'}\n    price_limit_bps: 1000\n"
-        "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 900\n"
-    ))
+    path = write(
+        tmp_path,
+        (
+            "schema: 1\nproducts:\n  TXF:\n    venue: TAIFEX\n    kind: future\n    currency: TWD\n"
+            "    tick_size: 1\n    lot_size: 1\n    multiplier: 200\n    calendar: taifex_index\n"
+            "    costs: {kind: taifex_future, tax_rate_ppb: 20000, tax_round: true,"
+            " commission_per_lot: '17.5'}\n    price_limit_bps: 1000\n"
+            "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 900\n"
+        ),
+    )
     txf = load_instruments(tmp_path).by_symbol("TXFD6")
     assert txf.costs_json()["commission_per_lot"] == 1_750_000_000
     assert (txf.gap_ns, txf.roll_rule.kind) == (900_000_000, "none")
@@ -132,7 +152,9 @@ def test_a_local_product_replaces_the_packaged_one_as_a_whole(tmp_path: Path) ->
 
 
 INSTRUMENT = {
-    "instrument_id": 1002, "product": "TMF", "last_trading_day": 20260415,
+    "instrument_id": 1002,
+    "product": "TMF",
+    "last_trading_day": 20260415,
     "recording_names": ["TMFD6_*"],
 }
 
@@ -154,9 +176,9 @@ INSTRUMENT = {
 def test_a_wrong_instrument_is_refused_with_file_field_and_what_is_allowed(
     tmp_path: Path, change: dict, field: str, said: str
 ) -> None:
-    path = write(tmp_path, yaml.safe_dump(
-        {"schema": 1, "instruments": {"TMFD6": INSTRUMENT | change}}
-    ))
+    path = write(
+        tmp_path, yaml.safe_dump({"schema": 1, "instruments": {"TMFD6": INSTRUMENT | change}})
+    )
     with pytest.raises(PlatformError) as caught:
         load_instruments(tmp_path)
     assert caught.value.code == ReasonCode.SETTINGS_INVALID
@@ -172,18 +194,30 @@ def test_a_correct_instrument_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tick", "is_taken"),
-    [("1", True), ("0.00000001", True), ("0.000000001", False), ("0", False), ("-1", False),
-     (".nan", False), ("1e11", False), ("true", False), ("[1]", False)],
+    [
+        ("1", True),
+        ("0.00000001", True),
+        ("0.000000001", False),
+        ("0", False),
+        ("-1", False),
+        (".nan", False),
+        ("1e11", False),
+        ("true", False),
+        ("[1]", False),
+    ],
 )
 def test_a_tick_is_an_exact_positive_multiple_of_the_scale(
     tmp_path: Path, tick: str, is_taken: bool
 ) -> None:
-    write(tmp_path, (
-        f"schema: 1\nproducts:\n  NEW:\n    venue: TAIFEX\n    kind: future\n    currency: TWD\n"
-        f"    tick_size: {tick}\n    lot_size: 1\n    multiplier: 200\n    calendar: taifex_index\n"
-        "    costs: {kind: value_bps, maker_bps: 1.0, taker_bps: 1.0}\n    price_limit_bps: null\n"
-        "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 5000\n"
-    ))
+    write(
+        tmp_path,
+        (
+            f"schema: 1\nproducts:\n  NEW:\n    venue: TAIFEX\n    kind: future\n    currency: TWD\n"
+            f"    tick_size: {tick}\n    lot_size: 1\n    multiplier: 200\n    calendar: taifex_index\n"
+            "    costs: {kind: value_bps, maker_bps: 1.0, taker_bps: 1.0}\n    price_limit_bps: null\n"
+            "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 5000\n"
+        ),
+    )
     if is_taken:
         load_instruments(tmp_path)
         return

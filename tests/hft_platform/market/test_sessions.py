@@ -122,8 +122,13 @@ def test_a_sim_trading_day_has_one_session_of_ten_minutes() -> None:
 
 def test_preopen_rows_are_assigned_to_the_session_that_follows(txf: Instrument) -> None:
     times = np.array(
-        [taipei(2026, 4, 9, 8, 31), taipei(2026, 4, 9, 9, 0), taipei(2026, 4, 9, 14, 55),
-         taipei(2026, 4, 9, 14, 0)], dtype=np.int64,
+        [
+            taipei(2026, 4, 9, 8, 31),
+            taipei(2026, 4, 9, 9, 0),
+            taipei(2026, 4, 9, 14, 55),
+            taipei(2026, 4, 9, 14, 0),
+        ],
+        dtype=np.int64,
     )
     sessions, index, preopen = assign_sessions(txf, times)
     names = [sessions[i].session_id if i >= 0 else None for i in index]

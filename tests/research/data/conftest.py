@@ -31,8 +31,10 @@ def book_frame(count: int = 40, *, start_ns: int = OPEN_NS) -> pl.DataFrame:
         row: dict[str, int] = {"ts": start_ns + index * STEP_NS, "seq": 2 * index + 1}
         for level in range(5):
             row |= {
-                f"bid_px_{level + 1}": bid - level, f"bid_qty_{level + 1}": 3 + level,
-                f"ask_px_{level + 1}": bid + 2 + level, f"ask_qty_{level + 1}": 4 + level,
+                f"bid_px_{level + 1}": bid - level,
+                f"bid_qty_{level + 1}": 3 + level,
+                f"ask_px_{level + 1}": bid + 2 + level,
+                f"ask_qty_{level + 1}": 4 + level,
             }
         rows.append(row)
     return pl.DataFrame(rows)
@@ -86,14 +88,32 @@ def raw_lines(*, recv_digits: int = 16) -> list[str]:
 
     def depth(millis: int, first: int, last: int, before: int, bids: list, asks: list) -> str:
         time_ms = CRYPTO_NS // 1_000_000 + millis
-        data = {"e": "depthUpdate", "E": time_ms, "T": time_ms, "s": "BTCUSDT", "U": first,
-                "u": last, "pu": before, "b": bids, "a": asks}
+        data = {
+            "e": "depthUpdate",
+            "E": time_ms,
+            "T": time_ms,
+            "s": "BTCUSDT",
+            "U": first,
+            "u": last,
+            "pu": before,
+            "b": bids,
+            "a": asks,
+        }
         return at(millis, {"stream": "btcusdt@depth@0ms", "data": data})
 
     def trade(millis: int, number: int, kind: str = "MARKET") -> str:
         time_ms = CRYPTO_NS // 1_000_000 + millis
-        data = {"e": "trade", "E": time_ms, "T": time_ms, "s": "BTCUSDT", "t": number,
-                "p": "28000.10", "q": "0.250", "X": kind, "m": True}
+        data = {
+            "e": "trade",
+            "E": time_ms,
+            "T": time_ms,
+            "s": "BTCUSDT",
+            "t": number,
+            "p": "28000.10",
+            "q": "0.250",
+            "X": kind,
+            "m": True,
+        }
         return at(millis, {"stream": "btcusdt@trade", "data": data})
 
     snapshot = {

@@ -76,7 +76,11 @@ def test_spot_updates_chain_without_a_previous_id(
 
 HEAD = '1680652680005000 {"stream":"x","data":{"e":"trade","s":'
 MALFORMED = [
-    "", "hello", "1680652680005000", "1680652680005000 {", "1680652680005000 []",
+    "",
+    "hello",
+    "1680652680005000",
+    "1680652680005000 {",
+    "1680652680005000 []",
     "168065268000500 {}",
     HEAD + '"BTCUSDT"}}',
     HEAD + '"ETHUSDT","T":1,"t":1,"p":"1","q":"1","m":true}}',
@@ -114,7 +118,8 @@ def test_a_file_that_is_no_gzip_or_holds_no_row_is_refused(
     folder = record_raw(raw_lines())
     path = folder / "usdm__btcusdt_20230404.gz"
     for content, code in (
-        (b"", ReasonCode.SCHEMA_MISMATCH), (b"plain text", ReasonCode.FILE_DAMAGED),
+        (b"", ReasonCode.SCHEMA_MISMATCH),
+        (b"plain text", ReasonCode.FILE_DAMAGED),
         (path.read_bytes()[:12], ReasonCode.FILE_DAMAGED),
         (gzip.compress(b"hello\n" * 5), ReasonCode.SCHEMA_MISMATCH),
     ):

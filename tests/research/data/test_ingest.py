@@ -38,7 +38,10 @@ def test_a_clean_recording_becomes_one_session_of_records(
     dataset = ingest(record(), tmp_path, instruments)
     (session,) = dataset.sessions
     assert (session.symbol, session.session_id, session.trading_day) == (
-        "TXFD6", "2026-04-09/day", 20260409)
+        "TXFD6",
+        "2026-04-09/day",
+        20260409,
+    )
     parts = records.split(catalog.load_tape(session))
     books, trades = parts["Book"], parts["Trade"]
     assert (len(books), len(trades), session.record_count) == (40, 20, 60)
@@ -72,13 +75,14 @@ def test_the_same_input_gives_the_same_dataset_and_another_seed_another(
 ) -> None:
     first = ingest(record(), tmp_path / "a", instruments)
     assert ingest(record(), tmp_path / "a", instruments) == first
-    elsewhere = ingest(record(),
-                       tmp_path / "b", instruments)
+    elsewhere = ingest(record(), tmp_path / "b", instruments)
     assert elsewhere.dataset_id == first.dataset_id
     assert (elsewhere.path / "dataset.json").read_bytes() == (
-        first.path / "dataset.json").read_bytes()
+        first.path / "dataset.json"
+    ).read_bytes()
     assert (elsewhere.path / "quality.json").read_bytes() == (
-        first.path / "quality.json").read_bytes()
+        first.path / "quality.json"
+    ).read_bytes()
     other = ingest(record(), tmp_path / "b", instruments, seed=7)
     assert other.dataset_id != first.dataset_id
     method = json.loads((other.path / "dataset.json").read_bytes())["receive_times"]
@@ -105,8 +109,17 @@ def test_a_gap_is_reported_and_marked_on_the_record_after_it(
 
 BAD_BOOKS = [
     ({"bid_px_1": 35_010}, "BOOK_CROSSED"),
-    ({"bid_px_1": None, "bid_qty_1": None, "bid_px_2": None, "bid_px_3": None, "bid_px_4": None,
-      "bid_px_5": None}, "BOOK_SIDE_EMPTY"),
+    (
+        {
+            "bid_px_1": None,
+            "bid_qty_1": None,
+            "bid_px_2": None,
+            "bid_px_3": None,
+            "bid_px_4": None,
+            "bid_px_5": None,
+        },
+        "BOOK_SIDE_EMPTY",
+    ),
     ({"ask_px_3": -35_004}, "PRICE_NOT_POSITIVE"),
     ({"ask_qty_2": 0}, "QTY_NOT_POSITIVE"),
     ({"ask_qty_2": -1}, "QTY_NOT_POSITIVE"),
@@ -152,8 +165,12 @@ def test_a_bad_trade_is_rejected_alone_and_counted_under_its_code(
 
 @pytest.mark.parametrize(
     ("price", "code"),
-    [(35_000.5, "PRICE_OFF_TICK_GRID"), (float("inf"), "VALUE_OUT_OF_RANGE"),
-     (float("nan"), "PRICE_NOT_POSITIVE"), (35_000.000001, "PRICE_OFF_TICK_GRID")],
+    [
+        (35_000.5, "PRICE_OFF_TICK_GRID"),
+        (float("inf"), "VALUE_OUT_OF_RANGE"),
+        (float("nan"), "PRICE_NOT_POSITIVE"),
+        (35_000.000001, "PRICE_OFF_TICK_GRID"),
+    ],
 )
 def test_a_float_price_is_a_tick_or_a_counted_fault(
     record: Recorder, tmp_path: Path, instruments: InstrumentTable, price: float, code: str
@@ -172,7 +189,7 @@ def test_a_fraction_of_a_lot_is_rejected(
 
 
 def test_every_tick_up_to_the_largest_price_survives_the_way_through_a_float(
-    instruments: InstrumentTable
+    instruments: InstrumentTable,
 ) -> None:
     from research.data.parquet_source import _scaled
 
@@ -189,8 +206,11 @@ def test_a_shuffled_file_is_put_in_the_order_of_seq_without_a_loss(
     record: Recorder, tmp_path: Path, instruments: InstrumentTable
 ) -> None:
     plain = ingest(record(), tmp_path / "plain", instruments)
-    shuffled = ingest(record(book_frame().sample(fraction=1.0, shuffle=True, seed=3)),
-                      tmp_path / "shuffled", instruments)
+    shuffled = ingest(
+        record(book_frame().sample(fraction=1.0, shuffle=True, seed=3)),
+        tmp_path / "shuffled",
+        instruments,
+    )
     assert shuffled.sessions[0].tape_sha256 == plain.sessions[0].tape_sha256
     notes = json.loads((shuffled.path / "dataset.json").read_bytes())["inputs"][0]["notes"]
     assert notes["reordered_rows"] > 0
@@ -231,17 +251,32 @@ def test_a_session_in_two_files_is_one_session_and_source_order_goes_on(
 
 BREAKS = {
     "a column is missing": (lambda f: f.drop("ask_px_3"), ReasonCode.SCHEMA_MISMATCH, "ask_px_3"),
-    "a column is renamed": (lambda f: f.rename({"bid_px_1": "bid_price_1"}),
-                            ReasonCode.SCHEMA_MISMATCH, "bid_price_1"),
-    "a price is text": (lambda f: f.with_columns(pl.col("bid_px_1").cast(pl.String)),
-                        ReasonCode.SCHEMA_MISMATCH, "bid_px_1"),
-    "a price is float32": (lambda f: f.with_columns(pl.col("bid_px_1").cast(pl.Float32)),
-                           ReasonCode.SCHEMA_MISMATCH, "float"),
-    "a time is a date": (lambda f: f.with_columns(pl.from_epoch("ts", time_unit="ns")),
-                         ReasonCode.SCHEMA_MISMATCH, "ts"),
+    "a column is renamed": (
+        lambda f: f.rename({"bid_px_1": "bid_price_1"}),
+        ReasonCode.SCHEMA_MISMATCH,
+        "bid_price_1",
+    ),
+    "a price is text": (
+        lambda f: f.with_columns(pl.col("bid_px_1").cast(pl.String)),
+        ReasonCode.SCHEMA_MISMATCH,
+        "bid_px_1",
+    ),
+    "a price is float32": (
+        lambda f: f.with_columns(pl.col("bid_px_1").cast(pl.Float32)),
+        ReasonCode.SCHEMA_MISMATCH,
+        "float",
+    ),
+    "a time is a date": (
+        lambda f: f.with_columns(pl.from_epoch("ts", time_unit="ns")),
+        ReasonCode.SCHEMA_MISMATCH,
+        "ts",
+    ),
     "seq has a null": (lambda f: set_value(f, 3, seq=None), ReasonCode.SCHEMA_MISMATCH, "seq"),
-    "every book is crossed": (lambda f: f.with_columns(bid_px_1=pl.lit(99_999)),
-                              None, "BOOK_CROSSED"),
+    "every book is crossed": (
+        lambda f: f.with_columns(bid_px_1=pl.lit(99_999)),
+        None,
+        "BOOK_CROSSED",
+    ),
 }
 
 
@@ -293,8 +328,11 @@ def test_a_source_without_a_single_good_row_is_refused_with_the_reasons(
 
 @pytest.mark.parametrize(
     ("stem", "code"),
-    [("ABCX9_2026-04-09", ReasonCode.UNKNOWN_INSTRUMENT), ("TXFD6_day", ReasonCode.SCHEMA_MISMATCH),
-     ("TXFD6_2026-13-09", ReasonCode.SCHEMA_MISMATCH)],
+    [
+        ("ABCX9_2026-04-09", ReasonCode.UNKNOWN_INSTRUMENT),
+        ("TXFD6_day", ReasonCode.SCHEMA_MISMATCH),
+        ("TXFD6_2026-13-09", ReasonCode.SCHEMA_MISMATCH),
+    ],
 )
 def test_a_file_name_that_says_nothing_is_refused(
     record: Recorder, tmp_path: Path, instruments: InstrumentTable, stem: str, code: int
@@ -310,8 +348,10 @@ def test_odd_folders_are_refused_and_odd_files_are_named(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    for source, code in ((empty, ReasonCode.SCHEMA_MISMATCH),
-                         (tmp_path / "nowhere", ReasonCode.FILE_DAMAGED)):
+    for source, code in (
+        (empty, ReasonCode.SCHEMA_MISMATCH),
+        (tmp_path / "nowhere", ReasonCode.FILE_DAMAGED),
+    ):
         with pytest.raises(PlatformError) as caught:
             ingest(source, tmp_path, instruments)
         assert caught.value.code == code
@@ -346,9 +386,12 @@ def test_receive_times_that_only_copy_the_exchange_times_are_made_again(
 ) -> None:
     plain = ingest(record(), tmp_path / "plain", instruments)
     copied = ingest(
-        record(book_frame().with_columns(ts_recv=pl.col("ts")),
-               trade_frame().with_columns(ts_recv=pl.col("ts"))),
-        tmp_path / "copied", instruments,
+        record(
+            book_frame().with_columns(ts_recv=pl.col("ts")),
+            trade_frame().with_columns(ts_recv=pl.col("ts")),
+        ),
+        tmp_path / "copied",
+        instruments,
     )
     assert copied.sessions[0].tape_sha256 == plain.sessions[0].tape_sha256
 

@@ -42,7 +42,10 @@ def test_two_calendar_days_of_txf_are_four_sessions_of_the_exchange(
     taifex: catalog.Dataset,
 ) -> None:
     assert [session.session_id for session in taifex.sessions] == [
-        "2026-04-09/day", "2026-04-10/night", "2026-04-10/day", "2026-04-13/night",
+        "2026-04-09/day",
+        "2026-04-10/night",
+        "2026-04-10/day",
+        "2026-04-13/night",
     ]
 
 
@@ -115,8 +118,15 @@ def test_the_book_rebuilt_from_raw_lines_equals_the_parquet_book(
         folder / f"{stem}_book.parquet", folder / f"{stem}_trades.parquet", instrument
     )
     assert notes["sequence_gaps"] == 0
-    for field in ("source_seq", "exchange_time_ns", "receive_time_ns", "bid_price", "bid_qty",
-                  "ask_price", "ask_qty"):
+    for field in (
+        "source_seq",
+        "exchange_time_ns",
+        "receive_time_ns",
+        "bid_price",
+        "bid_qty",
+        "ask_price",
+        "ask_qty",
+    ):
         count = len(rebuilt.books)
         assert (rebuilt.books[field] == tidy.books[field][:count]).all(), field
     for field in ("source_seq", "exchange_time_ns", "price", "qty", "aggressor_side"):
