@@ -65,7 +65,7 @@ def test_the_page_loads_nothing_from_outside_and_escapes_what_it_shows() -> None
     page = report.render(facts())
     assert EVIL not in page
     assert not re.search(r"(src|href)=['\"]https?:", page)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5
 
 
 def test_the_page_says_where_each_alpha_stands_and_why() -> None:

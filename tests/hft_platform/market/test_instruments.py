@@ -212,9 +212,12 @@ def test_a_tick_is_an_exact_positive_multiple_of_the_scale(
     write(
         tmp_path,
         (
-            f"schema: 1\nproducts:\n  NEW:\n    venue: TAIFEX\n    kind: future\n    currency: TWD\n"
-            f"    tick_size: {tick}\n    lot_size: 1\n    multiplier: 200\n    calendar: taifex_index\n"
-            "    costs: {kind: value_bps, maker_bps: 1.0, taker_bps: 1.0}\n    price_limit_bps: null\n"
+            "schema: 1\nproducts:\n  NEW:\n    venue: TAIFEX\n"
+            "    kind: future\n    currency: TWD\n"
+            f"    tick_size: {tick}\n    lot_size: 1\n    multiplier: 200\n"
+            "    calendar: taifex_index\n"
+            "    costs: {kind: value_bps, maker_bps: 1.0, taker_bps: 1.0}\n"
+            "    price_limit_bps: null\n"
             "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 5000\n"
         ),
     )
