@@ -27,7 +27,7 @@ $(STAMP): requirements.txt requirements-bootstrap.txt
 
 $(CORE_STAMP): $(STAMP) $(RUST_SOURCES)
 	@echo "building the Rust core (about a minute the first time) ..."
-	@source $(BIN)/activate && maturin develop --release --quiet --locked
+	@source $(BIN)/activate && maturin develop --release --locked > $(VENV)/build.log 2>&1 || { tail -n 40 $(VENV)/build.log; exit 1; }
 	@touch $@
 
 setup: $(STAMP) ## create .venv with the pinned packages

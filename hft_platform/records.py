@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from hft_platform import _core
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCALE: int = _core.SCALE
 
@@ -43,6 +47,26 @@ def empty(name: str, count: int) -> npt.NDArray[np.void]:
     rows["record_type"] = TYPE_CODES[name]
     rows["schema_version"] = _core.SCHEMA_VERSION
     return rows
+
+
+def arrow_view(rows: npt.NDArray[np.void]) -> pa.FixedSizeBinaryArray:
+    """Arrow array over the same memory: one fixed-size binary value a record, nothing copied.
+
+    Arrow's own columns must be contiguous, so a record's fields as columns are a copy by nature
+    (`hft_platform.feed.recording.records_table` makes it); this view is for passing records on.
+
+    Raises
+    ------
+    ValueError
+        If `rows` is not contiguous.
+    """
+    import pyarrow as pa
+
+    if not rows.flags.c_contiguous:
+        raise ValueError("records must be contiguous to be viewed without a copy")
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(rows.dtype.itemsize), rows.size, [None, pa.py_buffer(rows)]
+    )
 
 
 def tape_sha256(tape: bytes) -> str:
