@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 
-class Workspace(dg.ConfigurableResource):  # type: ignore[misc]  # Dagster's base is untyped
+class Workspace(dg.ConfigurableResource[None]):
     """The workspace folder and where its market data comes from.
 
     Attributes

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import enum
-import re
 from typing import Any
 
 from hft_platform import _core
+from hft_platform.generated.reason_codes import ReasonCode
 
-
-def _constant_name(camel: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", camel).upper()
-
-
-ReasonCode = enum.IntEnum(  # type: ignore[misc]  # built from the table in rust_core/src/reason.rs
-    "ReasonCode", {"UNSET": 0} | {_constant_name(row[1]): row[0] for row in _core.reason_codes()}
-)
+__all__ = ["PlatformError", "ReasonCode", "code_name"]
 
 _ROWS = {row[0]: row for row in _core.reason_codes()}
+_NAMES = {int(member): member.name for member in ReasonCode}
 
 
 def code_name(code: int) -> str:
     """Return the constant name of a reason code, or ``CODE_<n>`` when this version lacks it."""
-    return _constant_name(_ROWS[code][1]) if code in _ROWS else f"CODE_{code}"
+    return _NAMES.get(code, f"CODE_{code}")
 
 
 class PlatformError(Exception):

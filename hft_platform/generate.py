@@ -1,17 +1,17 @@
-"""Documents made from code: the reason-code table and the feature table.
+"""Files made from the Rust core's tables: reason codes as an enum and as a page, and the features.
 
 ``python -m hft_platform.generate`` writes them, ``--check`` fails when one is out of date.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 from hft_platform import _core
-from hft_platform.errors import code_name
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = {
     1: "Market data",
     2: "Risk",
@@ -25,11 +25,33 @@ FAMILIES = {
 HEAD = "<!-- Made by `make generate`; do not edit. -->\n\n"
 
 
+def constant_name(camel: str) -> str:
+    """``PriceNotPositive`` as ``PRICE_NOT_POSITIVE``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", camel).upper()
+
+
+def reason_codes_module() -> str:
+    """Python source of the enum."""
+    lines = [
+        '"""Reason codes of rust_core/src/reason.rs. Made by `make generate`; do not edit."""',
+        "",
+        "import enum",
+        "",
+        "",
+        "class ReasonCode(enum.IntEnum):",
+        '    """One number for everything that is refused, dropped, halted or damaged."""',
+        "",
+        "    UNSET = 0",
+    ]
+    lines += [f"    {constant_name(row[1])} = {row[0]}" for row in _core.reason_codes()]
+    return "\n".join(lines) + "\n"
+
+
 def reason_codes_page() -> str:
     """Markdown of every reason code, by family."""
     lines = [HEAD + "# Reason codes", "", "Every refusal, drop, halt and damage has one number."]
     family = 0
-    for code, _name, meaning, seen, does in _core.reason_codes():
+    for code, name, meaning, seen, does in _core.reason_codes():
         if code // 100 != family:
             family = code // 100
             lines += [
@@ -39,7 +61,7 @@ def reason_codes_page() -> str:
                 "| code | name | meaning | seen when | operator does |",
                 "|---|---|---|---|---|",
             ]
-        lines.append(f"| {code} | {code_name(code)} | {meaning} | {seen} | {does} |")
+        lines.append(f"| {code} | {constant_name(name)} | {meaning} | {seen} | {does} |")
     return "\n".join(lines) + "\n"
 
 
@@ -63,14 +85,18 @@ def features_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"reason-codes.md": reason_codes_page, "features.md": features_page}
+PAGES = {
+    "docs/reason-codes.md": reason_codes_page,
+    "docs/features.md": features_page,
+    "hft_platform/generated/reason_codes.py": reason_codes_module,
+}
 
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` name those that differ; returns the exit code."""
     stale = []
     for name, page in PAGES.items():
-        path, text = DOCS / name, page()
+        path, text = ROOT / name, page()
         if "--check" in arguments:
             if not path.exists() or path.read_text() != text:
                 stale.append(name)

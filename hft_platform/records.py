@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SCALE: int = _core.SCALE
 
 
-def _dtype(name: str) -> np.dtype:
+def _dtype(name: str) -> np.dtype[np.void]:
     row = _core.record_layouts()[name]
     return np.dtype(
         {
@@ -28,7 +28,7 @@ def _dtype(name: str) -> np.dtype:
     )
 
 
-DTYPES: dict[str, np.dtype] = {name: _dtype(name) for name in _core.record_layouts()}
+DTYPES: dict[str, np.dtype[np.void]] = {name: _dtype(name) for name in _core.record_layouts()}
 TYPE_CODES: dict[str, int] = {n: row["code"] for n, row in _core.record_layouts().items()}
 
 

@@ -23,6 +23,7 @@ DONE, FAILED, REFUSED = 0, 1, 3
 GATES_WITHOUT_SESSIONS = ("gate_a", "gate_b", "gate_c", "gate_d")
 GATES = (*GATES_WITHOUT_SESSIONS, "gate_e")
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
@@ -148,8 +149,10 @@ def _new(arguments: argparse.Namespace) -> int:
     _print(
         arguments,
         {"alpha_id": alpha_id, "files": [str(path) for path in files]},
-        lambda: f"{' and '.join(map(str, files))}: fill them in, then\n"
-        f"next: hft-research gates {alpha_id}",
+        lambda: (
+            f"{' and '.join(map(str, files))}: fill them in, then\n"
+            f"next: hft-research gates {alpha_id}"
+        ),
     )
     return DONE
 
@@ -244,9 +247,12 @@ def _promote(arguments: argparse.Namespace) -> int:
     _print(
         arguments,
         facts,
-        lambda: f"{state}: {promotion.alpha_key} {promotion.stage} "
-        f"{promotion.weight_ppm / 1e4:g} % sequence {promotion.promotion_seq}\n  {promotion.head}\n"
-        f"next: hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION",
+        lambda: (
+            f"{state}: {promotion.alpha_key} {promotion.stage} "
+            f"{promotion.weight_ppm / 1e4:g} % sequence {promotion.promotion_seq}\n"
+            f"  {promotion.head}\n"
+            f"next: hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION"
+        ),
     )
     return DONE
 
@@ -259,9 +265,7 @@ def _canary(arguments: argparse.Namespace) -> int:
 
     ws, alpha = _workspace(arguments), _alpha(arguments)
     if arguments.apply:
-        decision = run_canary(
-            ws, alpha, by=_user(arguments), config_dir=arguments.config_dir
-        )
+        decision = run_canary(ws, alpha, by=_user(arguments), config_dir=arguments.config_dir)
     else:
         decision = evaluate_canary(
             ws,
@@ -312,8 +316,10 @@ def _less_risk(arguments: argparse.Namespace, done: Any, state: str) -> None:
     _print(
         arguments,
         done.as_dict(),
-        lambda: f"{done.alpha_id} {state} (sequence {done.promotion_seq}); a running session acts "
-        "within a second",
+        lambda: (
+            f"{done.alpha_id} {state} (sequence {done.promotion_seq}); a running session acts "
+            "within a second"
+        ),
     )
     if done.audit_problem:
         sys.stderr.write(f"it holds, but the audit chain has no entry: {done.audit_problem}\n")
@@ -344,10 +350,13 @@ def _keys(arguments: argparse.Namespace) -> int:
     _print(
         arguments,
         facts,
-        lambda: f"made {arguments.out} (mode 0600): promotion key {key.key_id}\n"
-        "next: add this line to the file that the setting pinned_keys_file names, outside every\n"
-        f"      checkout, and set promotion_key_file to {arguments.out} for the signer only:\n"
-        f"promotion {key.public_hex}",
+        lambda: (
+            f"made {arguments.out} (mode 0600): promotion key {key.key_id}\n"
+            "next: add this line to the file that the setting pinned_keys_file names, "
+            "outside every\n"
+            f"      checkout, and set promotion_key_file to {arguments.out} for the signer only:\n"
+            f"promotion {key.public_hex}"
+        ),
     )
     return DONE
 
@@ -360,9 +369,12 @@ def _audit(arguments: argparse.Namespace) -> int:
     _print(
         arguments,
         {"entries": len(entries), "head": head},
-        lambda: f"{len(entries)} entries verify; head {head or 'none'}\n"
-        "note the head elsewhere: hft-research audit verify --head HASH then proves that nothing\n"
-        "before it was changed, even by someone with this machine's keys",
+        lambda: (
+            f"{len(entries)} entries verify; head {head or 'none'}\n"
+            "note the head elsewhere: hft-research audit verify --head HASH then proves "
+            "that nothing\n"
+            "before it was changed, even by someone with this machine's keys"
+        ),
     )
     return DONE
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.records import SCALE
@@ -218,7 +219,7 @@ def research_sessions(alpha: AlphaFacts) -> list[dict[str, Any]]:
     return list(verdict["results"].get("out_of_sample", [])) if verdict else []
 
 
-def _curve(alpha: AlphaFacts) -> tuple[np.ndarray, list[str]]:
+def _curve(alpha: AlphaFacts) -> tuple[npt.NDArray[np.float64], list[str]]:
     """Net per session at full size's gate weight, research first, then what the runtime traded."""
     rows = [(row["net"] / SCALE, "research") for row in research_sessions(alpha)]
     rows += [(row["account"]["net"] / SCALE, row["stage"]) for row in alpha.sessions]
@@ -241,7 +242,7 @@ def _drawdown_chart(alpha: AlphaFacts) -> str:
     return _plot("Drawdown (money)", equity - np.maximum.accumulate(equity), stages)
 
 
-def _plot(title: str, values: np.ndarray, stages: list[str]) -> str:
+def _plot(title: str, values: npt.NDArray[np.float64], stages: list[str]) -> str:
     def draw(axes: Any) -> None:
         for index, stage in enumerate(stages):
             axes.plot(

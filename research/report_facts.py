@@ -8,6 +8,7 @@ from typing import Any
 
 from hft_platform.config.code_hash import code_sha256
 from research import loop, report
+from research.data import catalog
 from research.gates.verdict import GATES, read_verdict
 from research.report import AlphaFacts, RunFacts
 from research.signal_diagnostics import diagnose
@@ -22,7 +23,7 @@ def collect(ws: Path) -> RunFacts:
     """Facts of a workspace; what was not made yet is empty, never invented."""
     store = _read(ws / "report" / "store.json", {"rows_by_table": {}})
     return RunFacts(
-        source=", ".join(sorted({dataset.dataset_id for dataset in loop.catalog.datasets(ws)})),
+        source=", ".join(sorted({dataset.dataset_id for dataset in catalog.datasets(ws)})),
         alphas=[_alpha(ws, key) for key in loop.registered_alphas(ws)],
         quality=loop.quality_rows(ws),
         parity=_read(ws / "report" / "parity.json", {}),

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hft_platform.config.settings import load_settings
 from hft_platform.market.instruments import load_instruments
 from research.data import catalog
 from research.gates.signals import SignalRows, batch_rows, signal_config
 from research.registry import Alpha, sessions_of
+
+FloatArray = npt.NDArray[np.float64]
 
 HORIZONS_S = (1.0, 5.0, 10.0, 30.0)
 SESSIONS_MAX = 12
@@ -79,7 +82,7 @@ def diagnose(ws: Path, alpha: Alpha) -> dict[str, Any]:
     }
 
 
-def _on_grid(rows: SignalRows, tick_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _on_grid(rows: SignalRows, tick_size: int) -> tuple[FloatArray, FloatArray]:
     """Signal and mid in ticks at whole seconds, each the last one known then."""
     if rows.size == 0:
         return np.array([]), np.array([])
@@ -89,7 +92,7 @@ def _on_grid(rows: SignalRows, tick_size: int) -> tuple[np.ndarray, np.ndarray]:
     return rows["signal"][last], rows["mid"][last] / tick_size
 
 
-def _forward(mid: np.ndarray, seconds: int) -> np.ndarray:
+def _forward(mid: FloatArray, seconds: int) -> FloatArray:
     """Move of the mid over the next `seconds`; NaN where the session ends before."""
     moves = np.full(mid.size, np.nan)
     if mid.size > seconds:
@@ -97,7 +100,7 @@ def _forward(mid: np.ndarray, seconds: int) -> np.ndarray:
     return moves
 
 
-def _correlation(left: np.ndarray, right: np.ndarray) -> float | None:
+def _correlation(left: FloatArray, right: FloatArray) -> float | None:
     good = np.isfinite(left) & np.isfinite(right)
     x, y = left[good], right[good]
     if x.size < 30 or x.std() == 0.0 or y.std() == 0.0:
@@ -105,7 +108,7 @@ def _correlation(left: np.ndarray, right: np.ndarray) -> float | None:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def _lagged(sampled: list[tuple[np.ndarray, np.ndarray]], lag: int) -> float | None:
+def _lagged(sampled: list[tuple[FloatArray, FloatArray]], lag: int) -> float | None:
     pairs = [(values[:-lag], values[lag:]) for values, _ in sampled if values.size > lag]
     if not pairs:
         return None

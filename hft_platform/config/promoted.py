@@ -60,6 +60,7 @@ MODES_OF_STAGE: Mapping[str, tuple[str, ...]] = {
 }
 """Which modes a stage permits; an automatic key narrows it to sim and paper, never stage live."""
 
+
 class PromotedConfig(PromotedContent):
     """A verified config; only `load_verified` makes one.
 
@@ -357,9 +358,7 @@ def _verify_signature(
     whole = dict(content)
     signature = content.pop("signature", None)
     if signature is None:
-        raise PlatformError(
-            ReasonCode.CONFIG_UNSIGNED, f"promoted config {path} has no signature"
-        )
+        raise PlatformError(ReasonCode.CONFIG_UNSIGNED, f"promoted config {path} has no signature")
     if (
         not isinstance(signature, dict)
         or set(signature) != {"key_id", "ed25519"}

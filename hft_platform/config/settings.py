@@ -150,9 +150,7 @@ def _overlay(base: dict[str, Any], layer: Mapping[str, Any], source: str) -> dic
         if key not in base:
             close = difflib.get_close_matches(str(key), base, n=1)
             hint = f"; did you mean {close[0]}" if close else ""
-            raise PlatformError(
-                ReasonCode.SETTINGS_INVALID, f"{source}: unknown key {key!r}{hint}"
-            )
+            raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{source}: unknown key {key!r}{hint}")
         if isinstance(base[key], dict) and isinstance(value, Mapping):
             result[key] = _overlay(base[key], value, f"{source}: {key}")
         else:

@@ -85,9 +85,7 @@ def read_yaml(path: Path, *, code: int = ReasonCode.SETTINGS_INVALID) -> dict[st
     return parse_yaml(raw, name=str(path), code=code)
 
 
-def parse_yaml(
-    raw: bytes, *, name: str, code: int = ReasonCode.SETTINGS_INVALID
-) -> dict[str, Any]:
+def parse_yaml(raw: bytes, *, name: str, code: int = ReasonCode.SETTINGS_INVALID) -> dict[str, Any]:
     """Parse YAML bytes whose top level is a mapping; `name` is what errors call the file."""
     if len(raw) > FILE_BYTES_MAX:
         raise PlatformError(code, f"{name}: is larger than {FILE_BYTES_MAX} bytes, the limit")
@@ -149,9 +147,7 @@ def validated(
         ) from error
 
 
-def load_yaml(
-    path: Path, model: type[Model], *, code: int = ReasonCode.SETTINGS_INVALID
-) -> Model:
+def load_yaml(path: Path, model: type[Model], *, code: int = ReasonCode.SETTINGS_INVALID) -> Model:
     """Read a YAML file and check it against a model; see `read_yaml` and `validated`."""
     return validated(read_yaml(path, code=code), model, name=str(path), code=code)
 

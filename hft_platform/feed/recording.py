@@ -86,7 +86,9 @@ class RecordedSession:
         """
         for session in sessions_for(instrument, self.start_ns, self.end_ns - 1):
             if (session.session_id, session.start_ns, session.end_ns) == (
-                self.session_id, self.start_ns, self.end_ns,
+                self.session_id,
+                self.start_ns,
+                self.end_ns,
             ):
                 return session
         raise PlatformError(

@@ -134,8 +134,9 @@ class ExchangeModel(_Strict):
 
     @model_validator(mode="after")
     def _sessions_do_not_overlap(self) -> ExchangeModel:
-        rows = sorted((h.open, (h.close - h.open) % _DAY_S or _DAY_S, n, h) for n, h in
-                      self.sessions.items())
+        rows = sorted(
+            (h.open, (h.close - h.open) % _DAY_S or _DAY_S, n, h) for n, h in self.sessions.items()
+        )
         for (start, length, name, _), (following, _, other, hours) in zip(
             rows, [*rows[1:], (rows[0][0] + _DAY_S, *rows[0][1:])], strict=True
         ):
@@ -287,7 +288,10 @@ def merge(layers: Iterable[Layer]) -> Merged:
         _check_instrument(symbol, row, merged, origin)
         if row.instrument_id in ids:
             raise _refused(
-                origin, f"instruments.{symbol}", "instrument_id", row.instrument_id,
+                origin,
+                f"instruments.{symbol}",
+                "instrument_id",
+                row.instrument_id,
                 f"an id that {ids[row.instrument_id]} does not have",
             )
         ids[row.instrument_id] = symbol

@@ -308,12 +308,16 @@ def _advice(
     crypto = re.fullmatch(r"(usdm|spot)_+([a-z0-9]+)", hint)
     if crypto is not None:
         symbol = f"{crypto[2].upper()}.{crypto[1].upper()}"
-        head, root, day = _CRYPTO_PRODUCT.format(
-            root=symbol,
-            venue=f"BINANCE_{crypto[1].upper()}",
-            kind="perpetual" if crypto[1] == "usdm" else "spot",
-        ), symbol, "0   # does not end"
-        pattern = f"{crypto[1]}_{crypto[2]}_*\", \"{crypto[1]}__{crypto[2]}_*"
+        head, root, day = (
+            _CRYPTO_PRODUCT.format(
+                root=symbol,
+                venue=f"BINANCE_{crypto[1].upper()}",
+                kind="perpetual" if crypto[1] == "usdm" else "spot",
+            ),
+            symbol,
+            "0   # does not end",
+        )
+        pattern = f'{crypto[1]}_{crypto[2]}_*", "{crypto[1]}__{crypto[2]}_*'
     else:
         symbol = hint.upper()
         known = max((name for name in products if symbol.startswith(name)), key=len, default=None)

@@ -160,9 +160,7 @@ class ExchangeCalendar:
         sessions = (self._session(day, hours, last_trading_day) for hours in self.hours)
         return [session for session in sessions if session is not None]
 
-    def _session(
-        self, day: dt.date, hours: SessionHours, last_trading_day: int
-    ) -> Session | None:
+    def _session(self, day: dt.date, hours: SessionHours, last_trading_day: int) -> Session | None:
         if hours.is_next_trading_day and yyyymmdd(day) in self.without_night:
             return None
         trading_date = self.next_trading_day(day) if hours.is_next_trading_day else day

@@ -194,8 +194,16 @@ class _Reader:
         side = -1 if data["m"] else 1
         self.counts["trades"] += 1
         self.trades.append(
-            (number, receive_ns, _millis(data["T"]), _units(data["p"]), _units(data["q"]),
-             int(data["t"]), side, fault)
+            (
+                number,
+                receive_ns,
+                _millis(data["T"]),
+                _units(data["p"]),
+                _units(data["q"]),
+                int(data["t"]),
+                side,
+                fault,
+            )
         )
 
     def rows(self) -> Rows:

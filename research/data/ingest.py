@@ -105,8 +105,10 @@ def ingest(
     pending: dict[str, _Pending] = {}
     with DatasetWriter(ws, opened.name) as writer:
         for number, batch in enumerate(opened.batches(instruments), start=1):
-            tell(f"{opened.name}: {number} of {opened.batch_count}: {batch.symbol} {batch.name},"
-                 f" {len(batch.rows):,} rows")
+            tell(
+                f"{opened.name}: {number} of {opened.batch_count}: {batch.symbol} {batch.name},"
+                f" {len(batch.rows):,} rows"
+            )
             _note_inputs(batch, collected)
             instrument = instruments.by_symbol(batch.symbol)
             for session, rows in _sessions_of(batch, instrument, collected):
@@ -167,9 +169,7 @@ def _sessions_of(
     index[times <= 0] = -1
     cut = len(rows.books)
     book_index, trade_index = index[:cut], index[cut:]
-    checks.check_session(
-        rows.book_fault, rows.books, outside=book_index < 0, preopen=preopen[:cut]
-    )
+    checks.check_session(rows.book_fault, rows.books, outside=book_index < 0, preopen=preopen[:cut])
     checks.check_session(
         rows.trade_fault, rows.trades, outside=trade_index < 0, preopen=preopen[cut:]
     )
@@ -231,9 +231,7 @@ def _close(
         writer.add(session, instrument.symbol, books, trades, report)
 
 
-def _stamped(
-    kept: Rows, ordered: receive_times.Ordered, gap_ns: int
-) -> tuple[Records, Records]:
+def _stamped(kept: Rows, ordered: receive_times.Ordered, gap_ns: int) -> tuple[Records, Records]:
     """Books and trades in final order, with receive times and the marks of starts and gaps."""
     count, cut = len(kept), len(kept.books)
     times = np.concatenate([kept.books["exchange_time_ns"], kept.trades["exchange_time_ns"]])

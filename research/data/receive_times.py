@@ -135,9 +135,7 @@ def order_rows(rows: Rows, *, symbol: str, session_id: str, seed: int) -> Ordere
         clamped_count=int(is_clamped.sum()),
         synthetic_count=int(is_missing.sum()),
         moved_count=int((unique != times[order]).sum()),
-        latency_median_ns=None
-        if all_missing
-        else int(np.median((given - exchange)[~is_missing])),
+        latency_median_ns=None if all_missing else int(np.median((given - exchange)[~is_missing])),
     )
 
 
@@ -148,7 +146,7 @@ def _join(rows: Rows, field: str) -> npt.NDArray[Any]:  # Any: the field's own d
 def _jitter(count: int, key: str) -> Ints:
     start = np.frombuffer(hashlib.sha256(key.encode()).digest()[:8], dtype="<u8")[0]
     with np.errstate(over="ignore"):
-        z = (start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        z = start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed = z ^ (z >> np.uint64(31))

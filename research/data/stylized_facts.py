@@ -153,9 +153,7 @@ def facts_of(sessions: Iterable[Ticks]) -> dict[str, float]:
 
 def rates(sessions: Sequence[Ticks]) -> dict[str, float]:
     """Books and prints per second of session time."""
-    seconds = sum(
-        int(row.book_time_ns[-1] - row.book_time_ns[0]) / SECOND_NS for row in sessions
-    )
+    seconds = sum(int(row.book_time_ns[-1] - row.book_time_ns[0]) / SECOND_NS for row in sessions)
     return {
         "books_per_s": sum(row.book_time_ns.size for row in sessions) / seconds,
         "trades_per_s": sum(row.trade_time_ns.size for row in sessions) / seconds,
@@ -240,9 +238,7 @@ def trades_outside_share(sessions: Sequence[Ticks]) -> float:
         shown = np.searchsorted(row.book_time_ns, row.trade_time_ns, side="left") - 1
         known = shown >= 0
         price, book = row.trade_price[known], shown[known]
-        outside += int(
-            np.sum((price > row.ask_price[book, 0]) | (price < row.bid_price[book, 0]))
-        )
+        outside += int(np.sum((price > row.ask_price[book, 0]) | (price < row.bid_price[book, 0])))
         total += int(np.sum(known))
     return outside / total if total else float("nan")
 

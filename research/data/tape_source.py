@@ -137,8 +137,11 @@ def _split(tape: bytes, instruments: InstrumentTable) -> Iterable[tuple[str, Row
     rows = Rows.of(books, trades)
     for instrument_id in ids.tolist():
         symbol = instruments.by_id(instrument_id).symbol
-        yield symbol, rows.select(
-            books["instrument_id"] == instrument_id, trades["instrument_id"] == instrument_id
+        yield (
+            symbol,
+            rows.select(
+                books["instrument_id"] == instrument_id, trades["instrument_id"] == instrument_id
+            ),
         )
 
 

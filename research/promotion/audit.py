@@ -182,9 +182,7 @@ def verify_chain(ws: Path, *, expected_head: str | None = None) -> list[AuditEnt
     return entries
 
 
-def _check_entry(
-    path: Path, line: bytes, index: int, previous: str, key: TrustedKey
-) -> AuditEntry:
+def _check_entry(path: Path, line: bytes, index: int, previous: str, key: TrustedKey) -> AuditEntry:
     content = _parse(path, line, f"entry {index}")
     if set(content) != _FIELDS:
         raise _broken(path, f"entry {index} has the fields {sorted(content)}")
@@ -223,9 +221,7 @@ def _check_head(
         raise _broken(path, "ends in a torn line behind an entry that the head does not name")
 
 
-def _verified_head(
-    path: Path, head: Mapping[str, Any] | None, key: TrustedKey
-) -> tuple[int, str]:
+def _verified_head(path: Path, head: Mapping[str, Any] | None, key: TrustedKey) -> tuple[int, str]:
     if head is None:
         return 0, GENESIS
     if set(head) != {"seq", "hash", "key_id", "signature"}:

@@ -251,9 +251,7 @@ def first_weight(thresholds: CanaryThresholds, gate_weight_ppm: int) -> int:
     return min(thresholds.weight_stages_ppm[0], gate_weight_ppm)
 
 
-def _missing(
-    history: Sequence[SessionFacts], promise: Promise
-) -> tuple[CanaryReason, ...]:
+def _missing(history: Sequence[SessionFacts], promise: Promise) -> tuple[CanaryReason, ...]:
     reasons = []
     measured = promise.std_net > 0 and promise.mean_net > 0 and promise.weight_ppm > 0
     if not measured or promise.session_count < 2:
@@ -294,9 +292,7 @@ _Check = Callable[
 ]
 
 
-def _parity(
-    history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any
-) -> CanaryReason | None:
+def _parity(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> CanaryReason | None:
     for session in history:
         if session.parity_identical != session.parity_total:
             return _reason(
@@ -348,9 +344,7 @@ def _slips(
     )
 
 
-def _loss(
-    _h: Any, facts: Any, limits: CanaryThresholds, _p: Any
-) -> CanaryReason | None:
+def _loss(_h: Any, facts: Any, limits: CanaryThresholds, _p: Any) -> CanaryReason | None:
     if facts["net_std"] >= -limits.loss_budget_std:
         return None
     return _reason(
@@ -361,9 +355,7 @@ def _loss(
     )
 
 
-def _edge(
-    _h: Any, facts: Any, limits: CanaryThresholds, _p: Any
-) -> CanaryReason | None:
+def _edge(_h: Any, facts: Any, limits: CanaryThresholds, _p: Any) -> CanaryReason | None:
     limit = -math.log(limits.edge_error_rate)
     if facts["edge_log_evidence"] < limit:
         return None

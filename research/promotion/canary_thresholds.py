@@ -70,7 +70,5 @@ def load_canary_thresholds(config_dir: Path | None = None) -> tuple[CanaryThresh
         raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} is not YAML: {text}") from error
     content = model.model_dump()
     if list(content["weight_stages_ppm"]) != sorted(set(content["weight_stages_ppm"])):
-        raise PlatformError(
-            ReasonCode.SETTINGS_INVALID, f"{name}: weight_stages_ppm do not ascend"
-        )
+        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name}: weight_stages_ppm do not ascend")
     return CanaryThresholds(**content), canonical_sha256(model.model_dump(mode="json"))

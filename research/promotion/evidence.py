@@ -71,9 +71,7 @@ def passed_verdicts(
         705 to 708 or 711 as the verdicts deserve.
     """
     gates = STAGE_GATES[stage]
-    hashes = require_chain(
-        ws, alpha, gates[-1], thresholds=load_thresholds(config_dir).hashes()
-    )
+    hashes = require_chain(ws, alpha, gates[-1], thresholds=load_thresholds(config_dir).hashes())
     verdicts: dict[str, Verdict] = {}
     for gate, sha in hashes.items():
         verdict = read_verdict(ws, alpha.key, gate)

@@ -42,9 +42,8 @@ if TYPE_CHECKING:
     from research.gates.verdict import Verdict
     from research.registry import Alpha
 
-def newest_issue(
-    ws: Path, alpha_id: str, *, pinned_file: Path | None = None
-) -> SignedIssue | None:
+
+def newest_issue(ws: Path, alpha_id: str, *, pinned_file: Path | None = None) -> SignedIssue | None:
     """Newest issue of an alpha with a valid signature that was not withdrawn, or None.
 
     Parameters

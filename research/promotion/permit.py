@@ -83,9 +83,7 @@ def permit_content(
     parameters = manifest.defaults()
     if "gate_c" in verdicts:
         parameters = dict(verdicts["gate_c"].results["chosen_parameters"])
-    _, latency_sha256 = load_latency_profile(
-        manifest.latency_profile, config_dir
-    )
+    _, latency_sha256 = load_latency_profile(manifest.latency_profile, config_dir)
     judged_by = verdicts["gate_c"].inputs.get("latency_profile") if "gate_c" in verdicts else None
     if judged_by not in (None, latency_sha256):
         raise PlatformError(
@@ -93,9 +91,7 @@ def permit_content(
             f"gate C judged {alpha.key} under latency profile {str(judged_by)[:12]}, "
             f"{manifest.latency_profile} is {latency_sha256[:12]} now",
         )
-    spec = AlphaSpec.from_manifest(
-        manifest.model_dump(mode="json"), parameters, traded[0]
-    )
+    spec = AlphaSpec.from_manifest(manifest.model_dump(mode="json"), parameters, traded[0])
     content = {
         "schema": 1,
         "alpha_id": alpha.alpha_id,
@@ -108,9 +104,7 @@ def permit_content(
         "ttl_ns": spec.ttl_ns,
         "limits": dict(spec.limits),
         "weight_ppm": weight_ppm,
-        "instruments": [
-            {"symbol": row.symbol, "product_root": row.product_root} for row in traded
-        ],
+        "instruments": [{"symbol": row.symbol, "product_root": row.product_root} for row in traded],
         "roll_rule": {
             "kind": traded[0].roll_rule.kind,
             "trading_days_before": traded[0].roll_rule.trading_days_before,

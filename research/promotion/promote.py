@@ -227,9 +227,7 @@ def withdraw(
     return Withdrawal(alpha_id, seq, 0, path, is_new, problem)
 
 
-def reduce_weight(
-    ws: Path, alpha_id: str, *, weight_ppm: int, by: str, why: str
-) -> Withdrawal:
+def reduce_weight(ws: Path, alpha_id: str, *, weight_ppm: int, by: str, why: str) -> Withdrawal:
     """Lower the weight of the config in force; needs no key.
 
     Parameters
@@ -379,9 +377,7 @@ def apply_decision(
     elif decision.action is Action.STEP_UP:
         count = len(canary_history(ws, alpha))
         why = f"{count} canary sessions kept the promise; weight to {decision.weight_ppm} ppm"
-        audit.append(
-            ws, kind="canary_step", who=by, why=why, subject=alpha.key, facts=facts
-        )
+        audit.append(ws, kind="canary_step", who=by, why=why, subject=alpha.key, facts=facts)
         promote(
             ws, alpha, stage=_stage_in_force(ws, alpha.alpha_id), by=by, why=why,
             config_dir=config_dir,

@@ -206,9 +206,7 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         verdicts = passed_verdicts(ws, alpha, request.stage, config_dir=context.config_dir)
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}
         _require_not_rolled_back(ws, alpha, hashes)
-        current = newest_issue(
-            ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path
-        )
+        current = newest_issue(ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path)
         if current is not None and _includes_shadow(current, alpha, request.stage):
             return _existing(ws, alpha, current)
         weight = _weight(request, alpha, verdicts, context)
@@ -239,9 +237,9 @@ def _key_for(stage: str, context: SignerContext) -> SigningKey:
             )
         return signing_key(context.workspace, "promotion")
     key = load_signing_key(path, role="promotion", automatic=False)
-    trusted = trusted_keys(
-        context.workspace, pinned_file=context.settings.pinned_keys_path
-    ).get(key.key_id)
+    trusted = trusted_keys(context.workspace, pinned_file=context.settings.pinned_keys_path).get(
+        key.key_id
+    )
     if trusted is None or trusted.automatic:
         state = "the workspace's automatic key" if trusted else "not pinned"
         raise PlatformError(
@@ -252,9 +250,7 @@ def _key_for(stage: str, context: SignerContext) -> SigningKey:
     return key
 
 
-def _require_issues_in_chain(
-    ws: Path, alpha_id: str, entries: list[audit.AuditEntry]
-) -> None:
+def _require_issues_in_chain(ws: Path, alpha_id: str, entries: list[audit.AuditEntry]) -> None:
     # A chain deleted together with its head looks new; the issued configs say that it is not.
     recorded = {
         entry.record["facts"].get("promotion_seq")
@@ -313,9 +309,7 @@ def _weight(
     return request.weight_ppm_max
 
 
-def _canary_weight(
-    alpha: Alpha, gate_c: Verdict, context: SignerContext, gate_weight: int
-) -> int:
+def _canary_weight(alpha: Alpha, gate_c: Verdict, context: SignerContext, gate_weight: int) -> int:
     thresholds, _ = load_canary_thresholds(context.config_dir)
     pinned = context.settings.pinned_keys_path
     current = newest_issue(context.workspace, alpha.alpha_id, pinned_file=pinned)
@@ -360,9 +354,7 @@ def _says_the_same(
     right = {k: v for k, v in content.items() if k not in _TIME_FIELDS}
     renew_at = current.content.expires_ns - settings.promotion_validity_days * DAY_NS // 2
     return (
-        left == right
-        and current.key.key_id == key.key_id
-        and content["not_before_ns"] < renew_at
+        left == right and current.key.key_id == key.key_id and content["not_before_ns"] < renew_at
     )
 
 

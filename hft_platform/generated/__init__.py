@@ -1,0 +1,1 @@
+"""Files made by `make generate`; never edited by hand."""
