@@ -37,7 +37,7 @@ class AlphaFacts:
 
     `verdicts` maps a gate to its verdict file's content; `sessions` are evidence parts of session
     summaries in the order of their sessions; `changes` are stage and weight changes with reasons;
-    `signal` is what `research.signal_diagnostics.diagnose` found.
+    `signal` is what `research.signal_study.diagnose` found.
     """
 
     key: str
@@ -320,7 +320,7 @@ def _signal_chart(alpha: AlphaFacts) -> str:
         axes.bar(list(values), list(values.values()), color=STAGE_COLORS["research"], width=0.6)
         axes.set_xlabel("horizon")
 
-    return _figure("Correlation of signal and next move of the mid", draw)
+    return _figure("Rank correlation of signal and next move of the mid", draw)
 
 
 def _execution_table(alpha: AlphaFacts) -> str:

@@ -11,7 +11,7 @@ from research import loop, report
 from research.data import catalog
 from research.gates.verdict import GATES, read_verdict
 from research.report import AlphaFacts, RunFacts
-from research.signal_diagnostics import diagnose
+from research.signal_study import diagnose
 
 
 def write_report(ws: Path) -> Path:
@@ -41,7 +41,7 @@ def _alpha(ws: Path, key: str) -> AlphaFacts:
         verdicts={gate: verdict.content() for gate, verdict in verdicts.items() if verdict},
         sessions=loop.session_evidence(ws, key),
         changes=loop.stage_changes(ws, key),
-        signal=diagnose(ws, loop.alpha_of(key)),
+        signal=diagnose(ws, key),
     )
 
 

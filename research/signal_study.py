@@ -3,7 +3,8 @@
 Why: a researcher wants to see a signal before gates judge it; this is the picture, not a verdict.
 
 Invariants:
-1. Only in-sample sessions are looked at: what judges an alpha later stays unseen.
+1. A researcher is shown in-sample sessions only; out-of-sample ones are for the report that is
+   written after the gates.
 2. A move is taken between a book and the last book at most a horizon later, within one session.
 3. Sessions are the unit: the correlation is computed in each, and its error is their spread.
 
@@ -16,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 HORIZONS_S = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
+REPORT_SESSIONS_MAX = 12
+"""A report's picture needs no more."""
 ROWS_MIN = 100
 """Sessions with fewer pairs of signal and move are left out."""
 
@@ -87,7 +90,14 @@ class Foresight:
 
 
 def in_sample_signals(ws: Path, key: str, *, count: int | None = None) -> list[SessionSignal]:
-    """Evaluate an alpha with its default parameters over its first in-sample sessions.
+    """Signals of the sessions a researcher may look at; see `session_signals`."""
+    return session_signals(ws, key, role="in_sample", count=count)
+
+
+def session_signals(
+    ws: Path, key: str, *, role: str, count: int | None = None
+) -> list[SessionSignal]:
+    """Evaluate an alpha with its default parameters over its first sessions of a role.
 
     Parameters
     ----------
@@ -95,6 +105,8 @@ def in_sample_signals(ws: Path, key: str, *, count: int | None = None) -> list[S
         Workspace folder.
     key : str
         Key or id of the alpha.
+    role : str
+        ``in_sample``; ``out_of_sample`` is for reports written after the gates.
     count : int, optional
         At most that many sessions.
 
@@ -107,7 +119,7 @@ def in_sample_signals(ws: Path, key: str, *, count: int | None = None) -> list[S
     dataset = catalog.dataset_of(ws, alpha.manifest.instruments)
     limits = load_settings().account_limits()
     signals = []
-    for session in registry.sessions_of(alpha, dataset).in_sample[:count]:
+    for session in getattr(registry.sessions_of(alpha, dataset), role)[:count]:
         instrument = table.by_symbol(session.symbol)
         config = signal_config(
             alpha.manifest, instrument, session.session_of(instrument), account_limits=limits
@@ -117,6 +129,40 @@ def in_sample_signals(ws: Path, key: str, *, count: int | None = None) -> list[S
             SessionSignal(session.symbol, session.session_id, rows, instrument.tick_size)
         )
     return signals
+
+
+def diagnose(ws: Path, key: str) -> dict[str, Any]:
+    """Numbers of a signal for the run report, over its first out-of-sample sessions.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace folder.
+    key : str
+        Key or id of the alpha.
+
+    Returns
+    -------
+    dict
+        `ic` and `ic_standard_error` by horizon, from `foresight`; the signal's standard deviation
+        in ticks; the share of books at which it could not be computed. None where no number exists.
+    """
+    signals = session_signals(ws, key, role="out_of_sample", count=REPORT_SESSIONS_MAX)
+    curve = foresight(signals)
+    values = np.concatenate([signal.rows["signal"] for signal in signals] or [np.empty(0)])
+    finite = values[np.isfinite(values)]
+    names = [f"{horizon:g}s" for horizon in curve.horizon_s]
+    return {
+        "sessions": len(signals),
+        "ic": dict(zip(names, map(_known, curve.mean), strict=True)),
+        "ic_standard_error": dict(zip(names, map(_known, curve.standard_error), strict=True)),
+        "standard_deviation_ticks": float(finite.std()) if finite.size else None,
+        "share_not_computed": 1.0 - finite.size / values.size if values.size else None,
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def moves_ticks(signal: SessionSignal, *, horizon_s: float) -> FloatArray:
