@@ -308,7 +308,15 @@ def _cost_table(alpha: AlphaFacts) -> str:
 
 
 def _signal_table(alpha: AlphaFacts) -> str:
-    return "<h4>Signal, out of sample</h4>" + _flat_table(alpha.signal) if alpha.signal else ""
+    if not alpha.signal:
+        return ""
+    facts = {name: value for name, value in alpha.signal.items() if not isinstance(value, dict)}
+    errors = alpha.signal["ic_standard_error"]
+    curve = {
+        f"IC {name}": f"{_number(mean)} ± {_number(errors[name])}"
+        for name, mean in alpha.signal["ic"].items()
+    }
+    return "<h4>Signal, out of sample</h4>" + _row_table(curve) + _row_table(facts)
 
 
 def _signal_chart(alpha: AlphaFacts) -> str:
@@ -429,15 +437,9 @@ def _pairs_table(left: str, right: str, pairs: dict[str, Any]) -> str:
     return f"<table><tr><th>{left}</th><th>{right}</th></tr>{rows}</table>"
 
 
-def _flat_table(content: dict[str, Any]) -> str:
-    flat = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat.update({f"{name} {key}": inner for key, inner in value.items()})
-        else:
-            flat[name] = value
-    head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in flat)
-    cells = "".join(f"<td class='n'>{_number(value)}</td>" for value in flat.values())
+def _row_table(content: dict[str, Any]) -> str:
+    head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in content)
+    cells = "".join(f"<td class='n'>{_number(value)}</td>" for value in content.values())
     return f"<table><tr>{head}</tr><tr>{cells}</tr></table>"
 
 

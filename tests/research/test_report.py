@@ -48,7 +48,11 @@ def facts() -> RunFacts:
         verdicts={"gate_a": verdict("passed"), "gate_c": verdict("passed")},
         sessions=[session("shadow", 3), session("canary", -9)],
         changes=changes,
-        signal={"ic": {"1s": 0.25, "30s": None}, "standard_deviation_ticks": 2.5},
+        signal={
+            "ic": {"1s": 0.25, "30s": None},
+            "ic_standard_error": {"1s": 0.01, "30s": None},
+            "standard_deviation_ticks": 2.5,
+        },
     )
     refused = AlphaFacts(
         key="null@0123456789ab",
