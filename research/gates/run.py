@@ -37,6 +37,7 @@ from research.gates.verdict import (
     Verdict,
     reason,
     require_chain,
+    require_verdict,
     write_verdict,
 )
 from research.registry import Alpha, declare, find_alpha, trials_of
@@ -99,6 +100,8 @@ def judge(context: GateContext, gate: str) -> Verdict:
         if before
         else {}
     )
+    if gate == "gate_d" and (admitted := _admitted(context, upstream)) is not None:
+        return admitted
     declare(ws, alpha, context.judged)
     inputs: dict[str, Any] = judged_by | {
         "sessions": [session.tape_sha256 for session in context.judged.roles.judged],
@@ -133,6 +136,24 @@ def judge(context: GateContext, gate: str) -> Verdict:
     )
     write_verdict(ws, alpha, verdict)
     return verdict
+
+
+def _admitted(context: GateContext, upstream: dict[str, str]) -> Verdict | None:
+    """Gate D's verdict when the alpha was admitted before and nothing about it changed.
+
+    The pool it was admitted to is part of that evidence; members that came later, itself among
+    them, do not open the question again. Otherwise a rerun would judge it against another pool.
+    """
+    try:
+        verdict = require_verdict(
+            context.ws,
+            context.alpha,
+            "gate_d",
+            thresholds_sha256=context.thresholds.hashes()["gate_d"],
+        )
+    except PlatformError:
+        return None  # never admitted, or by other code, thresholds or trials: judged below
+    return verdict if verdict.inputs.get("upstream") == upstream else None
 
 
 _REFUSALS = frozenset(

@@ -10,7 +10,7 @@ from market import workspace
 from hft_platform.errors import PlatformError, ReasonCode
 from research import registry
 from research.experiments import TrialLedger
-from research.gates import collect_c, run_gate
+from research.gates import collect_c, collect_d, run_gate
 from research.gates.verdict import GateVerdict, verdict_folder
 
 DAYS = 60
@@ -53,6 +53,15 @@ def test_running_a_gate_again_changes_no_byte(planted):
     ws, verdicts = planted
     before = files_of(ws)
     assert run_gate(ws, EDGE, "gate_c", workers=2).sha256 == verdicts["gate_c"].sha256
+    assert files_of(ws) == before
+
+
+def test_an_admitted_alpha_is_not_judged_against_members_that_came_later(planted, monkeypatch):
+    """A rerun after promotions judged gate D against another pool and wrote another verdict."""
+    ws, verdicts = planted
+    before = files_of(ws)
+    monkeypatch.setattr(collect_d, "pool_members", lambda _: [NULL.key])
+    assert run_gate(ws, EDGE, "gate_d").sha256 == verdicts["gate_d"].sha256
     assert files_of(ws) == before
 
 
