@@ -12,12 +12,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.table import Table
+
+from hft_platform.errors import PlatformError
 
 DAGSTER_YAML = """\
 # Written by dagster_project.demo; one run at a time, because one process may hold the store.
@@ -29,9 +31,10 @@ run_coordinator:
   config: {max_concurrent_runs: 1, dequeue_interval_seconds: 1}
 """
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+SHADOW = ("shadow_permit", "shadow_sessions")
 ALPHA_STEPS = (
     ("gates A and B", ("gate_a_verdict", "gate_b_verdict")),
-    ("shadow permit and sessions", ("shadow_permit", "shadow_sessions")),
+    ("shadow permit and sessions", SHADOW),
     ("gates C and D", ("gate_c_verdict", "gate_d_verdict")),
     ("gate E and canary permit", ("gate_e_verdict", "promoted_config")),
 )
@@ -55,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_instance_folder(workspace)
     if arguments.prepare:
         return 0
-    Demo(workspace, source, Console()).run()
-    return 0
+    try:
+        return Demo(workspace, source, Console()).run()
+    except PlatformError as error:
+        sys.stderr.write(error.render() + "\n")
+        return 3
 
 
 def prepare_instance_folder(workspace: Path) -> Path:
@@ -86,65 +92,79 @@ class Demo:
         self.resources = {"workspace": Workspace(path=str(workspace), source=source)}
         self.instance = dg.DagsterInstance.get()
         self.seconds: dict[str, float] = {}
+        self.problems: list[str] = []
 
-    def run(self) -> None:
-        """The loop, in order; a refusal of an alpha is a result, not an error."""
+    def run(self) -> int:
+        """The loop, in order; returns the exit code.
+
+        That an alpha is refused is a result. A step that breaks for another reason is shown, the
+        other alphas and the report still run, and the exit code is 1.
+        """
         started = time.perf_counter()
-        with self.step("recordings and datasets"):
-            self.materialize("recordings", "datasets", "alpha_registry", must_succeed=True)
-        keys = self.loop.registered_alphas(self.workspace)
-        for key in keys:
-            for title, names in ALPHA_STEPS:
-                with self.step(f"{key.split('@')[0]}: {title}"):
-                    if not self.materialize(*names, partition=key) and names[0] != "shadow_permit":
-                        break
-            self.canary(key)
+        self.must("recordings and datasets", "recordings", "datasets", "alpha_registry")
+        for key in self.loop.registered_alphas(self.workspace):
+            self.walk(key)
             self.show_alpha(key)
-        with self.step("log into ClickHouse"):
-            self.materialize("wal_loaded", must_succeed=True)
-        with self.step("parity"):
-            self.materialize("parity_report", must_succeed=True)
+        self.must("log into ClickHouse", "wal_loaded")
+        self.must("parity", "parity_report")
         self.seconds["total"] = time.perf_counter() - started
         self.loop.record_seconds(self.workspace, self.seconds)
-        self.materialize("run_report", must_succeed=True)
+        self.must("report", "run_report")
         self.console.print(
             f"[dim]{self.seconds['total']:.0f} s; open it with a browser; "
             "make ui shows the asset graph of this run[/dim]"
         )
+        for problem in self.problems:
+            self.console.print(f"[red]broken: {problem}[/red]")
         self.console.print(f"report: {self.loop.report_path(self.workspace)}", soft_wrap=True)
+        return 1 if self.problems else 0
 
-    def canary(self, key: str) -> None:
-        """Canary sessions and decisions until it is rolled back or out of sessions."""
+    def walk(self, key: str) -> None:
+        """One alpha from gate A to the end of its canary, as far as it gets."""
+        alpha_id = key.split("@", maxsplit=1)[0]
+        for title, names in ALPHA_STEPS:
+            if not self.step(f"{alpha_id}: {title}", *names, partition=key) and names != SHADOW:
+                break
         while self.loop.canary_is_open(self.workspace, key):
-            with self.step(f"{key.split('@')[0]}: canary sessions and decision"):
-                self.materialize(
-                    "canary_sessions", "canary_state", partition=key, must_succeed=True
-                )
+            title = f"{alpha_id}: canary sessions and decision"
+            if not self.step(title, "canary_sessions", "canary_state", partition=key):
+                return
 
-    def materialize(
-        self, *names: str, partition: str | None = None, must_succeed: bool = False
-    ) -> bool:
-        """Materialize assets in one run of the persistent instance."""
-        result = self.dg.materialize(
-            self.assets,
-            selection=list(names),
-            partition_key=partition,
-            resources=self.resources,
-            instance=self.instance,
-            raise_on_error=must_succeed,
-            run_config=QUIET,
-        )
-        return bool(result.success)
+    def must(self, title: str, *names: str) -> None:
+        """A step without which there is nothing to show."""
+        if not self.step(title, *names):
+            self.problems.append(f"{title} did not complete")
 
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """One line on the screen: what runs, then how long it took."""
+    def step(self, title: str, *names: str, partition: str | None = None) -> bool:
+        """Materialize assets in one run; a line on the screen says how it went."""
         begun = time.perf_counter()
         with self.console.status(title):
-            yield
+            result = self.dg.materialize(
+                self.assets,
+                selection=list(names),
+                partition_key=partition,
+                resources=self.resources,
+                instance=self.instance,
+                raise_on_error=False,
+                run_config=QUIET,
+            )
         seconds = time.perf_counter() - begun
         self.seconds[title] = self.seconds.get(title, 0.0) + seconds
         self.console.print(f"  {title} [dim]{seconds:.1f} s[/dim]")
+        for event in result.filter_events(lambda event: event.is_step_failure):
+            self.explain(title, event.step_failure_data.error)
+        return bool(result.success)
+
+    def explain(self, title: str, error: SerializableErrorInfo | None) -> None:
+        """Show why a step failed; a missed check is told by its verdict."""
+        while error is not None and error.cls_name == "DagsterExecutionStepExecutionError":
+            error = error.cause
+        if error is None or error.cls_name == "DagsterAssetCheckFailedError":
+            return
+        text = error.message.strip().splitlines()[-1]
+        self.console.print(f"    refused: {text}", markup=False)
+        if error.cls_name != "PlatformError":
+            self.problems.append(f"{title}: {text}")
 
     def show_alpha(self, key: str) -> None:
         """Verdicts and stage of one alpha."""

@@ -17,10 +17,14 @@ from typing import Any
 
 from hft_platform import _core
 from hft_platform.config.canonical import atomic_write, canonical_json, canonical_sha256
-from hft_platform.config.promoted import head_config
+from hft_platform.config.code_hash import code_sha256
+from hft_platform.config.keys import public_key
+from hft_platform.config.promoted import SignedIssue, head_config
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import load_instruments
 from hft_platform.services.parity import read_session, replay_session
+from hft_platform.services.session_summary import verify_summary
 from research import registry
 from research.data import catalog
 from research.data.ingest import ingest
@@ -132,14 +136,15 @@ def run_gate(ws: Path, key: str, gate: str) -> Verdict:
 def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
     """Have a config of `stage` signed by the signing process, unless one is in force already."""
     alpha = alpha_of(key)
-    issue = lineage.newest_issue(ws, alpha.alpha_id)
+    issue = _issue_in_force(ws, alpha.alpha_id)
     if (
         issue is None
         or issue.content.stage != stage
         or issue.content.alpha_hash != alpha.alpha_hash
+        or issue.content.code_sha256 != code_sha256()
     ):
         promote.promote(ws, alpha, stage=stage, by="asset graph", why=f"gates for {stage} passed")
-        issue = lineage.newest_issue(ws, alpha.alpha_id)
+        issue = _issue_in_force(ws, alpha.alpha_id)
     if issue is None:
         raise PlatformError(ReasonCode.CONFIG_NOT_FOUND, f"nothing was signed for {key}")
     content = issue.content
@@ -150,6 +155,10 @@ def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
         "promotion_seq": content.promotion_seq,
         "sha256": issue.content_sha256,
     }
+
+
+def _issue_in_force(ws: Path, alpha_id: str) -> SignedIssue | None:
+    return lineage.newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
 
 
 def run_shadow_sessions(ws: Path, key: str) -> list[dict[str, Any]]:
@@ -181,10 +190,11 @@ def _run_sessions(
     ws: Path, key: str, sessions: list[catalog.SessionRef], *, stage: str
 ) -> list[dict[str, Any]]:
     alpha_id = key.split("@", maxsplit=1)[0]
+    # A session of other code is no evidence for this one, so it is run again.
     have = {
         (row["symbol"], row["session_id"])
         for row in session_evidence(ws, key)
-        if row["stage"] == stage
+        if row["stage"] == stage and row["code_sha256"] == code_sha256()
     }
     todo = [ref for ref in sessions if (ref.symbol, ref.session_id) not in have]
     if todo:
@@ -267,6 +277,7 @@ def session_evidence(ws: Path, key: str | None = None) -> list[dict[str, Any]]:
     """Evidence parts of the finished sessions (of one alpha), in the order they were traded."""
     rows = []
     for path in sorted((ws / "sessions").glob("*/summary.json")):
+        verify_summary(path, key=public_key(ws, "session"))
         evidence = json.loads(path.read_bytes())["evidence"]
         if key is None or key == f"{evidence['alpha_id']}@{evidence['alpha_hash'][:12]}":
             rows.append(evidence)
@@ -287,7 +298,7 @@ def session_evidence(ws: Path, key: str | None = None) -> list[dict[str, Any]]:
 def canary_is_open(ws: Path, key: str) -> bool:
     """True while a canary config is in force and there are sessions left to run."""
     alpha = alpha_of(key)
-    issue = lineage.newest_issue(ws, alpha.alpha_id)
+    issue = _issue_in_force(ws, alpha.alpha_id)
     if (
         issue is None
         or issue.content.stage == "shadow"
@@ -314,7 +325,7 @@ def pending_canaries(ws: Path) -> list[tuple[str, str]]:
     pending = []
     for key in registered_alphas(ws):
         rows = [row for row in session_evidence(ws, key) if row["stage"] == "canary"]
-        issue = lineage.newest_issue(ws, key.split("@", maxsplit=1)[0])
+        issue = _issue_in_force(ws, key.split("@", maxsplit=1)[0])
         if rows and issue is not None and issue.content.stage == "canary":
             pending.append((key, canonical_sha256([row["decisions_sha256"] for row in rows])))
     return pending
@@ -359,7 +370,12 @@ def parity(ws: Path) -> dict[str, Any]:
         "sessions": len(folders),
         "identical": identical,
         "total": total,
-        "share": 1.0 if total == 0 else identical / total,
+        "share": identical / total if total else 0.0,
+        "unfinished": [
+            path.name
+            for path in sorted((ws / "sessions").glob("*"))
+            if not (path / "summary.json").exists()
+        ],
         "agreement": agreement,
     }
     (ws / "report").mkdir(parents=True, exist_ok=True)

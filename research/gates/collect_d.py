@@ -7,6 +7,7 @@ from pathlib import Path
 from hft_platform.config.keys import KeyRing
 from hft_platform.config.promoted import read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root, withdrawn_seq
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.context import GateContext
 from research.gates.gate_d import PoolEvidence
@@ -62,7 +63,7 @@ def pool_members(ws: Path) -> list[str]:
     root = promotions_root(ws)
     if not root.is_dir():
         return []
-    trusted = KeyRing.open(ws).trusted()
+    trusted = KeyRing.open(ws, pinned_file=load_settings().pinned_keys_path).trusted()
     keys = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         issues = sorted(folder.glob("[0-9]*-*.yaml"))

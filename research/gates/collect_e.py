@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.engine_config import AlphaSpec, spec_content
-from hft_platform.config.keys import KeyRing, key_folder, public_key
+from hft_platform.config.keys import KeyRing, TrustedKey, key_folder, public_key
 from hft_platform.config.promoted import read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
 from research.data.catalog import load_tape
@@ -145,7 +146,7 @@ def _backtest_of(
         evidence.promotion_seq,
         evidence.config_sha256,
     )
-    signed = read_signed(path, trusted_keys=KeyRing.open(context.ws).trusted())
+    signed = read_signed(path, trusted_keys=_trusted(context.ws))
     if signed.content_sha256 != evidence.config_sha256:
         raise PlatformError(
             ReasonCode.CONFIG_EVIDENCE_MISMATCH,
@@ -163,3 +164,7 @@ def _backtest_of(
         latency_corner=None,
         queue_model=evidence.queue_model,
     )
+
+
+def _trusted(ws: Path) -> Mapping[str, TrustedKey]:
+    return KeyRing.open(ws, pinned_file=load_settings().pinned_keys_path).trusted()
