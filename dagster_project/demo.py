@@ -31,6 +31,7 @@ run_coordinator:
   config: {max_concurrent_runs: 1, dequeue_interval_seconds: 1}
 """
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+ERRORS = PlatformError.__module__
 SHADOW = ("shadow_permit", "shadow_sessions")
 ALPHA_STEPS = (
     ("gates A and B", ("gate_a_verdict", "gate_b_verdict")),
@@ -102,6 +103,8 @@ class Demo:
         """
         started = time.perf_counter()
         self.must("recordings and datasets", "recordings", "datasets", "alpha_registry")
+        if self.problems:
+            return 1
         for key in self.loop.registered_alphas(self.workspace):
             self.walk(key)
             self.show_alpha(key)
@@ -161,7 +164,7 @@ class Demo:
             error = error.cause
         if error is None or error.cls_name == "DagsterAssetCheckFailedError":
             return
-        text = error.message.strip().splitlines()[-1]
+        text = error.message.strip().splitlines()[-1].removeprefix(f"{ERRORS}.{error.cls_name}: ")
         self.console.print(f"    refused: {text}", markup=False)
         if error.cls_name != "PlatformError":
             self.problems.append(f"{title}: {text}")
