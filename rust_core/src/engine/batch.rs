@@ -88,7 +88,8 @@ pub fn run_tape(
             let expected = if sequencer.last_seq() == 0 {
                 header.input_seq.max(1)
             } else {
-                sequencer.last_seq() + 1
+                // Behind the last number there is none: 0 is never a number, so that is a gap.
+                sequencer.last_seq().checked_add(1).unwrap_or(0)
             };
             if header.input_seq != expected {
                 return Err(BatchError::SequenceGap {

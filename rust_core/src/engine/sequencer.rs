@@ -12,7 +12,7 @@ pub struct Sequencer {
 impl Sequencer {
     /// Stamps a record that arrives at `now_ns`.
     pub fn stamp(&mut self, header: &mut RecordHeader, now_ns: i64) {
-        self.last_seq += 1;
+        self.last_seq = self.last_seq.saturating_add(1);
         self.last_time_ns = now_ns.max(self.last_time_ns.saturating_add(1));
         header.input_seq = self.last_seq;
         header.sequence_time_ns = self.last_time_ns;

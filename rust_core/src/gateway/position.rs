@@ -56,6 +56,10 @@ impl Position {
         next.realised = self
             .realised
             .checked_sub(cost_out.checked_add(value_out)?)?;
+        // What is realised now is no longer unrealised, also while no book can be marked to.
+        let still_open = self.qty.abs().checked_sub(closed)?;
+        next.unrealised =
+            self.unrealised.checked_mul(i128::from(still_open))? / i128::from(self.qty.abs());
         Some(next)
     }
 
@@ -127,6 +131,24 @@ mod tests {
         taker_bps: 0.0,
     };
     const MULTIPLIER: i64 = 200 * SCALE;
+
+    #[test]
+    fn a_profit_is_not_counted_twice_when_it_is_realised_before_the_next_mark() {
+        let held = Position::default()
+            .fill(1, 100 * SCALE, 2 * SCALE, MULTIPLIER, &FREE, false)
+            .unwrap()
+            .mark(110 * SCALE, MULTIPLIER)
+            .unwrap();
+        let half = held
+            .fill(-1, 110 * SCALE, SCALE, MULTIPLIER, &FREE, false)
+            .unwrap();
+        let flat = half
+            .fill(-1, 110 * SCALE, SCALE, MULTIPLIER, &FREE, false)
+            .unwrap();
+        let both_lots = i128::from(2 * 10 * 200 * SCALE);
+        assert_eq!([held.gross(), half.gross(), flat.gross()], [both_lots; 3]);
+        assert_eq!(flat.realised(), both_lots);
+    }
 
     #[test]
     fn a_round_trip_earns_points_times_multiplier_less_costs() {
