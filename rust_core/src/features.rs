@@ -111,7 +111,7 @@ impl Decay {
             clippy::cast_precision_loss,
             reason = "a duration within a session is exact in f64"
         )]
-        let s10 = libm::exp(-(dt_ns as f64) / (10 * SECOND) as f64);
+        let s10 = crate::math::exp(-(dt_ns as f64) / (10 * SECOND) as f64);
         let s5 = s10 * s10;
         let s2 = s5 * s5 * s10;
         let s1 = s2 * s2;

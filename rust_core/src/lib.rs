@@ -13,6 +13,7 @@ pub mod features;
 pub mod gateway;
 pub mod generator;
 pub mod latency;
+pub mod math;
 pub mod package_venue;
 pub mod reason;
 pub mod record;
