@@ -1,7 +1,8 @@
-//! One alpha inside the engine: program, permit, position and what stopped it.
+//! One alpha inside the engine: signal, permit, position and what stopped it.
 
 use sha2::{Digest, Sha256};
 
+use super::signal::Signal;
 use super::validate::{WEIGHT_PPM_MAX, hex32};
 use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage};
 use crate::alpha::{Expression, Program};
@@ -45,8 +46,8 @@ impl LastRefusal {
 pub(super) struct AlphaState {
     pub(super) config: AlphaConfig,
     pub(super) market_index: usize,
-    pub(super) program: Program,
-    /// Last value of the expression.
+    pub(super) source: Signal,
+    /// Its last value.
     pub(super) signal: f64,
     lot_size: i64,
     /// Effective clip and position limit at `weight_ppm`.
@@ -122,7 +123,7 @@ impl AlphaState {
         let mut state = Self {
             config: config.clone(),
             market_index,
-            program,
+            source: Signal::of_expression(program),
             signal: f64::NAN,
             lot_size: instrument.lot_size,
             clip_qty: 0,

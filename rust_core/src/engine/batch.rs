@@ -4,7 +4,8 @@ use super::{AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, va
 use crate::features::FEATURES;
 use crate::reason::ReasonCode;
 use crate::record::{
-    BookRecord, DecisionRecord, Record, RecordHeader, RecordType, Tape, TapeError, TradeRecord,
+    BookRecord, DecisionRecord, InstrumentRecord, Record, RecordHeader, RecordType, Tape,
+    TapeError, TradeRecord,
 };
 
 /// Why a tape could not be run.
@@ -109,7 +110,7 @@ fn each_book(
     tape: &[u8],
     config: &EngineConfig,
     alpha_index: usize,
-    mut row: impl FnMut(&RecordHeader, &Market, &AlphaState),
+    mut row: impl FnMut(&RecordHeader, &Market, f64),
 ) -> Result<(), BatchError> {
     validate::validate(config)?;
     let alpha_count = config.alphas.len();
@@ -125,7 +126,7 @@ fn each_book(
         alpha_index,
         alpha_count,
     })?;
-    let state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
+    let mut state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
     let mut market = Market::new(config.instruments[place].clone());
     let mut sequencer = Sequencer::default();
     for item in Tape::new(tape) {
@@ -139,11 +140,19 @@ fn each_book(
         }
         if let Some(record) = BookRecord::read(bytes) {
             // What is malformed leaves an invalid book behind, which gives no row.
-            if market.on_book(&header, &record).is_ok() && market.book.is_valid() {
-                row(&header, &market, &state);
+            let stored = market.on_book(&header, &record);
+            let signal = state.source.evaluate(&market, header.sequence_time_ns);
+            if stored.is_ok() && market.book.is_valid() {
+                row(&header, &market, signal);
             }
         } else if let Some(record) = TradeRecord::read(bytes) {
-            let _ignored_as_by_the_engine = market.on_trade(&header, &record);
+            // A print that the market refuses changes no memory, as in the engine.
+            if market.on_trade(&header, &record).is_ok() {
+                state.source.evaluate(&market, header.sequence_time_ns);
+            }
+        } else if let Some(record) = InstrumentRecord::read(bytes) {
+            // Another contract leaves the market without a book, as in the engine.
+            let _counted_by_the_engine = market.on_instrument(&record);
         }
     }
     Ok(())
@@ -159,11 +168,11 @@ pub fn evaluate(
     alpha_index: usize,
 ) -> Result<Vec<SignalRow>, BatchError> {
     let mut rows = Vec::new();
-    each_book(tape, config, alpha_index, |header, market, state| {
+    each_book(tape, config, alpha_index, |header, market, signal| {
         rows.push(SignalRow {
             receive_time_ns: header.receive_time_ns,
             mid: market.book.mid().unwrap_or(0),
-            signal: state.program.evaluate(market.features.values()),
+            signal,
         });
     })?;
     Ok(rows)

@@ -17,6 +17,8 @@ pub struct Market {
     pub features: FeatureSet,
     /// False once the feed resolved another contract than the config.
     pub has_reference: bool,
+    /// Grows when book and features start over.
+    pub epoch: u64,
 }
 
 impl Market {
@@ -29,14 +31,20 @@ impl Market {
             book: Book::default(),
             features,
             has_reference: true,
+            epoch: 0,
         }
     }
 
     fn start_over_if_told(&mut self, header: &RecordHeader) {
         if starts_over(header) {
-            self.book.reset();
-            self.features.reset();
+            self.start_over();
         }
+    }
+
+    fn start_over(&mut self) {
+        self.book.reset();
+        self.features.reset();
+        self.epoch += 1;
     }
 
     /// Takes a snapshot.
@@ -99,8 +107,7 @@ impl Market {
             && record.tick_size == self.instrument.tick_size
             && record.multiplier == self.instrument.multiplier;
         self.has_reference = is_same;
-        self.book.reset();
-        self.features.reset();
+        self.start_over();
         if is_same {
             Ok(())
         } else {

@@ -18,6 +18,7 @@ mod counters;
 mod market;
 mod policy;
 mod sequencer;
+mod signal;
 mod steps;
 mod validate;
 
@@ -290,8 +291,8 @@ impl Engine {
                 continue;
             }
             alpha.signal = alpha
-                .program
-                .evaluate(self.markets[market_index].features.values());
+                .source
+                .evaluate(&self.markets[market_index], header.sequence_time_ns);
             if alpha.signal.is_nan() {
                 self.counters.nan_signals += 1;
             }
