@@ -21,6 +21,7 @@ from hft_platform.market.latency import load_latency_profile
 from research import loop, registry
 from research.backtest.runner import run_session
 from research.data import catalog
+from tests.bench import rust
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
 
 RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
@@ -65,27 +66,18 @@ def _input() -> tuple[bytes, dict[str, Any], Instrument, str]:
 
 
 def engine() -> dict[str, Any]:
-    """Whole engine (features, one alpha, all checks) over a session; each decision's time."""
+    """Whole engine over a session; one decision beside the floor; a decision in a session."""
     tape, config, _, profile = _input()
     text = canonical_json(config).decode()
     count = sum(part.size for part in records.split(tape).values())
-
-    def rate() -> float:
-        one = _core.Engine(text)
-        started = time.perf_counter()
-        one.on_tape(tape)
-        return count / (time.perf_counter() - started)
-
     timed = [_decide_times(text, tape, profile) for _ in range(RUNS)]
-    return {
-        "engine.events_per_s": spread(repeat(rate), "events/s", "replay and research speed"),
-        "engine.decide_ns.p50": spread(
-            [float(row["p50"]) for row in timed], "ns", "record to decision in a paper session"
-        ),
-        "engine.decide_ns.p99": spread(
-            [float(row["p99"]) for row in timed], "ns", "the tail of the same"
-        ),
+    in_session = {
+        f"engine.decide_ns.{key}": spread(
+            [float(row[key]) for row in timed], "ns", "record to decision in a paper session"
+        )
+        for key in ("p50", "p99")
     }
+    return rust.engine_events(tape, count) | rust.decision(tape) | in_session
 
 
 def _decide_times(text: str, tape: bytes, profile: str) -> dict[str, int]:

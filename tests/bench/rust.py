@@ -1,0 +1,100 @@
+"""Figures of the Rust benchmarks (`cargo bench`), read from what they leave or print.
+
+The benchmarks take the same session as the Python figures, from a tape file. Criterion's samples
+are read from its JSON; programs with a harness of their own print one JSON line at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.bench.run import REPOSITORY, remove, spread, temporary_folder
+
+CRATE = REPOSITORY / "rust_core"
+DECISION_RUNS = 3
+QUANTILES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+
+
+def cargo_bench(name: str, tape: bytes | None = None) -> str:
+    """Run one benchmark program; returns what it printed."""
+    folder = temporary_folder()
+    try:
+        environment = dict(os.environ)
+        if tape is not None:
+            path = folder / "session.tape"
+            path.write_bytes(tape)
+            environment["HFT_BENCH_TAPE"] = str(path)
+        done = subprocess.run(
+            ["cargo", "bench", "--locked", "--quiet", "--bench", name],
+            cwd=CRATE,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"cargo bench --bench {name} failed:\n{done.stderr[-4000:]}")
+        return done.stdout
+    finally:
+        remove(folder)
+
+
+def printed(name: str, tape: bytes | None = None) -> dict[str, Any]:
+    """The JSON line that a program with its own harness prints last."""
+    row: dict[str, Any] = json.loads(cargo_bench(name, tape).strip().splitlines()[-1])
+    return row
+
+
+def criterion(group: str) -> dict[str, list[float]]:
+    """Nanoseconds an iteration of every sample, by benchmark of a group."""
+    found = {}
+    root = Path(os.environ.get("CARGO_TARGET_DIR", CRATE / "target")) / "criterion" / group
+    for path in sorted(root.glob("**/new/sample.json")):
+        sample = json.loads(path.read_text())
+        name = path.parent.parent.relative_to(root).as_posix()
+        found[name] = [t / n for t, n in zip(sample["times"], sample["iters"], strict=True)]
+    return found
+
+
+def engine_events(tape: bytes, count: int) -> dict[str, Any]:
+    """Whole engine over a session: sequencer, book, all features, six terms, all checks."""
+    cargo_bench("engine", tape)
+    samples = criterion("engine_events")
+    figures = {}
+    for template, name in (
+        ("taker", "engine.events_per_s"),
+        ("maker", "engine.events_per_s_maker"),
+    ):
+        times = samples[f"{template}_recording"]
+        figures[name] = spread(
+            [count / (ns * 1e-9) for ns in times],
+            "events/s",
+            f"replay and research speed, one core, {template}",
+        )
+    return figures
+
+
+def decision(tape: bytes) -> dict[str, Any]:
+    """One decision beside the floor program: hot, cold cache, after 3 ms idle."""
+    runs = [printed("decision", tape) for _ in range(DECISION_RUNS)]
+    figures = {
+        f"engine.{state}_p50_over_floor": spread(
+            [run[state]["p50_over_floor"] for run in runs],
+            "ratio",
+            f"record to approved order beside the least work for it, {label}",
+        )
+        for state, label in (("hot", "hot"), ("cold", "cache evicted"), ("idle", "after 3 ms"))
+    }
+    for state in ("hot", "cold", "idle"):
+        for who in ("engine", "floor"):
+            for key, label in QUANTILES.items():
+                figures[f"{who}.{state}_ns.{label}"] = spread(
+                    [float(run[state][f"{who}_ns"][key]) for run in runs],
+                    "ns",
+                    "record to approved order, encoded",
+                )
+    return figures
