@@ -28,7 +28,7 @@ pub fn tape() -> (Vec<u8>, &'static str) {
 pub fn books(tape: &[u8]) -> Vec<&[u8]> {
     let is_usable = |bytes: &&[u8]| {
         BookRecord::read(bytes)
-            .is_some_and(|book| book.bid_price[0] > 0 && book.ask_price[0] > book.bid_price[0])
+            .is_some_and(|book| (1..book.ask_price[0]).contains(&book.bid_price[0]))
     };
     Tape::new(tape)
         .map(|item| item.unwrap().1)
