@@ -209,8 +209,7 @@ impl Floor {
         let passes = signal.is_finite()
             && price > 0
             && price % 100_000_000 == 0
-            && price <= LIMIT_UP
-            && price >= LIMIT_DOWN
+            && (LIMIT_DOWN..=LIMIT_UP).contains(&price)
             && (price - mid).abs() <= mid / 50
             && SIZE <= SIZE_MAX
             && self.position * side + open + SIZE <= POSITION_MAX
