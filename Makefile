@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust_core/src -name '*.rs') rust_core/Cargo.toml ru
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo ui test test-rust test-python bench lint format types generate generate-check notebooks pins clean loop-equal
+.PHONY: help setup build demo ui test test-rust test-python bench bench-peers lint format types generate generate-check notebooks pins clean loop-equal
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ format: setup ## put the code into its one shape
 
 bench: build ## measure; writes build/bench.json and docs/performance.md
 	@$(BIN)/python -m tests.bench.run --write docs/performance.md
+
+bench-peers: build ## the same session on NautilusTrader, side by side (installs it under build/)
+	@$(BIN)/python -m tests.bench.peers.run
 
 generate: build ## regenerate docs made from code (reason codes, features)
 	@$(BIN)/python -m hft_platform.generate

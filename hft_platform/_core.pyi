@@ -194,6 +194,25 @@ class Engine:
             Tape of decisions.
         """
 
+    def book(self, instrument_id: int) -> dict[str, list[tuple[int, int]]]:
+        """Levels in use of an instrument's book.
+
+        Parameters
+        ----------
+        instrument_id : int
+            As in the engine config.
+
+        Returns
+        -------
+        dict
+            ``bid`` and ``ask``: (price, quantity) of each level, scaled, best first.
+
+        Raises
+        ------
+        ConfigError
+            UNKNOWN_INSTRUMENT if the engine has no such instrument.
+        """
+
     def counters(self) -> dict[str, Any]:
         """What was counted, and the result of every alpha.
 

@@ -35,6 +35,7 @@ pub use steps::{APPROVED, REFUSED, STEPS};
 pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
 use crate::alpha::ExpressionError;
+use crate::book::Book;
 use crate::gateway::{Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
@@ -446,6 +447,13 @@ impl Engine {
     #[must_use]
     pub fn halted_by(&self) -> Option<ReasonCode> {
         self.policy.halted.map(|(code, _)| code)
+    }
+
+    /// The book of an instrument, if the engine knows it.
+    #[must_use]
+    pub fn book(&self, instrument_id: u32) -> Option<&Book> {
+        let market_index = self.market_index(instrument_id).ok()?;
+        Some(&self.markets[market_index].book)
     }
 
     /// Open orders, oldest first.

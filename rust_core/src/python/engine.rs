@@ -159,6 +159,22 @@ impl PyEngine {
         Ok(PyBytes::new(py, &bytes_of(out)))
     }
 
+    /// Levels in use of an instrument's book, best first: `{"bid": [(price, qty)], "ask": ...}`.
+    fn book<'py>(&self, py: Python<'py>, instrument_id: u32) -> PyResult<Bound<'py, PyDict>> {
+        let book = self.engine.book(instrument_id).ok_or_else(|| {
+            let message = format!("instrument_id was {instrument_id}, not one of the config's");
+            ConfigError::new_err((ReasonCode::UnknownInstrument.code(), message))
+        })?;
+        let table = PyDict::new(py);
+        for (name, side) in [("bid", book.bid()), ("ask", book.ask())] {
+            let levels: Vec<(i64, i64)> = (0..side.count)
+                .map(|level| (side.price[level], side.qty[level]))
+                .collect();
+            table.set_item(name, levels)?;
+        }
+        Ok(table)
+    }
+
     /// What was counted, and the result of every alpha.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         engine_report(py, &self.engine)
