@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust_core/src -name '*.rs') rust_core/Cargo.toml ru
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo ui test test-rust test-python bench bench-peers lint format types generate generate-check notebooks pins clean loop-equal
+.PHONY: help setup build demo ui test test-rust test-python bench bench-peers replay-check fuzz lint format types generate generate-check notebooks pins clean loop-equal
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ types: build ## mypy
 format: setup ## put the code into its one shape
 	@source $(BIN)/activate && ruff format hft_platform research dagster_project tests && ruff check --fix-only -q hft_platform research dagster_project tests
 	@cd rust_core && cargo fmt
+
+replay-check: build ## decide one session from Parquet and from the log in four processes; DATA=<folder>
+	@rm -rf build/replay-check && $(BIN)/python -m research.replay_identity $(if $(DATA),--source "$(DATA)",)
+
+fuzz: build ## 10 million damaged records, payloads and expressions; FUZZ_CASES=<each>
+	@cd rust_core && HFT_FUZZ_CASES=$(or $(FUZZ_CASES),8000000) cargo test --release --locked --quiet --test fuzz_records
 
 bench: build ## measure; writes build/bench.json and docs/performance.md
 	@$(BIN)/python -m tests.bench.run --write docs/performance.md
