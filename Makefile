@@ -42,7 +42,7 @@ ui: build ## open Dagster's UI on the demo's workspace (loopback only)
 		HFT_WORKSPACE="$$ws" $(if $(DATA),HFT_SOURCE="$(abspath $(DATA))",) DAGSTER_HOME="$$ws/dagster_home" \
 		dagster dev -m dagster_project.definitions -h 127.0.0.1 -p 3000
 
-test: lint test-rust test-python ## everything that must be green
+test: lint types test-rust test-python ## everything that must be green
 
 test-rust: setup ## the Rust core's own tests
 	@cd rust_core && cargo test --release --locked --quiet
@@ -57,7 +57,7 @@ lint: build ## ruff, import floors, generated docs, rustfmt, clippy
 	@cd rust_core && cargo fmt --check
 	@cd rust_core && cargo clippy --release --locked --quiet --all-targets -- -D warnings
 
-types: build ## mypy
+types: build ## mypy, strict
 	@source $(BIN)/activate && mypy
 
 format: setup ## put the code into its one shape

@@ -88,7 +88,7 @@ class Demo:
         from research import loop
 
         self.dg, self.loop = dg, loop
-        self.assets = definitions.ASSETS
+        self.assets = [a for a in definitions.ASSETS if isinstance(a, dg.AssetsDefinition)]
         self.workspace, self.console = workspace, console
         self.resources = {"workspace": Workspace(path=str(workspace), source=source)}
         self.instance = dg.DagsterInstance.get()

@@ -89,13 +89,14 @@ class SessionAccount:
 
 def fills_of(broker: Records) -> Records:
     """Fill records among broker records, each `(order_id, broker_seq)` once, by exchange time."""
-    fills = broker[broker["event_kind"] == FILL]
+    fills: Records = broker[broker["event_kind"] == FILL]
     if fills.size == 0:
         return fills
     keys = np.stack([fills["order_id"], fills["broker_seq"]], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     fills = fills[np.sort(first)]
-    return fills[np.lexsort((fills["order_id"], fills["exchange_time_ns"]))]
+    ordered: Records = fills[np.lexsort((fills["order_id"], fills["exchange_time_ns"]))]
+    return ordered
 
 
 def mids_of(books: Records) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

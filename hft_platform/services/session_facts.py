@@ -200,4 +200,6 @@ def markout_ticks(
 
 
 def _placed(decisions: position_store.Records) -> position_store.Records:
-    return decisions[(decisions["action"] == PLACE) & (decisions["verdict"] == APPROVED)]
+    is_placed = (decisions["action"] == PLACE) & (decisions["verdict"] == APPROVED)
+    placed: position_store.Records = decisions[is_placed]
+    return placed

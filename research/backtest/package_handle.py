@@ -111,7 +111,8 @@ def check_layout(order_dtype: np.dtype[Any], event_dtype: np.dtype[Any]) -> None
     """
     fields, size = _core.package_order_layout()
     for name, offset in fields:
-        found = (order_dtype.fields or {}).get(name)
+        known = order_dtype.fields
+        found = known[name] if known is not None and name in known else None
         if found is None or found[1] != offset:
             raise PlatformError(
                 ReasonCode.SCHEMA_MISMATCH,

@@ -74,11 +74,15 @@ def _check_values(
 ) -> None:
     too_large = _beyond(price) | _beyond(qty)
     tick, lot = instrument.tick_size, instrument.lot_size
-    mark(faults, too_large.any(axis=1), ReasonCode.VALUE_OUT_OF_RANGE)
-    mark(faults, (there & (price <= 0)).any(axis=1), ReasonCode.PRICE_NOT_POSITIVE)
-    mark(faults, (there & (qty <= 0)).any(axis=1), ReasonCode.QTY_NOT_POSITIVE)
-    mark(faults, (price % tick != 0).any(axis=1), ReasonCode.PRICE_OFF_TICK_GRID)
-    mark(faults, (qty % lot != 0).any(axis=1), ReasonCode.QTY_OFF_LOT_GRID)
+    for wrong, code in (
+        (too_large, ReasonCode.VALUE_OUT_OF_RANGE),
+        (there & (price <= 0), ReasonCode.PRICE_NOT_POSITIVE),
+        (there & (qty <= 0), ReasonCode.QTY_NOT_POSITIVE),
+        (price % tick != 0, ReasonCode.PRICE_OFF_TICK_GRID),
+        (qty % lot != 0, ReasonCode.QTY_OFF_LOT_GRID),
+    ):
+        row: Mask = np.any(wrong, axis=1)
+        mark(faults, row, code)
 
 
 def _beyond(values: Ints) -> Mask:

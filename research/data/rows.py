@@ -92,14 +92,16 @@ def mark(faults: Faults, mask: Mask, code: int) -> None:
 
 def lacks_receive_time(stream: Records) -> Mask:
     """Rows whose receive time is still to be made."""
-    flagged: Mask = (stream["flags"] & RECEIVE_TIME_SYNTHETIC) != 0
-    return flagged & (stream["receive_time_ns"] == 0)
+    flagged = (stream["flags"] & RECEIVE_TIME_SYNTHETIC) != 0
+    lacking: Mask = flagged & (stream["receive_time_ns"] == 0)
+    return lacking
 
 
 def lacks_exchange_time(stream: Records) -> Mask:
     """Rows whose exchange time is still to be made."""
-    flagged: Mask = (stream["flags"] & EXCHANGE_TIME_MISSING) != 0
-    return flagged & (stream["exchange_time_ns"] == 0)
+    flagged = (stream["flags"] & EXCHANGE_TIME_MISSING) != 0
+    lacking: Mask = flagged & (stream["exchange_time_ns"] == 0)
+    return lacking
 
 
 def concatenate(parts: list[Rows]) -> Rows:
