@@ -73,7 +73,7 @@ fn errors_name_position_code_and_the_nearest_word() {
             4,
             Some("imbalance_l1"),
         ),
-        ("ofi_l5", ReasonCode::UnknownFeature, 0, Some("ofi_l5_5s")),
+        ("ofi_l6", ReasonCode::UnknownFeature, 0, Some("ofi_l1")),
         ("k2 + 1", ReasonCode::UnknownFeature, 0, Some("k1")),
         ("zzzzzz", ReasonCode::UnknownFeature, 0, None),
         (
