@@ -38,7 +38,19 @@ pub(super) struct Decay {
 }
 
 impl Decay {
+    /// No time has passed.
+    pub(super) const NONE: Self = Self {
+        ms625: 1.0,
+        s1: 1.0,
+        s2: 1.0,
+        s5: 1.0,
+        s10: 1.0,
+        s30: 1.0,
+        s60: 1.0,
+    };
+
     /// Decay over `dt_ns` > 0, from one exponential.
+    #[inline]
     pub(super) fn over(dt_ns: i64) -> Self {
         let s60 = crate::math::exp(float(dt_ns) * -PER_MINUTE_NS);
         let s30 = s60 * s60;

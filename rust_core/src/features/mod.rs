@@ -32,7 +32,7 @@ use impact::Impact;
 use moves::Moves;
 use order_flow::OrderFlow;
 pub use registry::*;
-use shape::{Shape, Sides, mid_ticks};
+use shape::{Shape, mid_ticks};
 use trades::Trades;
 
 /// How often sums that have faded to nothing are set to zero.
@@ -48,8 +48,8 @@ pub struct FeatureSet {
     /// Time of the first good book since the last reset.
     started_ns: Option<i64>,
     settles_ns: i64,
-    /// The last book, if it was good and nothing invalid came since.
-    previous: Option<Sides>,
+    /// The last book was good.
+    is_good: bool,
     /// Mid of the last good book, in ticks.
     mid_ticks: f64,
     shape: Shape,
@@ -73,7 +73,7 @@ impl FeatureSet {
             last_ns: None,
             started_ns: None,
             settles_ns: 0,
-            previous: None,
+            is_good: false,
             mid_ticks: 0.0,
             shape: Shape::default(),
             flow: OrderFlow::new(),
@@ -100,27 +100,30 @@ impl FeatureSet {
         };
     }
 
-    /// Lets time pass: sums fade, means move to the values that were in force.
-    fn advance(&mut self, now_ns: i64) {
-        let Some(last_ns) = self.last_ns else {
-            self.last_ns = Some(now_ns);
-            return;
-        };
-        let dt_ns = now_ns.saturating_sub(last_ns);
-        if dt_ns <= 0 {
-            return;
+    /// Lets time pass: sums fade, means move to the values that were in force. Time never goes
+    /// back; the time that is now is returned.
+    // Inlined, so that what fades here and grows behind it stays in registers.
+    #[inline(always)]
+    fn advance(&mut self, now_ns: i64) -> i64 {
+        let last_ns = self.last_ns.unwrap_or(now_ns);
+        let now_ns = now_ns.max(last_ns);
+        if now_ns >= self.settles_ns {
+            self.settle(now_ns);
         }
+        let dt_ns = now_ns.saturating_sub(last_ns);
+        let decay = if dt_ns > 0 {
+            Decay::over(dt_ns)
+        } else {
+            Decay::NONE
+        };
         self.last_ns = Some(now_ns);
-        let decay = Decay::over(dt_ns);
         self.shape.fade(&decay);
         self.flow.fade(&decay);
         self.trades.fade(&decay);
         self.hawkes.fade(&decay);
         self.moves.fade(&decay);
         self.impact.fade(&decay);
-        if now_ns >= self.settles_ns {
-            self.settle(now_ns);
-        }
+        now_ns
     }
 
     /// Clears what has faded to nothing, so that no number becomes slow to compute with.
@@ -137,14 +140,13 @@ impl FeatureSet {
 
     /// Takes the book after a snapshot at engine time `now_ns`.
     pub fn on_book(&mut self, book: &Book, now_ns: i64) {
-        self.advance(now_ns);
+        let now_ns = self.advance(now_ns);
         if !book.is_valid() {
-            self.previous = None;
+            self.is_good = false;
             self.values = [f64::NAN; FEATURE_COUNT];
             return;
         }
-        let new = Sides::of(book);
-        let mid_ticks = mid_ticks(&new, self.tick);
+        let mid_ticks = mid_ticks(book, self.tick);
         let is_first = self.started_ns.is_none();
         if is_first {
             self.started_ns = Some(now_ns);
@@ -156,33 +158,30 @@ impl FeatureSet {
         }
         self.mid_ticks = mid_ticks;
         self.shape
-            .on_book(&new, self.tick, is_first, &mut self.values);
-        let is_top_changed = match &self.previous {
-            Some(old) => self.flow.on_book(old, &new),
-            None => true,
-        };
-        if is_top_changed {
+            .on_book(book, self.tick, is_first, &mut self.values);
+        if self.flow.on_book(book, self.is_good) {
             self.shape.on_top_change(now_ns);
         }
-        self.previous = Some(new);
+        self.is_good = true;
         self.refresh(now_ns);
     }
 
     /// Takes a market print: `side` is +1 when the buyer aggressed, -1 the seller, 0 unknown.
     pub fn on_trade(&mut self, qty: i64, side: i64, now_ns: i64) {
-        self.advance(now_ns);
+        let now_ns = self.advance(now_ns);
         if side != 0 {
             let (sign, lots) = (float(side.signum()), float(qty) / self.lot);
             self.trades.on_trade(sign, lots);
             self.hawkes.on_trade(side > 0);
             self.impact.on_trade(sign * lots);
         }
-        if self.previous.is_some() {
+        if self.is_good {
             self.refresh(now_ns);
         }
     }
 
     /// Recomputes the values that change with time.
+    #[inline(always)]
     fn refresh(&mut self, now_ns: i64) {
         let Some(started_ns) = self.started_ns else {
             return;

@@ -5,28 +5,12 @@ use super::registry::{
     DEEP_MOMENTUM_5S, IMBALANCE_EMA_2S, IMBALANCE_L1, IMBALANCE_L2_5, MICROPRICE_DEV, QUOTE_AGE_MS,
     SPREAD_EMA_30S, SPREAD_TICKS, Values,
 };
-use crate::book::{Book, Side};
+use crate::book::Book;
 use crate::record::LEVEL_COUNT;
 
-/// The two sides an order flow increment is taken against.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sides {
-    pub(super) bid: Side,
-    pub(super) ask: Side,
-}
-
-impl Sides {
-    pub(super) fn of(book: &Book) -> Self {
-        Self {
-            bid: *book.bid(),
-            ask: *book.ask(),
-        }
-    }
-}
-
 /// Middle of the best prices, in ticks.
-pub(super) fn mid_ticks(sides: &Sides, tick: f64) -> f64 {
-    float(sides.bid.price[0] + sides.ask.price[0]) / (2.0 * tick)
+pub(super) fn mid_ticks(book: &Book, tick: f64) -> f64 {
+    float(book.best_bid() + book.best_ask()) / (2.0 * tick)
 }
 
 fn ratio(difference: f64, sum: f64) -> f64 {
@@ -74,14 +58,8 @@ impl Shape {
 
     /// Takes a good book; `is_first` after a reset.
     #[inline]
-    pub(super) fn on_book(
-        &mut self,
-        sides: &Sides,
-        tick: f64,
-        is_first: bool,
-        values: &mut Values,
-    ) {
-        let (bid, ask) = (&sides.bid, &sides.ask);
+    pub(super) fn on_book(&mut self, book: &Book, tick: f64, is_first: bool, values: &mut Values) {
+        let (bid, ask) = (book.bid(), book.ask());
         let (bid_qty, ask_qty) = (float(bid.qty[0]), float(ask.qty[0]));
         let (bid_depth, ask_depth) = (float(bid.depth()), float(ask.depth()));
         let (bid_behind, ask_behind) = (bid_depth - bid_qty, ask_depth - ask_qty);
