@@ -142,7 +142,7 @@ proptest! {
     fn a_reset_leaves_nothing_behind(before in steps(), after in steps()) {
         let mut used = FeatureSet::new(SCALE, SCALE);
         let mut fresh = FeatureSet::new(SCALE, SCALE);
-        let mut run = |set: &mut FeatureSet, steps: &[(i64, Step)]| {
+        let run = |set: &mut FeatureSet, steps: &[(i64, Step)]| {
             let mut book = Book::default();
             let mut now = START;
             for (wait, step) in steps {
