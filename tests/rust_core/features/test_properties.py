@@ -207,6 +207,29 @@ def test_the_rows_so_far_do_not_depend_on_what_comes() -> None:
         assert part[name].tobytes() == whole[name][:1_200].tobytes(), name
 
 
+def test_a_resolved_contract_starts_every_feature_over() -> None:
+    """At a roll, and at the start of a session: the feed says which contract it is."""
+    rows = tapes.books(4_000)
+    contract = records.empty("Instrument", 1)
+    instrument = tapes.config("k")["instruments"][0]
+    contract["instrument_id"] = tapes.INSTRUMENT_ID
+    contract["receive_time_ns"] = rows["receive_time_ns"][3_000]
+    contract["symbol"] = instrument["symbol"].encode()
+    contract["tick_size"], contract["multiplier"] = SCALE, instrument["multiplier"]
+    before, after = rows[:3_000].tobytes(), rows[3_000:].tobytes()
+    rolled, _ = values_of(before + contract.tobytes() + after)
+    straight, _ = values_of(before + after)
+    alone, _ = values_of(after)
+    for name in NAMES:
+        np.testing.assert_array_equal(rolled[name][:3_000], straight[name][:3_000], name)
+        # A nanosecond later than alone, because the contract has a stamp of its own.
+        np.testing.assert_allclose(
+            rolled[name][3_000:], alone[name], rtol=1e-6, atol=1e-6, err_msg=name
+        )
+    assert np.isfinite(straight["volatility_60s"][3_000])
+    assert np.isnan(rolled["volatility_60s"][3_000])
+
+
 def test_an_invalid_book_makes_every_feature_nan() -> None:
     tape = tapes.day(2_000)
     last = np.frombuffer(tape, dtype=records.DTYPES["Book"], count=1).copy()
