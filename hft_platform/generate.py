@@ -65,12 +65,36 @@ def reason_codes_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+UNITS = {
+    "ticks": "the instrument's tick size",
+    "ratio": "no unit",
+    "ms": "milliseconds",
+    "1/s": "events a second",
+    "ticks/lot": "ticks of move a lot bought more than sold",
+}
+FEATURES_INTRO = """\
+What an alpha may name. Why these, what was left out and how they are tested:
+[feature set](feature-set.md).
+
+- Computed at every book and print of the instrument by one implementation; evaluating a whole tape
+  runs the same code record by record, so both give the same bits.
+- A decayed sum weighs an event of age `a` with `exp(-a / tau)`, a mean weighs time the same way.
+  Age is the engine's time; the number of records does not matter.
+- Lots are quantity / lot size, ticks are price / tick size; `mid` is the middle of the best prices.
+- NaN until the warm-up has passed since the first good book behind a reset, and all NaN while the
+  book is invalid. A value is finite or NaN.
+"""
+
+
 def features_page() -> str:
     """Markdown of the feature registry."""
-    lines = [
-        HEAD + "# Features",
-        "",
-        "Incremental and batch evaluation run the same code.",
+    rows = _core.feature_registry()
+    used = dict.fromkeys(row["unit"] for row in rows)
+    lines = [HEAD + "# Features", "", FEATURES_INTRO, "| unit | is | features |", "|---|---|---|"]
+    lines += [
+        f"| {unit} | {UNITS[unit]} | {sum(row['unit'] == unit for row in rows)} |" for unit in used
+    ]
+    lines += [
         "",
         "| id | name | unit | formula | warm-up ms | reset | source |",
         "|---|---|---|---|---|---|---|",
@@ -80,7 +104,7 @@ def features_page() -> str:
             **{key: str(value).replace("|", "\\|") for key, value in row.items()},
             warm_up_ms=row["warm_up_ns"] // 1_000_000,
         )
-        for row in _core.feature_registry()
+        for row in rows
     ]
     return "\n".join(lines) + "\n"
 
