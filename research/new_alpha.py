@@ -25,6 +25,8 @@ expression: k * imbalance_l1
 # Every value of every grid counts as a trial, whether or not you look at it.
 parameters:
   k: {{default: 2.0, grid: [1.0, 2.0, 4.0]}}
+# What is done about the signal. Kinds: taker, cost_taker, maker, queue_maker,
+# avellaneda_stoikov_maker, glft_maker, target; docs/strategies.md has the keys of each.
 template:
   kind: taker
   entry_ticks: 2.5
