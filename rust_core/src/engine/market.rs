@@ -6,8 +6,8 @@ use crate::features::{FeatureSet, VOLATILITY_10S};
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, InstrumentRecord, RecordHeader, TradeRecord, flags};
 
-/// Square root of 10.
-const ROOT_10: f64 = 3.162_277_660_168_379_5;
+/// One over the square root of 10.
+const PER_ROOT_10: f64 = 0.316_227_766_016_837_94;
 
 /// Book and features of one instrument, fed by its records.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Market {
     /// squared moves that fades with 10 s, so it holds 10 s of variance.
     #[must_use]
     pub fn volatility(&self) -> f64 {
-        self.features.values()[VOLATILITY_10S] / ROOT_10
+        self.features.values()[VOLATILITY_10S] * PER_ROOT_10
     }
 
     fn start_over_if_told(&mut self, header: &RecordHeader) {

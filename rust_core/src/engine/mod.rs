@@ -325,9 +325,7 @@ impl Engine {
     fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
-        let alpha = &self.alphas[alpha_index];
-        let market = &self.markets[alpha.market_index];
-        let (mode, cancel_reason) = self.mode(alpha, now_ns);
+        let (mode, cancel_reason) = self.mode(&self.alphas[alpha_index], now_ns);
         // The scratch lists are taken out and put back, which allocates nothing.
         let (mut own, mut wishes) = (
             std::mem::take(&mut self.own_orders),
@@ -342,6 +340,8 @@ impl Engine {
                 .filter(is_own)
                 .take(OWN_ORDER_COUNT_MAX),
         );
+        let alpha = &mut self.alphas[alpha_index];
+        let market = &self.markets[alpha.market_index];
         let view = View {
             now_ns,
             book: &market.book,
@@ -366,9 +366,8 @@ impl Engine {
             mode,
             cancel_reason,
         };
-        let (template, mut memory) = (alpha.config.template, alpha.memory);
-        strategy::wish(&template, &view, &own, &mut memory, &mut wishes);
-        self.alphas[alpha_index].memory = memory;
+        let template = &alpha.config.template;
+        strategy::wish(template, &view, &own, &mut alpha.memory, &mut wishes);
         for wish in &wishes {
             self.take_wish(alpha_index, wish, header, out);
         }
