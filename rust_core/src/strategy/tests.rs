@@ -560,6 +560,23 @@ fn a_target_is_linear_with_a_dead_band_and_ends_at_the_limit() {
         [(-1, 99, 1, exit)],
         "what nobody wants is left"
     );
+    let coarser = Template::Target(Target {
+        patience_ns: 0,
+        trade_clips_min: 4.0,
+        ..TARGET
+    });
+    assert_eq!(
+        placed(&wishes(&coarser, &view(&book, -4.0, 1), &[])),
+        [(-1, 99, 1, exit)],
+        "turning leaves wholly, however small"
+    );
+    let blind = View {
+        is_tradable: false,
+        ..view(&book, 4.0, 0)
+    };
+    let resting = order(1, 100, 1, OrderState::Working, REST_OF_DAY);
+    assert_eq!(placed(&wishes(&at_once, &blind, &[])), []);
+    assert_eq!(canceled(&wishes(&at_once, &blind, &[resting])), 1);
 }
 
 #[test]
