@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 use _core::engine::{APPROVED, Engine};
 use _core::record::{
-    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, DecisionRecord, IntentReason, Record,
-    RecordType, SCALE, Tape,
+    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, DecisionRecord,
+    IntentReason, Record, RecordType, SCALE, Tape,
 };
 use serde_json::Value;
-use support::{INSTRUMENT, MAKER, START, TAKER, alpha_json, config_json, tape};
+use support::{INSTRUMENT, MAKER, START, TAKER, alpha_json, book, command, config_json, tape};
 
 const OTHER: u32 = INSTRUMENT + 1;
 /// How much slower than the shared tape.
@@ -227,6 +227,9 @@ fn assert_same(left: &[String], right: &[String]) {
     assert_eq!(left.len(), right.len());
 }
 
+/// Actions with their reasons.
+type Pairs = &'static [(u32, u32)];
+
 const MILD: &str = "0.3 * imbalance_l1";
 const STRONG: &str = "k * imbalance_l1";
 
@@ -310,31 +313,19 @@ fn the_same_inputs_decide_the_same_in_another_engine() {
 
 #[test]
 fn every_decision_of_every_template_carries_its_reason_its_validity_and_its_cause() {
-    let place = ActionKind::Place as u32;
-    let cancel = ActionKind::Cancel as u32;
-    let (entry, exit) = (IntentReason::Entry as u32, IntentReason::Exit as u32);
-    let (quote, requote) = (IntentReason::Quote as u32, IntentReason::Requote as u32);
+    const ENTRY: (u32, u32) = (ActionKind::Place as u32, IntentReason::Entry as u32);
+    const EXIT: (u32, u32) = (ActionKind::Place as u32, IntentReason::Exit as u32);
+    const QUOTE: (u32, u32) = (ActionKind::Place as u32, IntentReason::Quote as u32);
+    const REQUOTE: (u32, u32) = (ActionKind::Cancel as u32, IntentReason::Requote as u32);
     let flatten = IntentReason::Flatten as u32;
-    let cases: [(&str, &str, &[(u32, u32)]); 7] = [
-        (TAKER, STRONG, &[(place, entry), (place, exit)]),
-        (
-            COST_TAKER,
-            "8 * imbalance_l1",
-            &[(place, entry), (place, exit)],
-        ),
-        (MAKER, MILD, &[(place, quote), (cancel, requote)]),
-        (QUEUE_MAKER, MILD, &[(place, quote), (cancel, requote)]),
-        (
-            AVELLANEDA_STOIKOV,
-            MILD,
-            &[(place, quote), (cancel, requote)],
-        ),
-        (GLFT, MILD, &[(place, quote), (cancel, requote)]),
-        (
-            TARGET,
-            STRONG,
-            &[(place, entry), (place, exit), (cancel, requote)],
-        ),
+    let cases: [(&str, &str, Pairs); 7] = [
+        (TAKER, STRONG, &[ENTRY, EXIT]),
+        (COST_TAKER, "8 * imbalance_l1", &[ENTRY, EXIT]),
+        (MAKER, MILD, &[QUOTE, REQUOTE]),
+        (QUEUE_MAKER, MILD, &[QUOTE, REQUOTE]),
+        (AVELLANEDA_STOIKOV, MILD, &[QUOTE, REQUOTE]),
+        (GLFT, MILD, &[QUOTE, REQUOTE]),
+        (TARGET, STRONG, &[ENTRY, EXIT, REQUOTE]),
     ];
     for (template, expression, expected) in cases {
         // Long enough to reach the window in which positions are closed.
@@ -374,4 +365,41 @@ fn every_decision_of_every_template_carries_its_reason_its_validity_and_its_caus
             last = (row.decision_seq, row.header.input_seq);
         }
     }
+}
+
+/// A quote whose cancel nobody answers does not hold the position for ever: after two seconds the
+/// exit goes, once, for what the silent order cannot close.
+#[test]
+fn an_order_that_nobody_answers_holds_an_exit_up_for_two_seconds_only() {
+    let config = support::config(MAKER, "0 * imbalance_l1");
+    let mut session = support::Session::new(config);
+    let quotes = session.feed_book(book(35_000, 2, 10, 10));
+    assert_eq!(quotes.len(), 2, "a bid at 35,000 and an ask at 35,002");
+    // The asks are bid for, and from here on nobody answers.
+    session.feed_book(book(35_002, 2, 10, 10));
+    assert_eq!(session.position(), -2);
+    session.answers = false;
+    let asked = session.feed(command(CommandKind::Flatten, u32::MAX, 0));
+    let cancels = asked
+        .iter()
+        .filter(|row| row.action == ActionKind::Cancel as u32);
+    assert_eq!(cancels.count(), asked.len(), "resting orders go first");
+    assert!(!asked.is_empty());
+    let mut exits = Vec::new();
+    for _ in 0..8 {
+        session.now += 500_000_000;
+        exits.extend(session.feed_book(book(35_002, 2, 10, 10)));
+    }
+    assert_eq!(exits.len(), 1, "{exits:?}");
+    // Two lots short, of which the silent bid may still buy one.
+    let exit = exits[0];
+    assert_eq!(
+        (exit.verdict, exit.side, exit.qty, exit.intent_reason),
+        (APPROVED, 1, SCALE, IntentReason::Flatten as u32)
+    );
+    let waited_ns = exit.header.sequence_time_ns - asked[0].header.sequence_time_ns;
+    assert!(
+        (2_000_000_000..2_600_000_000).contains(&waited_ns),
+        "{waited_ns}"
+    );
 }

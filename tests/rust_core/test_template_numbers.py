@@ -9,9 +9,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from hft_platform import _core
-from hft_platform.config.engine_config import resolve_template
+from hft_platform.config.engine_config import resolve_template, spec_content
+from hft_platform.config.promoted_content import PromotedContent
 from hft_platform.errors import PlatformError, ReasonCode
 from research.registry import manifest
+from tests.hft_platform.config.conftest import content_of
 from tests.rust_core import engine_tapes
 from tests.rust_core.test_strategy_templates import TEMPLATES
 
@@ -146,4 +148,12 @@ def test_parameters_reach_every_number_and_whole_numbers_stay_whole() -> None:
     assert json.dumps(resolved["patience_ns"]) == "2000000000"
     assert json.dumps(resolved["slippage_ticks"]) == "1"
     assert resolved["clips_max"] == 2.0
+    assert engine_says(resolved) is None
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_a_signed_template_reaches_the_engine_unchanged(kind: str) -> None:
+    promoted = PromotedContent.model_validate(content_of(template=template(kind)))
+    resolved = spec_content(promoted)["template"]
+    assert resolved == template(kind)
     assert engine_says(resolved) is None

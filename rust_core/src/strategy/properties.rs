@@ -239,6 +239,30 @@ impl World {
         book
     }
 
+    fn view<'a>(&self, step: &Step, book: &'a Book) -> View<'a> {
+        View {
+            now_ns: self.now_ns,
+            book,
+            is_tradable: step.is_tradable,
+            signal: step.signal * float(self.sign),
+            volatility: step.volatility,
+            position_qty: self.position_qty,
+            entry_ns: self.entry_ns,
+            clip_qty: SCALE,
+            position_qty_max: POSITION_QTY_MAX,
+            order_qty_max: 2 * SCALE,
+            tick_size: SCALE,
+            lot_size: SCALE,
+            multiplier: 200 * SCALE,
+            costs: &COSTS,
+            trading_end_ns: 20_000_000_000,
+            limit_up: Some(self.price(if self.sign > 0 { 1_046 } else { 954 })),
+            limit_down: Some(self.price(if self.sign > 0 { 954 } else { 1_046 })),
+            mode: step.mode,
+            cancel_reason: IntentReason::Flatten,
+        }
+    }
+
     fn fill(&mut self, place: usize, qty: i64) {
         let order = &mut self.orders[place];
         let qty = qty.min(order.remaining_qty());
@@ -294,27 +318,7 @@ impl World {
         let price = self.price(price);
         self.memory.on_print(price, qty, side * self.sign);
         let book = self.book(step);
-        let view = View {
-            now_ns: self.now_ns,
-            book: &book,
-            is_tradable: step.is_tradable,
-            signal: step.signal * float(self.sign),
-            volatility: step.volatility,
-            position_qty: self.position_qty,
-            entry_ns: self.entry_ns,
-            clip_qty: SCALE,
-            position_qty_max: POSITION_QTY_MAX,
-            order_qty_max: 2 * SCALE,
-            tick_size: SCALE,
-            lot_size: SCALE,
-            multiplier: 200 * SCALE,
-            costs: &COSTS,
-            trading_end_ns: 20_000_000_000,
-            limit_up: Some(self.price(if self.sign > 0 { 1_046 } else { 954 })),
-            limit_down: Some(self.price(if self.sign > 0 { 954 } else { 1_046 })),
-            mode: step.mode,
-            cancel_reason: IntentReason::Flatten,
-        };
+        let view = self.view(step, &book);
         let mut wishes = Vec::with_capacity(WISH_COUNT_MAX);
         wish(
             &self.template,
@@ -452,6 +456,58 @@ proptest! {
             prop_assert_eq!(&seen, &expected, "{:?}", template);
             prop_assert_eq!(image.position_qty, -world.position_qty);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(case_count()))]
+
+    /// Whatever orders an alpha has, also ones that no template would have made: the wishes fit the
+    /// list, each order is taken back once at most, and a side gets one new order at most.
+    #[test]
+    fn wishes_are_bounded_whatever_orders_there_are(seed in any::<u64>(), kind in 0_u64..7) {
+        let mut draw = Draw(seed);
+        let mut world = World::new(template(kind, &mut draw), 1);
+        let states = [
+            OrderState::PendingNew,
+            OrderState::Working,
+            OrderState::PendingCancel,
+            OrderState::Unknown,
+        ];
+        for order_id in 1..=draw.below(OWN_ORDER_COUNT_MAX as u64 + 1) {
+            world.orders.push(Order {
+                order_id,
+                intent_id: 1,
+                alpha_index: 0,
+                market_index: 0,
+                side: if draw.one_in(2) { 1 } else { -1 },
+                price: draw.between(990, 1_010) * SCALE,
+                qty: draw.between(1, 4) * SCALE,
+                filled_qty: 0,
+                state: states[usize::try_from(draw.below(4)).unwrap_or(0)],
+                time_in_force: if draw.one_in(4) { IMMEDIATE_OR_CANCEL } else { REST_OF_DAY },
+            });
+        }
+        world.position_qty = draw.between(-3, 4) * SCALE;
+        let step = &steps(&mut draw)[0];
+        let book = world.book(step);
+        let view = world.view(step, &book);
+        let mut wishes = Vec::new();
+        wish(&world.template, &view, &world.orders, &mut world.memory.clone(), &mut wishes);
+        prop_assert!(wishes.len() <= WISH_COUNT_MAX);
+        let (mut canceled, mut sides) = (Vec::new(), Vec::new());
+        for wish in &wishes {
+            match *wish {
+                Wish::Cancel { order_id, .. } => canceled.push(order_id),
+                Wish::Place { side, .. } => sides.push(side),
+            }
+        }
+        let (before, places) = (canceled.len(), sides.len());
+        canceled.sort_unstable();
+        canceled.dedup();
+        sides.sort_unstable();
+        sides.dedup();
+        prop_assert_eq!((before, places), (canceled.len(), sides.len()));
     }
 }
 
