@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 
 from hft_platform import _core, records
-from tests.rust_core.market_days import SCALE, engine_config, synthetic_day, txf_session
+from research.backtest.package_handle import PackageHandle
+from tests.rust_core.market_days import (
+    SCALE,
+    TXF_ID,
+    Tradable,
+    engine_config,
+    synthetic_day,
+    txf_session,
+)
 from tests.rust_core.test_simulation_venues import latency
 
+QUEUE_MODEL = "power_prob3"
 PLACE, CANCEL, APPROVED = 1, 2, 1
-ENTRY, EXIT = 1, 2
+ENTRY = 1
 QUOTES = {
     "half_spread_ticks": 1.0,
     "requote_ticks": 1.0,
@@ -65,12 +74,15 @@ def config_of(tape: bytes, kind: str, *, k: float = 1.0) -> str:
     return json.dumps(config)
 
 
-def run(tape: bytes, kind: str, *, k: float = 1.0, setting: str = "drawn") -> dict[str, Any]:
+def run(
+    tape: bytes, kind: str, *, k: float = 1.0, setting: str = "drawn", handle: Any = None
+) -> dict[str, Any]:
     return _core.run_backtest(
         tape,
         config_of(tape, kind, k=k),
         json.dumps(latency(setting)),
-        json.dumps({"queue_model": "power_prob3"}),
+        json.dumps({"queue_model": QUEUE_MODEL}),
+        handle,
     )
 
 
@@ -91,6 +103,23 @@ def test_a_session_of_every_template_replays_and_ends_flat(kind: str) -> None:
     assert result["counters"]["halted_by"] == 0
     assert result["counters"]["alphas"][0]["position_qty"] == 0
     assert _core.replay(config_of(day(), kind, k=k), result["inputs"]) == result["decisions"]
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("kind", [kind for kind in TEMPLATES if kind not in ("taker", "maker")])
+def test_a_recorded_session_is_the_same_on_the_package_and_in_a_replay(
+    recordings: Path, kind: str
+) -> None:
+    """The two old kinds are compared in test_simulation_session.py."""
+    tape, k = txf_session(recordings), 8.0 if kind == "cost_taker" else 1.0
+    ours = run(tape, kind, k=k)
+    rows = _core.convert_session(tape, TXF_ID, SCALE, SCALE)
+    with PackageHandle(rows, Tradable(), queue_model=QUEUE_MODEL) as handle:
+        theirs = run(tape, kind, k=k, handle=handle)
+    assert fill_count(ours) > 1_000
+    for part in ("inputs", "broker", "decisions"):
+        assert ours[part] == theirs[part], part
+    assert _core.replay(config_of(tape, kind, k=k), ours["inputs"]) == ours["decisions"]
 
 
 def compare_requotes(tape: bytes) -> tuple[float, float]:
