@@ -132,7 +132,7 @@ fn wanted_quotes(view: &View<'_>, template: &Template) -> Option<Quotes> {
             };
             Some(market.quotes(mid, clips))
         }
-        Template::Taker { .. } | Template::CostTaker(_) | Template::Target(_) => None,
+        _ => None,
     }
 }
 
@@ -168,7 +168,7 @@ fn requote_of(template: &Template) -> Requote {
             distance_ticks: requote_ticks,
             queue: None,
         },
-        Template::Taker { .. } | Template::CostTaker(_) | Template::Target(_) => Requote {
+        _ => Requote {
             distance_ticks: f64::INFINITY,
             queue: None,
         },
