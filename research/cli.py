@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("alpha_id", metavar="ID", help="instrument_idea_style, e.g. txf_ofi_maker")
     new.add_argument("--by", default=None, help="owner (default: this user)")
     new.add_argument("--template", metavar="KIND", default="taker",
-                     help="template to start from (docs/strategies.md; default: taker)")  # fmt: skip
+                     help="kind of template (docs/strategies.md; default: taker)")  # fmt: skip
 
     show = _add(commands, "show", _show, "Show an alpha: manifest, verdicts, promotions.")
     _alpha_argument(show)

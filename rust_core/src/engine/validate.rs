@@ -6,7 +6,7 @@ use super::{
 };
 use crate::book::VALUE_MAX;
 use crate::risk::WINDOW_COUNT_MAX;
-use crate::strategy::SigmaSource;
+use crate::strategy::{SigmaSource, Target};
 
 /// Instruments of one engine.
 pub const INSTRUMENT_COUNT_MAX: usize = 256;
@@ -98,6 +98,18 @@ impl Checker {
             SigmaSource::Measured => 0.0,
         };
         self.within("template.sigma_ticks", sigma_ticks, low, 1e6)
+    }
+
+    /// A duration of at most a day.
+    fn duration(&self, field: &str, value: i64, low: i64) -> Result<(), EngineError> {
+        let allowed = format!("{low} to {DAY_NS}");
+        self.require((low..=DAY_NS).contains(&value), field, value, &allowed)
+    }
+
+    /// How quotes follow the signal and the wanted price.
+    fn following(&self, signal_skew: f64, requote_ticks: f64) -> Result<(), EngineError> {
+        self.finite("template.signal_skew", signal_skew, -TICKS_MAX)?;
+        self.finite("template.requote_ticks", requote_ticks, f64::MIN_POSITIVE)
     }
 
     /// Numbers of the rule that values a queue place.
@@ -363,18 +375,8 @@ fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
         }
         Template::AvellanedaStoikovMaker(rule) => {
             at.quoting_model(rule.gamma, rule.k, rule.sigma_source, rule.sigma_ticks)?;
-            at.require(
-                (1..=DAY_NS).contains(&rule.horizon_ns),
-                "template.horizon_ns",
-                rule.horizon_ns,
-                "1 to 86400000000000",
-            )?;
-            at.finite("template.signal_skew", rule.signal_skew, -TICKS_MAX)?;
-            at.finite(
-                "template.requote_ticks",
-                rule.requote_ticks,
-                f64::MIN_POSITIVE,
-            )?;
+            at.duration("template.horizon_ns", rule.horizon_ns, 1)?;
+            at.following(rule.signal_skew, rule.requote_ticks)?;
             at.queue_value(
                 rule.requote_gain_ticks,
                 rule.queue_lots,
@@ -384,46 +386,38 @@ fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
         Template::GlftMaker(rule) => {
             at.quoting_model(rule.gamma, rule.k, rule.sigma_source, rule.sigma_ticks)?;
             at.within("template.fills_per_s", rule.fills_per_s, 1e-6, 1e6)?;
-            at.finite("template.signal_skew", rule.signal_skew, -TICKS_MAX)?;
-            at.finite(
-                "template.requote_ticks",
-                rule.requote_ticks,
-                f64::MIN_POSITIVE,
-            )?;
+            at.following(rule.signal_skew, rule.requote_ticks)?;
             at.queue_value(
                 rule.requote_gain_ticks,
                 rule.queue_lots,
                 rule.edge_ticks_min,
             )
         }
-        Template::Target(rule) => {
-            at.finite(
-                "template.ticks_per_clip",
-                rule.ticks_per_clip,
-                f64::MIN_POSITIVE,
-            )?;
-            at.finite("template.dead_band_ticks", rule.dead_band_ticks, 0.0)?;
-            at.within("template.clips_max", rule.clips_max, 1.0, 1e6)?;
-            at.within("template.trade_clips_min", rule.trade_clips_min, 0.0, 1e6)?;
-            at.require(
-                (0..=DAY_NS).contains(&rule.patience_ns),
-                "template.patience_ns",
-                rule.patience_ns,
-                "0 to 86400000000000",
-            )?;
-            at.finite(
-                "template.requote_ticks",
-                rule.requote_ticks,
-                f64::MIN_POSITIVE,
-            )?;
-            at.require(
-                (0..=1_000_000).contains(&rule.slippage_ticks),
-                "template.slippage_ticks",
-                rule.slippage_ticks,
-                "0 to 1000000",
-            )
-        }
+        Template::Target(rule) => target(at, &rule),
     }
+}
+
+fn target(at: &Checker, rule: &Target) -> Result<(), EngineError> {
+    at.finite(
+        "template.ticks_per_clip",
+        rule.ticks_per_clip,
+        f64::MIN_POSITIVE,
+    )?;
+    at.finite("template.dead_band_ticks", rule.dead_band_ticks, 0.0)?;
+    at.within("template.clips_max", rule.clips_max, 1.0, 1e6)?;
+    at.within("template.trade_clips_min", rule.trade_clips_min, 0.0, 1e6)?;
+    at.duration("template.patience_ns", rule.patience_ns, 0)?;
+    at.finite(
+        "template.requote_ticks",
+        rule.requote_ticks,
+        f64::MIN_POSITIVE,
+    )?;
+    at.require(
+        (0..=1_000_000).contains(&rule.slippage_ticks),
+        "template.slippage_ticks",
+        rule.slippage_ticks,
+        "0 to 1000000",
+    )
 }
 
 fn account(config: &AccountLimits) -> Result<(), EngineError> {
