@@ -25,6 +25,7 @@ __all__ = [
     "TapeError",
     "WalError",
     "WalWriter",
+    "avellaneda_stoikov_quotes",
     "check_expression",
     "conversion_counts",
     "convert_session",
@@ -33,6 +34,7 @@ __all__ = [
     "feature_registry",
     "generate_hidden_state",
     "generate_session",
+    "glft_distances",
     "index_tape",
     "merge_logs",
     "merge_tapes",
@@ -338,6 +340,63 @@ def trade_cost(
     ------
     ConfigError
         When the model is wrong, or the cost does not fit 64 bits.
+    """
+
+def avellaneda_stoikov_quotes(
+    mid: float, inventory: float, *, gamma: float, sigma: float, k: float, time_left: float
+) -> tuple[float, float]:
+    """Bid and ask that an Avellaneda-Stoikov maker wants, before rounding.
+
+    Parameters
+    ----------
+    mid, inventory : float
+        Price, and units held; negative is short.
+    gamma, sigma, k : float
+        Risk aversion, volatility and decay of the rate of fills, above 0, in matching units.
+    time_left : float
+        Until the end of the horizon.
+
+    Returns
+    -------
+    tuple of float
+        Bid and ask.
+
+    Raises
+    ------
+    ValueError
+        When a number that has to be above 0 is not.
+
+    Notes
+    -----
+    Avellaneda, Stoikov (2008), Quantitative Finance 8(3).
+    """
+
+def glft_distances(
+    inventory: float, *, gamma: float, sigma: float, k: float, fills_per_s: float
+) -> tuple[float, float]:
+    """Distances of bid and ask from the mid that a GLFT maker wants, before rounding.
+
+    Parameters
+    ----------
+    inventory : float
+        Units held; negative is short.
+    gamma, sigma, k, fills_per_s : float
+        Risk aversion, volatility, decay and level of the rate of fills, above 0, in matching units.
+
+    Returns
+    -------
+    tuple of float
+        How far the bid is below and the ask above the mid.
+
+    Raises
+    ------
+    ValueError
+        When a number that has to be above 0 is not.
+
+    Notes
+    -----
+    Guéant, Lehalle, Fernandez-Tapia (2013), Mathematics and Financial Economics 7(4): the limit
+    far from the end, in closed form.
     """
 
 # Simulation.

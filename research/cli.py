@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     new = _add(commands, "new", _new, "Start an alpha: a commented manifest and a test to fill in.")
     new.add_argument("alpha_id", metavar="ID", help="instrument_idea_style, e.g. txf_ofi_maker")
     new.add_argument("--by", default=None, help="owner (default: this user)")
+    new.add_argument("--template", metavar="KIND", default="taker",
+                     help="kind of template (docs/strategies.md; default: taker)")  # fmt: skip
 
     show = _add(commands, "show", _show, "Show an alpha: manifest, verdicts, promotions.")
     _alpha_argument(show)
@@ -145,7 +147,9 @@ def _new(arguments: argparse.Namespace) -> int:
     from research.new_alpha import write_new_alpha
 
     alpha_id = arguments.alpha_id
-    files = write_new_alpha(alpha_id, owner=_user(arguments), folder=arguments.alphas)
+    files = write_new_alpha(
+        alpha_id, owner=_user(arguments), folder=arguments.alphas, kind=arguments.template
+    )
     _print(
         arguments,
         {"alpha_id": alpha_id, "files": [str(path) for path in files]},

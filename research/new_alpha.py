@@ -25,12 +25,10 @@ expression: k * imbalance_l1
 # Every value of every grid counts as a trial, whether or not you look at it.
 parameters:
   k: {{default: 2.0, grid: [1.0, 2.0, 4.0]}}
+# What is done about the signal; docs/strategies.md explains every number.
 template:
-  kind: taker
-  entry_ticks: 2.5
-  exit_ticks: 0.0
-  hold_ns: 10000000000
-  slippage_ticks: 1
+  kind: {kind}
+{template}
 order_qty_lots: 10
 ttl_ms: 500
 limits:
@@ -45,6 +43,48 @@ queue_model: power_prob3
 data_roles: {{in_sample: 0.4, out_of_sample: 0.4, frozen: 0.2}}
 on_withdrawal: {{action: flatten, deadline_ms: 10000}}
 """
+
+TAKER_TEXT = """\
+  entry_ticks: 2.5
+  exit_ticks: 0.0
+  hold_ns: 10000000000
+  slippage_ticks: 1"""
+FIXED_TEXT = """\
+  half_spread_ticks: 2.0
+  inventory_skew_ticks: 0.5
+  signal_skew: 1.0
+  requote_ticks: 1.0"""
+QUEUE_TEXT = """\
+  requote_gain_ticks: 0.1
+  queue_lots: 10.0
+  edge_ticks_min: 0.25"""
+MODEL_TEXT = """\
+  gamma: 0.05
+  k: 0.5
+  sigma_source: measured
+  sigma_ticks: 0.1
+  signal_skew: 1.0
+  requote_ticks: 1.0"""
+TARGET_TEXT = """\
+  ticks_per_clip: 2.0
+  dead_band_ticks: 2.0
+  clips_max: 1.0
+  trade_clips_min: 1.0
+  patience_ns: 2000000000
+  requote_ticks: 1.0
+  slippage_ticks: 1"""
+TEMPLATE_TEXTS = {
+    "taker": TAKER_TEXT,
+    "cost_taker": f"{TAKER_TEXT}\n  cost_margin_ticks: 0.5",
+    "maker": FIXED_TEXT,
+    "queue_maker": f"{FIXED_TEXT}\n{QUEUE_TEXT}",
+    "avellaneda_stoikov_maker": (
+        f"{MODEL_TEXT}\n  horizon: rolling\n  horizon_ns: 10000000000\n{QUEUE_TEXT}"
+    ),
+    "glft_maker": f"{MODEL_TEXT}\n  fills_per_s: 0.5\n{QUEUE_TEXT}",
+    "target": TARGET_TEXT,
+}
+"""Numbers to start from, by kind; none of them is advice."""
 
 TEST_TEXT = '''\
 """Tests of {alpha_id}: cases by hand. Gate B runs them; it needs two or more."""
@@ -67,7 +107,9 @@ def test_the_position_limit_holds_one_clip() -> None:
 '''
 
 
-def write_new_alpha(alpha_id: str, *, owner: str, folder: Path | None = None) -> list[Path]:
+def write_new_alpha(
+    alpha_id: str, *, owner: str, folder: Path | None = None, kind: str = "taker"
+) -> list[Path]:
     """Write a manifest and a test that a person completes.
 
     Parameters
@@ -78,6 +120,8 @@ def write_new_alpha(alpha_id: str, *, owner: str, folder: Path | None = None) ->
         Who answers for it.
     folder : Path, optional
         Folder of alphas, the bundled ones by default.
+    kind : str, optional
+        Template to start from, one of `TEMPLATE_TEXTS`.
 
     Returns
     -------
@@ -87,8 +131,13 @@ def write_new_alpha(alpha_id: str, *, owner: str, folder: Path | None = None) ->
     Raises
     ------
     PlatformError
-        MANIFEST_INVALID for a name that is not one, or is taken.
+        MANIFEST_INVALID for a name that is not one, or is taken, and for an unknown kind.
     """
+    if kind not in TEMPLATE_TEXTS:
+        raise PlatformError(
+            ReasonCode.MANIFEST_INVALID,
+            f"template kind was {kind!r}; allowed: {', '.join(sorted(TEMPLATE_TEXTS))}",
+        )
     if not ALPHA_ID.match(alpha_id):
         raise PlatformError(
             ReasonCode.MANIFEST_INVALID,
@@ -104,5 +153,8 @@ def write_new_alpha(alpha_id: str, *, owner: str, folder: Path | None = None) ->
         )
     texts = {"manifest.yaml": MANIFEST_TEXT, "test_alpha.py": TEST_TEXT}
     for name, text in texts.items():
-        write_once(target / name, text.format(alpha_id=alpha_id, owner=owner), mode=0o644)
+        filled = text.format(
+            alpha_id=alpha_id, owner=owner, kind=kind, template=TEMPLATE_TEXTS[kind]
+        )
+        write_once(target / name, filled, mode=0o644)
     return [target / name for name in texts]

@@ -22,11 +22,17 @@ from pydantic import ValidationError
 from hft_platform.config.canonical import canonical_json, canonical_sha256
 from hft_platform.config.promoted import PromotedConfig
 from hft_platform.config.promoted_content import (
+    AvellanedaStoikovMakerTemplate,
+    CostTakerTemplate,
+    GlftMakerTemplate,
     MakerTemplate,
     OnWithdrawal,
     PromotedContent,
     PromotedLimits,
+    QueueMakerTemplate,
     TakerTemplate,
+    TargetTemplate,
+    Template,
 )
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.records import SCALE
@@ -38,10 +44,16 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FULL_WEIGHT_PPM = 1_000_000
 NEVER_EXPIRES_NS = (1 << 63) - 1
-_INTEGER_KEYS = frozenset({"hold_ns", "slippage_ticks"})
-_TEMPLATES: dict[str, type[TakerTemplate] | type[MakerTemplate]] = {
+_INTEGER_KEYS = frozenset({"hold_ns", "slippage_ticks", "horizon_ns", "patience_ns"})
+_WORD_KEYS = frozenset({"kind", "sigma_source", "horizon"})
+_TEMPLATES: dict[str, type[Template]] = {
     "taker": TakerTemplate,
     "maker": MakerTemplate,
+    "cost_taker": CostTakerTemplate,
+    "queue_maker": QueueMakerTemplate,
+    "avellaneda_stoikov_maker": AvellanedaStoikovMakerTemplate,
+    "glft_maker": GlftMakerTemplate,
+    "target": TargetTemplate,
 }
 
 
@@ -229,7 +241,8 @@ def resolve_template(
     Returns
     -------
     dict
-        As engine and promoted config take it: durations and ticks of slippage are integers.
+        As engine and promoted config take it: durations and ticks of slippage are integers, and
+        what is no number (`kind`, `sigma_source`, `horizon`) stays a word.
 
     Raises
     ------
@@ -239,7 +252,8 @@ def resolve_template(
     model = _TEMPLATES.get(str(template.get("kind")))
     if model is None:
         raise _invalid(
-            alpha_id, f"template kind was {template.get('kind')!r}; allowed: maker, taker"
+            alpha_id,
+            f"template kind was {template.get('kind')!r}; allowed: {', '.join(sorted(_TEMPLATES))}",
         )
     resolved: dict[str, Any] = {}
     for key, value in template.items():
@@ -249,7 +263,7 @@ def resolve_template(
                     alpha_id, f"template names {value}; parameters are {sorted(parameters)}"
                 )
             value = parameters[value[1:]]
-        if key != "kind":
+        if key not in _WORD_KEYS and not isinstance(value, str):
             value = float(value)
             if key in _INTEGER_KEYS and value.is_integer():
                 value = int(value)

@@ -24,10 +24,23 @@ _Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
 _Time = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Day = Annotated[int, Field(ge=19_000_101, le=99_991_231)]
 _NotNegative = Annotated[FiniteFloat, Field(ge=0)]
+_AboveZero = Annotated[FiniteFloat, Field(gt=0)]
+_Slippage = Annotated[int, Field(ge=0, le=1000)]
+_WithinDay = Annotated[int, Field(ge=0, le=86_400_000_000_000)]
+_Gamma = Annotated[FiniteFloat, Field(ge=1e-6, le=1e3)]
+_Decay = Annotated[FiniteFloat, Field(ge=1e-4, le=1e4)]
+_Sigma = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+_SigmaSource = Literal["stated", "measured"]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _require_sigma(source: str, ticks: float) -> None:
+    """Refuse a stated volatility of zero; a measured one needs no floor."""
+    if source == "stated" and ticks < 1e-6:
+        raise ValueError("sigma_ticks is at least 0.000001 when sigma_source is stated")
 
 
 class TakerTemplate(_Strict):
@@ -48,6 +61,97 @@ class MakerTemplate(_Strict):
     requote_ticks: _NotNegative
     signal_skew: FiniteFloat
     inventory_skew_ticks: FiniteFloat
+
+
+class CostTakerTemplate(_Strict):
+    """Crosses the spread when the signal pays for the round trip."""
+
+    kind: Literal["cost_taker"]
+    entry_ticks: _NotNegative
+    exit_ticks: FiniteFloat
+    hold_ns: _Positive
+    slippage_ticks: _Slippage
+    cost_margin_ticks: _NotNegative
+
+
+class QueueMakerTemplate(_Strict):
+    """The quotes of `maker`, moved only when that is worth the queue place."""
+
+    kind: Literal["queue_maker"]
+    half_spread_ticks: _NotNegative
+    inventory_skew_ticks: _NotNegative
+    signal_skew: FiniteFloat
+    requote_ticks: _AboveZero
+    requote_gain_ticks: _NotNegative
+    queue_lots: _AboveZero
+    edge_ticks_min: _NotNegative
+
+
+class AvellanedaStoikovMakerTemplate(_Strict):
+    """Quotes around the reservation price of Avellaneda and Stoikov (2008)."""
+
+    kind: Literal["avellaneda_stoikov_maker"]
+    gamma: _Gamma
+    k: _Decay
+    sigma_source: _SigmaSource
+    sigma_ticks: _Sigma
+    horizon: Literal["rolling", "session_end"]
+    horizon_ns: Annotated[int, Field(ge=1, le=86_400_000_000_000)]
+    signal_skew: FiniteFloat
+    requote_ticks: _AboveZero
+    requote_gain_ticks: _NotNegative
+    queue_lots: _AboveZero
+    edge_ticks_min: _NotNegative
+
+    @model_validator(mode="after")
+    def _sigma_is_stated(self) -> Self:
+        _require_sigma(self.sigma_source, self.sigma_ticks)
+        return self
+
+
+class GlftMakerTemplate(_Strict):
+    """Asymptotic quotes of Guéant, Lehalle and Fernandez-Tapia (2013)."""
+
+    kind: Literal["glft_maker"]
+    gamma: _Gamma
+    k: _Decay
+    fills_per_s: Annotated[FiniteFloat, Field(ge=1e-6, le=1e6)]
+    sigma_source: _SigmaSource
+    sigma_ticks: _Sigma
+    signal_skew: FiniteFloat
+    requote_ticks: _AboveZero
+    requote_gain_ticks: _NotNegative
+    queue_lots: _AboveZero
+    edge_ticks_min: _NotNegative
+
+    @model_validator(mode="after")
+    def _sigma_is_stated(self) -> Self:
+        _require_sigma(self.sigma_source, self.sigma_ticks)
+        return self
+
+
+class TargetTemplate(_Strict):
+    """Holds the position that the signal asks for."""
+
+    kind: Literal["target"]
+    ticks_per_clip: _AboveZero
+    dead_band_ticks: _NotNegative
+    clips_max: Annotated[FiniteFloat, Field(ge=1, le=1e6)]
+    trade_clips_min: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+    patience_ns: _WithinDay
+    requote_ticks: _AboveZero
+    slippage_ticks: _Slippage
+
+
+Template = (
+    TakerTemplate
+    | MakerTemplate
+    | CostTakerTemplate
+    | QueueMakerTemplate
+    | AvellanedaStoikovMakerTemplate
+    | GlftMakerTemplate
+    | TargetTemplate
+)
 
 
 class PromotedLimits(_Strict):
@@ -90,7 +194,7 @@ class PromotedContent(_Strict):
     stage: Stage
     expression: Annotated[str, Field(min_length=1, max_length=4096)]
     parameters: dict[_Name, FiniteFloat]
-    template: Annotated[TakerTemplate | MakerTemplate, Field(discriminator="kind")]
+    template: Annotated[Template, Field(discriminator="kind")]
     order_qty: _Positive
     ttl_ns: _Positive
     limits: PromotedLimits

@@ -52,6 +52,87 @@ class MakerTemplate(_Strict):
     inventory_skew_ticks: _Number
 
 
+class CostTakerTemplate(_Strict):
+    """Crosses the spread when the signal pays for the round trip; ticks, or ``$parameter``."""
+
+    kind: Literal["cost_taker"]
+    entry_ticks: _Number
+    exit_ticks: _Number
+    hold_ns: Annotated[int, Field(gt=0)] | _Reference
+    slippage_ticks: Annotated[int, Field(ge=0)] | _Reference
+    cost_margin_ticks: _Number
+
+
+class QueueMakerTemplate(_Strict):
+    """The quotes of `maker`, moved only when that is worth the queue place."""
+
+    kind: Literal["queue_maker"]
+    half_spread_ticks: _Number
+    inventory_skew_ticks: _Number
+    signal_skew: _Number
+    requote_ticks: _Number
+    requote_gain_ticks: _Number
+    queue_lots: _Number
+    edge_ticks_min: _Number
+
+
+class AvellanedaStoikovMakerTemplate(_Strict):
+    """Quotes around the reservation price of Avellaneda and Stoikov (2008)."""
+
+    kind: Literal["avellaneda_stoikov_maker"]
+    gamma: _Number
+    k: _Number
+    sigma_source: Literal["stated", "measured"]
+    sigma_ticks: _Number
+    horizon: Literal["rolling", "session_end"]
+    horizon_ns: Annotated[int, Field(gt=0)] | _Reference
+    signal_skew: _Number
+    requote_ticks: _Number
+    requote_gain_ticks: _Number
+    queue_lots: _Number
+    edge_ticks_min: _Number
+
+
+class GlftMakerTemplate(_Strict):
+    """Asymptotic quotes of Guéant, Lehalle and Fernandez-Tapia (2013)."""
+
+    kind: Literal["glft_maker"]
+    gamma: _Number
+    k: _Number
+    fills_per_s: _Number
+    sigma_source: Literal["stated", "measured"]
+    sigma_ticks: _Number
+    signal_skew: _Number
+    requote_ticks: _Number
+    requote_gain_ticks: _Number
+    queue_lots: _Number
+    edge_ticks_min: _Number
+
+
+class TargetTemplate(_Strict):
+    """Holds the position that the signal asks for; clips and ticks, or ``$parameter``."""
+
+    kind: Literal["target"]
+    ticks_per_clip: _Number
+    dead_band_ticks: _Number
+    clips_max: _Number
+    trade_clips_min: _Number
+    patience_ns: Annotated[int, Field(ge=0)] | _Reference
+    requote_ticks: _Number
+    slippage_ticks: Annotated[int, Field(ge=0)] | _Reference
+
+
+Template = (
+    TakerTemplate
+    | MakerTemplate
+    | CostTakerTemplate
+    | QueueMakerTemplate
+    | AvellanedaStoikovMakerTemplate
+    | GlftMakerTemplate
+    | TargetTemplate
+)
+
+
 class Parameter(_Strict):
     """Default value and every value that is tried; the grid is what the trial ledger counts."""
 
@@ -115,7 +196,7 @@ class AlphaManifest(_Strict):
     label_horizon_s: Annotated[FiniteFloat, Field(gt=0)]
     expression: Annotated[str, Field(min_length=1, max_length=4096)]
     parameters: dict[_Name, Parameter]
-    template: Annotated[TakerTemplate | MakerTemplate, Field(discriminator="kind")]
+    template: Annotated[Template, Field(discriminator="kind")]
     order_qty_lots: _Positive
     ttl_ms: Annotated[int, Field(gt=0)]
     limits: ManifestLimits

@@ -14,6 +14,19 @@ use _core::engine::Engine;
 use _core::record::{CommandKind, Tape};
 use support::{MAKER, SECOND, Session, TAKER, book, command, config, tape};
 
+const COST_TAKER: &str = r#"{"kind":"cost_taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":5000000000,
+    "slippage_ticks":1,"cost_margin_ticks":0.0}"#;
+const QUEUE_MAKER: &str = r#"{"kind":"queue_maker","half_spread_ticks":0.5,"inventory_skew_ticks":0.5,
+    "signal_skew":1.0,"requote_ticks":1.0,"requote_gain_ticks":0.01,"queue_lots":10.0,"edge_ticks_min":0.2}"#;
+const GLFT_MAKER: &str = r#"{"kind":"glft_maker","gamma":0.1,"k":1.5,"fills_per_s":1.0,"sigma_source":"stated",
+    "sigma_ticks":0.5,"signal_skew":1.0,"requote_ticks":1.0,"requote_gain_ticks":0.0,"queue_lots":10.0,
+    "edge_ticks_min":0.0}"#;
+const AVELLANEDA_STOIKOV_MAKER: &str = r#"{"kind":"avellaneda_stoikov_maker","gamma":0.1,"k":1.5,
+    "sigma_source":"measured","sigma_ticks":0.1,"horizon":"session_end","horizon_ns":2000000000,
+    "signal_skew":1.0,"requote_ticks":1.0,"requote_gain_ticks":0.0,"queue_lots":10.0,"edge_ticks_min":0.0}"#;
+const TARGET: &str = r#"{"kind":"target","ticks_per_clip":0.5,"dead_band_ticks":0.3,"clips_max":3.0,
+    "trade_clips_min":1.0,"patience_ns":200000000,"requote_ticks":1.0,"slippage_ticks":1}"#;
+
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -67,7 +80,16 @@ fn day(template: &str, expression: &str) -> Vec<u8> {
 #[test]
 fn a_whole_day_allocates_nothing_after_construction() {
     let strong = "k * imbalance_l1 + 0.01 * ofi_l5_5s";
-    for (template, expression) in [(TAKER, strong), (MAKER, "0.1 * imbalance_l1")] {
+    let mild = "0.1 * imbalance_l1";
+    for (template, expression) in [
+        (TAKER, strong),
+        (MAKER, mild),
+        (QUEUE_MAKER, mild),
+        (GLFT_MAKER, mild),
+        (AVELLANEDA_STOIKOV_MAKER, mild),
+        (COST_TAKER, "10 * imbalance_l1"),
+        (TARGET, strong),
+    ] {
         let inputs = day(template, expression);
         let mut engine = Engine::new(config(template, expression)).unwrap();
         let mut out = Vec::with_capacity(64);

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from hft_platform import _core
+from hft_platform.config.engine_config import resolve_template
 from hft_platform.errors import ReasonCode
 from research import cli
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GateVerdict, Verdict, reason, write_verdict
+from research.new_alpha import TEMPLATE_TEXTS
 from research.promotion import audit
 from research.registry import bundled_folder, load_alpha
+from tests.rust_core import engine_tapes
 
 ALPHA_ID = "gen_imbalance_taker"
 
@@ -101,6 +105,25 @@ def test_a_new_alpha_loads_and_its_tests_pass(
     assert done.returncode == 0, done.stdout.decode()
     assert cli.main(["new", "txf_my_idea", *place]) == 3
     assert cli.main(["new", "../escape", *place]) == 3
+
+
+@pytest.mark.parametrize("kind", TEMPLATE_TEXTS)
+def test_new_starts_from_any_template_and_the_engine_takes_it(
+    kind: str, place: list[str], tmp_path: Path
+) -> None:
+    assert cli.main(["new", "txf_idea", "--template", kind, *place]) == 0
+    manifest = load_alpha(tmp_path / "alphas" / "txf_idea").manifest.model_dump(mode="json")
+    assert manifest["template"]["kind"] == kind
+    resolved = resolve_template("txf_idea", manifest["template"], {})
+    _core.Engine(engine_tapes.text(engine_tapes.config("k", resolved)))
+
+
+def test_new_names_the_templates_when_it_knows_none_of_that_name(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["new", "txf_idea", "--template", "market", *place]) == 3
+    assert "avellaneda_stoikov_maker, cost_taker" in capsys.readouterr().err
+    assert not (tmp_path / "alphas" / "txf_idea").exists()
 
 
 def test_list_and_show_say_where_an_alpha_stands(

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::EngineError;
 use crate::costs::CostModel;
+pub use crate::strategy::Template;
 
 /// Version of this layout.
 pub const CONFIG_SCHEMA: u32 = 1;
@@ -145,34 +146,6 @@ pub struct AlphaConfig {
     pub config_sha256: String,
     /// What becomes of a position when the permit ends.
     pub on_withdrawal: OnWithdrawal,
-}
-
-/// How a signal becomes orders.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Template {
-    /// Crosses the spread on a strong signal and leaves on a weak one or after a time.
-    Taker {
-        /// Enter when the signal's size reaches this.
-        entry_ticks: f64,
-        /// Leave when signal times side falls to this.
-        exit_ticks: f64,
-        /// Leave after this long, ns.
-        hold_ns: i64,
-        /// How far behind the best price the limit may be.
-        slippage_ticks: i64,
-    },
-    /// Quotes both sides around a skewed mid.
-    Maker {
-        /// Distance of each quote from its center.
-        half_spread_ticks: f64,
-        /// Move a quote only when the wanted price is this far away.
-        requote_ticks: f64,
-        /// Ticks of center per tick of signal.
-        signal_skew: f64,
-        /// Ticks of center per clip of position, against the position.
-        inventory_skew_ticks: f64,
-    },
 }
 
 /// Limits of one alpha.

@@ -126,6 +126,8 @@ pub struct Engine {
     account_rate: TimeWindow,
     rejects: TimeWindow,
     repeats: RepeatWindow,
+    /// End of the session's last `open` window.
+    trading_end_ns: i64,
     /// Scratch of `decide`.
     own_orders: Vec<Order>,
     wishes: Vec<Wish>,
@@ -176,6 +178,7 @@ impl Engine {
             account_rate: TimeWindow::new(RATE_WINDOW_NS),
             rejects: TimeWindow::new(REJECT_WINDOW_NS),
             repeats: RepeatWindow::default(),
+            trading_end_ns: trading_end_ns(&config.session),
             own_orders: Vec::with_capacity(OWN_ORDER_COUNT_MAX),
             wishes: Vec::with_capacity(WISH_COUNT_MAX),
             counters: Counters::default(),
@@ -244,6 +247,7 @@ impl Engine {
                 let record = read::<TradeRecord>(bytes)?;
                 let market_index = self.market_index(header.instrument_id)?;
                 self.markets[market_index].on_trade(header, &record)?;
+                self.note_print(market_index, &record);
                 self.on_market(market_index, header, out);
                 Ok(())
             }
@@ -301,6 +305,17 @@ impl Engine {
         }
     }
 
+    /// Lets templates see what traded in front of their quotes.
+    fn note_print(&mut self, market_index: usize, record: &TradeRecord) {
+        for alpha in &mut self.alphas {
+            if alpha.market_index == market_index {
+                alpha
+                    .memory
+                    .on_print(record.price, record.qty, record.aggressor_side);
+            }
+        }
+    }
+
     fn decide_all(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         for alpha_index in 0..self.alphas.len() {
             self.decide(alpha_index, header, out);
@@ -311,9 +326,7 @@ impl Engine {
     fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
-        let alpha = &self.alphas[alpha_index];
-        let market = &self.markets[alpha.market_index];
-        let (mode, cancel_reason) = self.mode(alpha, now_ns);
+        let (mode, cancel_reason) = self.mode(&self.alphas[alpha_index], now_ns);
         // The scratch lists are taken out and put back, which allocates nothing.
         let (mut own, mut wishes) = (
             std::mem::take(&mut self.own_orders),
@@ -328,6 +341,8 @@ impl Engine {
                 .filter(is_own)
                 .take(OWN_ORDER_COUNT_MAX),
         );
+        let alpha = &mut self.alphas[alpha_index];
+        let market = &self.markets[alpha.market_index];
         let view = View {
             now_ns,
             book: &market.book,
@@ -336,6 +351,7 @@ impl Engine {
                 .fault(now_ns, self.config.account_limits.quote_age_ns_max)
                 .is_none(),
             signal: alpha.signal,
+            volatility: market.volatility(),
             position_qty: alpha.position.qty,
             entry_ns: alpha.entry_ns,
             clip_qty: alpha.clip_qty,
@@ -343,12 +359,16 @@ impl Engine {
             order_qty_max: alpha.config.limits.order_qty_max,
             tick_size: market.instrument.tick_size,
             lot_size: market.instrument.lot_size,
+            multiplier: market.instrument.multiplier,
+            costs: &market.instrument.costs,
+            trading_end_ns: self.trading_end_ns,
             limit_up: market.instrument.limit_up,
             limit_down: market.instrument.limit_down,
             mode,
             cancel_reason,
         };
-        strategy::wish(&alpha.config.template, &view, &own, &mut wishes);
+        let template = &alpha.config.template;
+        strategy::wish(template, &view, &own, &mut alpha.memory, &mut wishes);
         for wish in &wishes {
             self.take_wish(alpha_index, wish, header, out);
         }
@@ -482,6 +502,15 @@ impl Engine {
             signal: alpha.signal,
         })
     }
+}
+
+/// End of the last `open` window; the beginning of time when there is none.
+fn trading_end_ns(session: &SessionConfig) -> i64 {
+    let open = session
+        .phases
+        .iter()
+        .rfind(|window| window.phase == Phase::Open);
+    open.map_or(i64::MIN, |window| window.end_ns)
 }
 
 fn read<R: Record>(bytes: &[u8]) -> Result<R, ReasonCode> {

@@ -5,6 +5,7 @@ mod engine;
 mod generator;
 mod record;
 mod simulation;
+mod strategy;
 mod wal;
 
 /// The extension module `hft_platform._core`.
@@ -14,6 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     wal::register(module)?;
     engine::register(module)?;
     simulation::register(module)?;
+    strategy::register(module)?;
     generator::register(module)?;
     Ok(())
 }
