@@ -3,6 +3,7 @@ use pyo3::prelude::*;
 
 mod engine;
 mod generator;
+mod normaliser;
 mod record;
 mod simulation;
 mod wal;
@@ -15,5 +16,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(module)?;
     simulation::register(module)?;
     generator::register(module)?;
+    normaliser::register(module)?;
     Ok(())
 }
