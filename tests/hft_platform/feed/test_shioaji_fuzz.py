@@ -259,12 +259,13 @@ def stream_quote(rng: random.Random, at_ns: int, totals: dict[str, int]) -> tupl
 @pytest.mark.parametrize(
     "opening",
     [
-        "2026-04-09 14:49:00",  # pre-open and night
-        "2026-04-09 23:58:00",  # across midnight
-        "2026-04-10 04:58:00",  # into the close
-        "2026-04-10 08:28:00",  # pre-open, open; the stock's open at 9
+        "2026-04-09 14:58:30",  # pre-open, then night
+        "2026-04-09 23:58:30",  # across midnight
+        "2026-04-10 04:57:30",  # into the close
+        "2026-04-10 08:43:30",  # pre-open, then day
+        "2026-04-10 08:58:30",  # the stock's open
         "2026-04-10 13:28:00",  # the stock closes, the future goes on
-        "2026-04-10 23:59:00",  # the night that is Monday's
+        "2026-04-10 23:58:30",  # the night that is Monday's
     ],
 )
 def test_random_streams_of_all_classes(config: dict[str, Any], opening: str) -> None:
