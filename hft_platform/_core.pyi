@@ -21,6 +21,7 @@ __all__ = [
     "Engine",
     "ExpressionError",
     "GeneratorError",
+    "Normaliser",
     "PaperSession",
     "TapeError",
     "WalError",
@@ -846,3 +847,90 @@ def generate_hidden_state(
     GeneratorError
         When a parameter is out of its range.
     """
+
+# Broker quotes.
+
+@final
+class Normaliser:
+    """Broker SDK quotes to records; see docs/normaliser.md.
+
+    Parameters
+    ----------
+    config_json : str
+        Made by `hft_platform.feed.shioaji_normaliser.normaliser_config`.
+    sdk_version : str
+        Version of the SDK that is installed.
+    probes : list
+        One object of every quote class, with every field filled. A class that is not exactly what
+        the normaliser was written for is not admitted: its objects are dropped under
+        ``QuoteSchemaMismatch``, and `schema_faults` says why.
+
+    Raises
+    ------
+    ConfigError
+        When the config is wrong.
+    """
+
+    def __new__(cls, config_json: str, sdk_version: str, probes: list[Any]) -> Self: ...
+    @property
+    def schema_faults(self) -> list[str]:
+        """How the SDK differs from what is expected; empty when it does not."""
+
+    def on_object(self, object: Any, receive_time_ns: int) -> bytes | None:  # Any: an SDK object
+        """Records of one quote.
+
+        Parameters
+        ----------
+        object : Any
+            An object of a quote class; anything else is dropped and counted.
+        receive_time_ns : int
+            When the callback was entered, UTC ns.
+
+        Returns
+        -------
+        bytes or None
+            One record, or a print and its book; None when it was dropped, which `counters` tell.
+            No exception comes out but `KeyboardInterrupt` and `SystemExit`.
+        """
+
+    def on_objects(self, objects: list[Any], receive_times_ns: list[int]) -> bytes:
+        """Records of many quotes as one tape, for tests and tools.
+
+        Parameters
+        ----------
+        objects : list
+            Quotes in the order they came.
+        receive_times_ns : list of int
+            A time for each.
+
+        Returns
+        -------
+        bytes
+            A tape.
+        """
+
+    def read_attributes(self, objects: list[Any]) -> int:
+        """Read the attributes that the conversion reads and do nothing else: the benchmark's floor.
+
+        Parameters
+        ----------
+        objects : list
+            Quotes.
+
+        Returns
+        -------
+        int
+            How many could be read.
+        """
+
+    def counters(self) -> dict[str, Any]:
+        """What was counted so far.
+
+        Returns
+        -------
+        dict
+            ``fed`` = ``published`` + the sum of ``dropped`` (by reason code); ``books``,
+            ``trades`` and ``simulated`` count records, ``receive_time_moved`` those whose receive
+            time was moved to keep it growing, ``noted`` what was odd but published, by reason
+            code, and ``schema_faults`` the differences found at construction.
+        """

@@ -197,8 +197,8 @@ class RollModel(_Strict):
 class ProductModel(_Strict):
     """What all contracts of a product root share."""
 
-    venue: Literal["TAIFEX", "BINANCE_USDM", "BINANCE_SPOT", "SIM"]
-    kind: Literal["future", "perpetual", "spot"]
+    venue: Literal["TAIFEX", "TWSE", "TPEX", "BINANCE_USDM", "BINANCE_SPOT", "SIM"]
+    kind: Literal["future", "stock", "perpetual", "spot"]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3,5}$")]
     tick_size: _Scaled
     lot_size: _Scaled

@@ -95,7 +95,10 @@ impl Default for Book {
 }
 
 /// Reads one side of a snapshot; `direction` is +1 when prices must rise, -1 when they must fall.
-fn read_side(
+///
+/// # Errors
+/// The code of the first level that no book can hold.
+pub fn read_side(
     price: &[i64; LEVEL_COUNT],
     qty: &[i64; LEVEL_COUNT],
     direction: i64,

@@ -71,6 +71,19 @@ reason_codes! {
     QtyOffLotGrid = 117, "a quantity is not a multiple of the lot size", "wrong instrument settings or malformed row", "check config/instruments";
     MalformedLine = 118, "a line of a raw recording is not what its format says", "an interrupted or damaged recording", "nothing if rare; the line was dropped and counted";
     NotBookMatch = 119, "a print that no order in the book made: insurance fund, deleveraging", "liquidations on crypto venues", "nothing; the row was dropped and counted";
+    QuoteSchemaMismatch = 120, "the SDK's quote classes or version are not those the normaliser was written for", "another SDK version, an object of another class", "install the pinned SDK; its market data is refused until then";
+    FieldUnreadable = 121, "reading an attribute of an SDK object failed", "a payload with a wrong type marker makes the SDK panic", "nothing if rare; the object was dropped and counted";
+    FieldTypeWrong = 122, "an attribute of an SDK object has another type than the schema says", "an SDK that changed while running", "check the SDK's version; the object was dropped and counted";
+    ExchangeDateInvalid = 123, "the exchange date is the SDK's stand-in for one it could not read (year 2000)", "malformed payload", "nothing if rare; the object was dropped and counted";
+    ExchangeTimeInvalid = 124, "the exchange time is exactly midnight: the SDK's stand-in for one it could not read", "malformed payload", "nothing if rare; the object was dropped and counted";
+    ExchangeTimeAhead = 125, "exchange time lies after receive time by more than the limit", "our clock is behind, or a wrong date", "check the host's clock";
+    ExchangeTimeBehind = 126, "exchange time lies before receive time by more than the limit", "a resent snapshot, a slow feed, our clock is ahead", "check the host's clock and the connection if it lasts";
+    LevelCountWrong = 127, "a book side does not have exactly five entries", "malformed payload", "nothing if rare; the object was dropped and counted";
+    PriceNotExact = 128, "a price is no finite number of at most eight decimals", "malformed payload", "nothing if rare; the object was dropped and counted";
+    TickTypeInvalid = 129, "the aggressor mark of a print is none of 0, 1 and 2", "malformed payload", "nothing if rare; the object was dropped and counted";
+    TotalVolumeGap = 130, "the day's volume rose by more than this print's: prints are missing before it", "lost messages, a reconnect", "nothing if rare; the print was kept and windows start over";
+    TotalVolumeBroken = 131, "the day's volume rose by less than this print's", "malformed payload", "nothing if rare; the object was dropped and counted";
+    BookTotalMismatch = 132, "a side's total is not the sum of its five quantities", "malformed payload, or the exchange counts deeper levels", "if it lasts, compare with the exchange and set on_total_mismatch to note";
 
     KillSwitchOn = 201, "trading is halted", "after halt, a loss limit or a storage failure", "find the cause, then resume in two steps";
     ReduceOnlyOn = 202, "only orders that reduce the position are allowed", "withdrawal, session end, operator command", "nothing, or lift it with resume";

@@ -74,7 +74,10 @@ fn bytes_of(decisions: &[DecisionRecord]) -> Vec<u8> {
     bytes
 }
 
-fn count_table<'py>(py: Python<'py>, rows: &[(u16, u64)]) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn count_table<'py>(
+    py: Python<'py>,
+    rows: &[(u16, u64)],
+) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     for (code, count) in rows {
         table.set_item(code, count)?;

@@ -3,6 +3,7 @@ use pyo3::prelude::*;
 
 mod engine;
 mod generator;
+mod normaliser;
 mod record;
 mod simulation;
 mod strategy;
@@ -17,5 +18,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     simulation::register(module)?;
     strategy::register(module)?;
     generator::register(module)?;
+    normaliser::register(module)?;
     Ok(())
 }
