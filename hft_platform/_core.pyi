@@ -12,6 +12,7 @@ from typing import Any, Final, Self, final
 __all__ = [
     "BUILD_PROFILE",
     "ORDER_FACT_FIELDS",
+    "PACKAGE_OUTCOME_FIELDS",
     "SCALE",
     "SCHEMA_HASH",
     "SCHEMA_TEXT",
@@ -44,6 +45,7 @@ __all__ = [
     "recover_log",
     "replay",
     "run_backtest",
+    "run_package",
     "run_script",
     "sample_latency",
     "split_tape",
@@ -65,6 +67,8 @@ BUILD_PROFILE: Final[str]
 """``release`` or ``debug``."""
 ORDER_FACT_FIELDS: Final[list[tuple[str, str]]]
 """Fields of one row of ``order_facts``: ``[(name, numpy format)]``."""
+PACKAGE_OUTCOME_FIELDS: Final[list[tuple[str, str]]]
+"""Fields of one row of `run_package`: ``[(name, numpy format)]``."""
 
 class ConfigError(Exception):
     """An engine config or a cost model is wrong; ``args == (code, message)``."""
@@ -380,6 +384,28 @@ def run_script(
     -------
     dict
         As `run_backtest`.
+    """
+
+def run_package(decisions: bytes, handle: object) -> bytes:
+    """Drive the hftbacktest package by decisions, under its own latency model and scheduler.
+
+    Parameters
+    ----------
+    decisions : bytes
+        Tape of decisions in time order; approved ones are handed over at their
+        ``sequence_time_ns``.
+    handle : PackageHandle
+        A run of the package, with its latency.
+
+    Returns
+    -------
+    bytes
+        Rows of `PACKAGE_OUTCOME_FIELDS`: what became of every order, in order id order.
+
+    Raises
+    ------
+    PlatformError
+        When the tape is none of decisions, or the package refuses a call.
     """
 
 def convert_session(tape: bytes, instrument_id: int, tick_size: int, lot_size: int) -> bytes:

@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod generator;
 pub mod latency;
 pub mod math;
+pub mod package_run;
 pub mod package_venue;
 pub mod reason;
 pub mod record;

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use super::engine::engine_report;
 use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
 use crate::engine::Engine;
-use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueInstrument};
+use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueError, VenueInstrument};
 use crate::latency::{LatencyKind, LatencyProfile};
+use crate::package_run::{PACKAGE_OUTCOME_FIELDS, drive};
 use crate::package_venue::{PackageAddresses, PackageParts, PackageVenue, package_order_layout};
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record, Tape};
@@ -249,6 +250,21 @@ fn run_backtest<'py>(
     Ok(table)
 }
 
+fn decisions_of(py: Python<'_>, tape: &[u8]) -> PyResult<Vec<DecisionRecord>> {
+    Tape::new(tape)
+        .map(|item| {
+            let decision = item.ok().and_then(|(_, bytes)| DecisionRecord::read(bytes));
+            decision.ok_or_else(|| {
+                refuse(
+                    py,
+                    ReasonCode::SchemaMismatch,
+                    "script is not a tape of decision records",
+                )
+            })
+        })
+        .collect()
+}
+
 /// As `run_backtest`, with the decisions given (a tape of decision records, each made at its
 /// `sequence_time_ns`) instead of an engine; `instruments` holds `(id, tick size, lot size)`.
 #[pyfunction]
@@ -262,17 +278,7 @@ fn run_script<'py>(
     venue_json: &str,
     handle: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let mut decisions = Vec::new();
-    for item in Tape::new(script) {
-        let decision = item.ok().and_then(|(_, bytes)| DecisionRecord::read(bytes));
-        decisions.push(decision.ok_or_else(|| {
-            refuse(
-                py,
-                ReasonCode::SchemaMismatch,
-                "script is not a tape of decision records",
-            )
-        })?);
-    }
+    let decisions = decisions_of(py, script)?;
     let instruments: Vec<VenueInstrument> = instruments
         .into_iter()
         .map(|(instrument_id, tick_size, lot_size)| VenueInstrument {
@@ -299,6 +305,27 @@ fn run_script<'py>(
         run_counts(py, &outcome.counts, &outcome.convert_counts)?,
     )?;
     Ok(table)
+}
+
+/// Drives a `PackageHandle` by decisions, each handed over when it was made; the package's own
+/// latency model delays. Returns rows of `PACKAGE_OUTCOME_FIELDS` in order id order.
+#[pyfunction]
+fn run_package<'py>(
+    py: Python<'py>,
+    decisions: &[u8],
+    handle: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let decisions = decisions_of(py, decisions)?;
+    let parts = package_parts(handle)?;
+    let outcomes = py
+        .detach(move || {
+            let mut package = PackageVenue::new(parts)?;
+            let outcomes = drive(&mut package, &decisions)?;
+            package.shut()?;
+            Ok(outcomes)
+        })
+        .map_err(|error: VenueError| refuse(py, error.code(), &error.to_string()))?;
+    Ok(PyBytes::new(py, bytemuck::cast_slice(&outcomes)))
 }
 
 fn converted(
@@ -360,8 +387,10 @@ fn py_package_order_layout() -> (Vec<(&'static str, usize)>, usize) {
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::PyPaperSession>()?;
     module.add("ORDER_FACT_FIELDS", ORDER_FACT_FIELDS.to_vec())?;
+    module.add("PACKAGE_OUTCOME_FIELDS", PACKAGE_OUTCOME_FIELDS.to_vec())?;
     module.add_function(wrap_pyfunction!(run_backtest, module)?)?;
     module.add_function(wrap_pyfunction!(run_script, module)?)?;
+    module.add_function(wrap_pyfunction!(run_package, module)?)?;
     module.add_function(wrap_pyfunction!(convert_session, module)?)?;
     module.add_function(wrap_pyfunction!(conversion_counts, module)?)?;
     module.add_function(wrap_pyfunction!(sample_latency, module)?)?;
