@@ -9,6 +9,7 @@ pub mod convert;
 pub mod costs;
 pub mod engine;
 pub mod exchange;
+pub mod faults;
 pub mod features;
 pub mod gateway;
 pub mod generator;

@@ -24,14 +24,15 @@ use serde::{Deserialize, Serialize};
 use crate::convert::{ConvertCounts, MarketTape};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
+use crate::faults::FaultProfile;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
     CommandRecord, ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, RecordType,
 };
 use crate::simulation::{
-    Decide, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation, SimulationError,
-    Sink, SinkError, sha256_of_hex,
+    Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
+    SimulationError, Sink, SinkError, sha256_of_hex,
 };
 use crate::wal::{LogKind, Options, WalError, Writer};
 
@@ -255,6 +256,8 @@ pub struct SessionSetup {
     pub profile: LatencyProfile,
     /// Queue model of the paper exchange.
     pub queue_model: QueueModelKind,
+    /// What goes wrong at the paper exchange.
+    pub faults: Option<FaultProfile>,
     /// Resolved contracts by instrument.
     pub contracts: std::collections::BTreeMap<u32, crate::simulation::Contract>,
     /// Folder of the session.
@@ -278,6 +281,8 @@ pub struct SessionResult {
     pub engine: Engine,
     /// One row a request.
     pub facts: Vec<OrderFact>,
+    /// What went wrong at the paper exchange, when something was to.
+    pub faults: Option<FaultReport>,
     /// Time of the decision steps.
     pub decide_times: DecideTimes,
     /// Records in the market log and in the order log, 0 when they could not be sealed.
@@ -335,13 +340,18 @@ impl PaperSession {
             .collect();
         let venue =
             CrateVenue::new(setup.queue_model, &instruments).map_err(SimulationError::from)?;
+        if let Some(faults) = &setup.faults {
+            // Before a log is opened: a refused session leaves none.
+            faults.check().map_err(SimulationError::from)?;
+        }
         let sink = WalSink::open(&setup.session_dir, setup.options)
             .map_err(|error| SessionError::Wal(Box::new(error)))?;
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(tape.local().len() + 1_024),
         };
-        let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink));
+        let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink))
+            .with_faults(setup.faults, &instruments)?;
         self.state = State::Running(Box::new(simulation));
         Ok(())
     }
@@ -464,6 +474,7 @@ impl PaperSession {
             facts,
             counts,
             convert_counts,
+            faults,
             ..
         } = simulation.finish();
         let sealed = match sink.seal() {
@@ -485,6 +496,7 @@ impl PaperSession {
             convert_counts,
             engine,
             facts,
+            faults,
             decide_times: DecideTimes::of(decide.samples),
             sealed,
         })

@@ -346,7 +346,7 @@ pub struct Converter {
 }
 
 /// Whether a record may not move a market or fill an order.
-fn is_not_tradable(header: &RecordHeader) -> bool {
+pub(crate) fn is_not_tradable(header: &RecordHeader) -> bool {
     header.flags & (flags::SIMULATED_MATCH | flags::ODD_LOT) != 0
 }
 

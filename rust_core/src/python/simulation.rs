@@ -11,14 +11,15 @@ use super::engine::engine_report;
 use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
 use crate::engine::Engine;
 use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueError, VenueInstrument};
+use crate::faults::FaultProfile;
 use crate::latency::{LatencyKind, LatencyProfile};
 use crate::package_run::{PACKAGE_OUTCOME_FIELDS, drive};
 use crate::package_venue::{PackageAddresses, PackageParts, PackageVenue, package_order_layout};
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record, Tape};
 use crate::simulation::{
-    Contract, Decide, Finished, MemorySink, ORDER_FACT_FIELDS, OrderFact, RunCounts, Script,
-    SessionHead, Simulation, SimulationError,
+    Contract, Decide, FaultReport, Finished, MemorySink, ORDER_FACT_FIELDS, OrderFact, RunCounts,
+    Script, SessionHead, Simulation, SimulationError,
 };
 
 /// What the venue JSON may hold.
@@ -26,6 +27,9 @@ use crate::simulation::{
 #[serde(deny_unknown_fields)]
 pub(super) struct VenueOptions {
     pub(super) queue_model: QueueModelKind,
+    /// What goes wrong; null or left out is nothing.
+    #[serde(default)]
+    pub(super) faults: Option<FaultProfile>,
     /// By instrument id.
     #[serde(default)]
     pub(super) contracts: BTreeMap<u32, Contract>,
@@ -120,6 +124,7 @@ struct Outcome<D> {
     facts: Vec<OrderFact>,
     counts: RunCounts,
     convert_counts: ConvertCounts,
+    faults: Option<FaultReport>,
 }
 
 impl<D: Decide> Job<D> {
@@ -149,7 +154,8 @@ impl<D: Decide> Job<D> {
             self.head,
             self.profile,
             (self.decide, venue, sink),
-        );
+        )
+        .with_faults(self.options.faults, &self.instruments)?;
         simulation.run(None, u64::MAX)?;
         Ok(simulation.finish())
     }
@@ -162,6 +168,7 @@ fn outcome<D, V>(finished: Finished<D, V, MemorySink>) -> Outcome<D> {
         facts: finished.facts,
         counts: finished.counts,
         convert_counts: finished.convert_counts,
+        faults: finished.faults,
     }
 }
 
@@ -191,6 +198,20 @@ pub(super) fn run_counts<'py>(
     Ok(table)
 }
 
+/// What went wrong, by name; `rejects` by reason code, `positions` by instrument.
+pub(super) fn fault_report<'py>(
+    py: Python<'py>,
+    report: &FaultReport,
+) -> PyResult<Bound<'py, PyDict>> {
+    let table = PyDict::new(py);
+    for (name, count) in report.counts.rows() {
+        table.set_item(name, count)?;
+    }
+    table.set_item("rejects", report.rejects.clone())?;
+    table.set_item("positions", report.positions.clone())?;
+    Ok(table)
+}
+
 fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("inputs", PyBytes::new(py, &outcome.sink.inputs))?;
@@ -200,6 +221,9 @@ fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, 
         "order_facts",
         PyBytes::new(py, bytemuck::cast_slice(&outcome.facts)),
     )?;
+    if let Some(faults) = &outcome.faults {
+        table.set_item("faults", fault_report(py, faults)?)?;
+    }
     Ok(table)
 }
 

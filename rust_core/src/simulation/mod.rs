@@ -17,11 +17,13 @@
 //! It matches nothing (see `exchange`) and writes no file (see `session`). Operator's page:
 //! `docs/backtest.md`.
 
+mod faulty;
 mod head;
 mod schedule;
 mod script;
 mod sink;
 
+pub use faulty::{FaultCounts, FaultReport};
 pub use head::{Contract, SessionHead, sha256_of_hex};
 pub use script::Script;
 pub use sink::{MemorySink, Sink, SinkError};
@@ -32,12 +34,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::convert::{ConvertCounts, ConvertError, MarketTape};
 use crate::engine::{Engine, Sequencer};
-use crate::exchange::{OrderLife, Venue, VenueError, VenueOrder, VenueReport};
+use crate::exchange::{OrderLife, Venue, VenueError, VenueInstrument, VenueOrder, VenueReport};
+use crate::faults::{FaultError, FaultProfile};
 use crate::latency::{LatencyError, LatencyKind, LatencyProfile};
 use crate::reason::ReasonCode;
 use crate::record::{
     ActionKind, BrokerEventKind, BrokerRecord, DecisionRecord, Record, RecordHeader, TimerRecord,
 };
+use faulty::{Answer, Delivery, Faults, Outbox};
 use schedule::Schedule;
 
 /// A timer record comes when nothing reached the engine for this long.
@@ -76,6 +80,9 @@ pub enum SimulationError {
     /// The latency profile is not one.
     #[error(transparent)]
     Latency(#[from] LatencyError),
+    /// The fault profile is not allowed.
+    #[error(transparent)]
+    Faults(#[from] FaultError),
     /// The venue failed.
     #[error(transparent)]
     Venue(#[from] VenueError),
@@ -114,6 +121,7 @@ impl SimulationError {
         match self {
             Self::Tape(error) => error.code(),
             Self::Latency(error) => error.code(),
+            Self::Faults(error) => error.code(),
             Self::Venue(error) => error.code(),
             Self::Sink(error) => error.code,
             Self::Head { .. } => ReasonCode::ConfigMalformed,
@@ -133,7 +141,7 @@ pub struct OrderFact {
     pub request_kind: u64,
     /// The engine's time of the decision.
     pub decision_time_ns: i64,
-    /// When the exchange had it.
+    /// When the exchange had it; 0 if it never did, because the request was lost.
     pub exchange_arrival_ns: i64,
     /// When the engine got the first answer; 0 if it never did.
     pub response_time_ns: i64,
@@ -180,10 +188,15 @@ pub struct Progress {
     pub is_done: bool,
 }
 
+/// Something to happen at the exchange.
 #[derive(Debug, Clone, Copy)]
-struct Request {
-    kind: LatencyKind,
-    order_id: u64,
+enum Request {
+    /// A request of ours arrives.
+    Arrives { kind: LatencyKind, order_id: u64 },
+    /// The rest of an order whose fill comes in parts is filled.
+    Remainder(u64),
+    /// The session ends before the tape does.
+    SessionEnd,
 }
 
 /// One order and the places of its facts.
@@ -228,7 +241,8 @@ pub struct Simulation<D, V, S> {
     venue: V,
     sink: S,
     requests: Schedule<Request>,
-    responses: Schedule<VenueReport>,
+    responses: Schedule<Answer>,
+    faults: Option<Box<Faults>>,
     tracks: BTreeMap<u64, Track>,
     /// Orders that rest at the venue.
     resting: BTreeSet<u64>,
@@ -244,6 +258,8 @@ pub struct Simulation<D, V, S> {
     record: Vec<u8>,
     decisions: Vec<DecisionRecord>,
     reports: Vec<VenueReport>,
+    outbox: Outbox,
+    remainders: Vec<(i64, u64)>,
 }
 
 /// What a finished simulation leaves.
@@ -261,6 +277,8 @@ pub struct Finished<D, V, S> {
     pub counts: RunCounts,
     /// What the exchange's market data left out.
     pub convert_counts: ConvertCounts,
+    /// What went wrong, when something was to go wrong.
+    pub faults: Option<FaultReport>,
 }
 
 impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
@@ -284,6 +302,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             sink,
             requests: Schedule::new(),
             responses: Schedule::new(),
+            faults: None,
             tracks: BTreeMap::new(),
             resting: BTreeSet::new(),
             facts: Vec::new(),
@@ -297,7 +316,29 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             record: Vec::with_capacity(256),
             decisions: Vec::with_capacity(DECISIONS_CAPACITY),
             reports: Vec::with_capacity(64),
+            outbox: Vec::new(),
+            remainders: Vec::new(),
         }
+    }
+
+    /// Lets things go wrong; `None` changes nothing.
+    ///
+    /// # Errors
+    /// [`SimulationError::Faults`] when the profile is not allowed.
+    pub fn with_faults(
+        mut self,
+        profile: Option<FaultProfile>,
+        instruments: &[VenueInstrument],
+    ) -> Result<Self, SimulationError> {
+        if let Some(profile) = profile {
+            profile.check()?;
+            let faults = Faults::new(profile, instruments.to_vec());
+            if let Some(end_ns) = faults.session_end_ns() {
+                self.requests.add(end_ns, Request::SessionEnd);
+            }
+            self.faults = Some(Box::new(faults));
+        }
+        Ok(self)
     }
 
     /// Lets things happen up to and including `until_ns` (to the end without it), or until
@@ -404,6 +445,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             facts: self.facts,
             counts: self.counts,
             convert_counts,
+            faults: self.faults.map(|faults| faults.finish()),
         }
     }
 
@@ -490,24 +532,46 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         {
             if let Some((header, bytes)) = self.tape.record(*offset) {
                 self.venue.market(&header, bytes)?;
+                if let Some(faults) = &mut self.faults {
+                    faults.on_market(&header, bytes);
+                }
             }
             self.exchange_next += 1;
         }
         self.venue.advance(time_ns, &mut self.reports)?;
-        self.schedule_responses();
+        self.schedule_responses(None);
         Ok(())
     }
 
     fn request_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some(request) = self.requests.pop() else {
-            return Ok(());
-        };
-        let Some(order) = self.tracks.get(&request.order_id).map(|track| track.order) else {
+        match self.requests.pop() {
+            Some(Request::Arrives { kind, order_id }) => self.at_exchange(kind, order_id),
+            Some(Request::Remainder(order_id)) => {
+                if let Some(faults) = &mut self.faults {
+                    faults.fill_remainder(order_id, &mut self.reports);
+                }
+                self.schedule_responses(None);
+                Ok(())
+            }
+            Some(Request::SessionEnd) if self.stretch != Stretch::Closing => {
+                if let Some(faults) = &mut self.faults {
+                    faults.end_session();
+                }
+                self.end_resting()
+            }
+            Some(Request::SessionEnd) | None => Ok(()),
+        }
+    }
+
+    /// A request of ours reaches the exchange.
+    fn at_exchange(&mut self, kind: LatencyKind, order_id: u64) -> Result<(), SimulationError> {
+        let Some(order) = self.tracks.get(&order_id).map(|track| track.order) else {
             return Ok(());
         };
         let now_ns = self.now_ns;
+        let faults = self.faults.as_deref_mut();
         if self.stretch == Stretch::Closing {
-            let kind = match request.kind {
+            let kind = match kind {
                 LatencyKind::Cancel => BrokerEventKind::CancelRejected,
                 _ => BrokerEventKind::Rejected,
             };
@@ -517,20 +581,48 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                 now_ns,
                 ReasonCode::SessionNotOpen,
             ));
-        } else if request.kind == LatencyKind::Cancel {
-            self.venue.cancel(&order, now_ns, &mut self.reports)?;
+        } else if let Some(refused) = faults.and_then(|faults| faults.refuse(&order, kind, now_ns))
+        {
+            self.reports.push(refused);
+        } else if kind == LatencyKind::Cancel {
+            self.cancel_at_exchange(&order)?;
         } else {
             self.venue.place(&order, now_ns, &mut self.reports)?;
         }
-        self.schedule_responses();
+        self.schedule_responses(Some((order_id, kind)));
         Ok(())
     }
 
-    fn schedule_responses(&mut self) {
+    fn cancel_at_exchange(&mut self, order: &VenueOrder) -> Result<(), SimulationError> {
+        let faults = self.faults.as_deref_mut();
+        if faults.is_some_and(|faults| faults.take_remainder(order.order_id)) {
+            // The venue has filled it; what waited here is what there is to cancel.
+            self.reports.push(VenueReport::of(
+                order,
+                BrokerEventKind::Canceled,
+                self.now_ns,
+            ));
+            return Ok(());
+        }
+        self.venue.cancel(order, self.now_ns, &mut self.reports)?;
+        Ok(())
+    }
+
+    /// Sends what the venue reported on its way; `reply_to` is the request it came from.
+    fn schedule_responses(&mut self, reply_to: Option<(u64, LatencyKind)>) {
+        if let Some(faults) = &mut self.faults {
+            faults.split(&mut self.reports, reply_to.is_some(), &mut self.remainders);
+            for (time_ns, order_id) in self.remainders.drain(..) {
+                self.requests.add(time_ns, Request::Remainder(order_id));
+            }
+        }
         for report in self.reports.drain(..) {
             self.counts.reports += 1;
             match report.kind {
                 BrokerEventKind::Working => {
+                    self.resting.insert(report.order_id);
+                }
+                BrokerEventKind::Fill if report.remaining_qty > 0 => {
                     self.resting.insert(report.order_id);
                 }
                 BrokerEventKind::CancelRejected => {}
@@ -541,15 +633,43 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             let delay_ns = self
                 .profile
                 .delay_ns(report.order_id, LatencyKind::Response);
-            self.responses
-                .add(report.exchange_time_ns.max(0) + delay_ns, report);
+            let deliver_ns = report.exchange_time_ns.max(0) + delay_ns;
+            match &mut self.faults {
+                Some(faults) => {
+                    let reply = reply_to.filter(|reply| reply.0 == report.order_id);
+                    let kind = reply.map(|reply| reply.1);
+                    faults.route(report, kind, deliver_ns, &mut self.outbox);
+                }
+                None => self.responses.add(deliver_ns, plain(report)),
+            }
+        }
+        self.send_out();
+    }
+
+    fn send_out(&mut self) {
+        for (time_ns, answer) in self.outbox.drain(..) {
+            self.responses.add(time_ns, answer);
         }
     }
 
     fn response_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some(report) = self.responses.pop() else {
-            return Ok(());
-        };
+        match (self.responses.pop(), &mut self.faults) {
+            (Some(Answer::Report(delivery)), _) => self.deliver(&delivery),
+            (Some(Answer::Check(check)), Some(faults)) => {
+                faults.check(check, self.now_ns, &mut self.outbox);
+                self.send_out();
+                Ok(())
+            }
+            (Some(Answer::Check(_)) | None, _) => Ok(()),
+        }
+    }
+
+    /// Tells the engine.
+    fn deliver(&mut self, delivery: &Delivery) -> Result<(), SimulationError> {
+        let report = delivery.report;
+        if let Some(faults) = &mut self.faults {
+            faults.on_delivered(&report);
+        }
         let Some(track) = self.tracks.get(&report.order_id) else {
             return Ok(());
         };
@@ -564,6 +684,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         };
         if let Some(fact) = fact.and_then(|place| self.facts.get_mut(place))
             && fact.response_time_ns == 0
+            && report.kind != BrokerEventKind::Unknown
         {
             fact.response_time_ns = self.now_ns;
         }
@@ -578,7 +699,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         record.remaining_qty = report.remaining_qty;
         record.is_maker = u64::from(report.is_maker);
         self.stamp(&mut record.header, SOURCE_EXCHANGE, report.exchange_time_ns);
-        record.broker_seq = record.header.source_seq;
+        record.broker_seq = delivery.broker_seq.unwrap_or(record.header.source_seq);
         self.sequence_record(&record)
     }
 
@@ -716,29 +837,64 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                 expired_ns,
                 ReasonCode::IntentExpired,
             );
-            self.responses.add(expired_ns, report);
+            self.responses.add(expired_ns, plain(report));
             return Ok(());
         }
         self.counts.requests += 1;
+        let order = track.order;
+        if let Some(faults) = &mut self.faults {
+            let times = (decision_time_ns, exchange_arrival_ns);
+            let arrives = faults.on_sent(&order, kind, times, &mut self.outbox);
+            self.send_out();
+            if !arrives {
+                if let Some(fact) = self.facts.last_mut() {
+                    fact.exchange_arrival_ns = 0;
+                }
+                return Ok(());
+            }
+        }
         self.requests
-            .add(exchange_arrival_ns, Request { kind, order_id });
+            .add(exchange_arrival_ns, Request::Arrives { kind, order_id });
         Ok(())
     }
 
-    /// Cancels what rests, in id order; from now on every request is refused.
+    /// Ends what rests; from now on every request is refused.
     fn close_venue(&mut self) -> Result<(), SimulationError> {
         self.stretch = Stretch::Closing;
+        self.end_resting()
+    }
+
+    /// Takes what rests out of the book, in id order: canceled, or expired when sessions end.
+    fn end_resting(&mut self) -> Result<(), SimulationError> {
         let now_ns = self.now_ns;
         self.venue.advance(now_ns, &mut self.reports)?;
-        self.schedule_responses();
+        self.schedule_responses(None);
         for order_id in std::mem::take(&mut self.resting) {
             if let Some(order) = self.tracks.get(&order_id).map(|track| track.order) {
-                self.venue.cancel(&order, now_ns, &mut self.reports)?;
+                self.cancel_at_exchange(&order)?;
             }
         }
-        self.schedule_responses();
+        if let Some(faults) = &mut self.faults {
+            let end_kind = faults.end_kind();
+            for report in &mut self.reports {
+                if report.kind == BrokerEventKind::Canceled && end_kind != report.kind {
+                    report.kind = end_kind;
+                    report.reason = ReasonCode::SessionNotOpen;
+                    faults.count_expired();
+                }
+            }
+        }
+        self.schedule_responses(None);
         Ok(())
     }
+}
+
+/// A report that arrives as it is.
+fn plain(report: VenueReport) -> Answer {
+    Answer::Report(Delivery {
+        report,
+        broker_seq: None,
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Tests of the event loop, on the paper exchange with scripted decisions.
 
+mod faults;
+
 use super::*;
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
 use crate::record::{BookRecord, SCALE, Tape, TradeRecord};

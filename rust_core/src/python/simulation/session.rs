@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::super::engine::engine_report;
-use super::{VenueOptions, latency_profile, refuse, run_counts};
+use super::{VenueOptions, fault_report, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
 use crate::record::{ConfigSwitchRecord, Record};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
@@ -73,6 +73,7 @@ impl PyPaperSession {
             engine_config: engine_config_json,
             profile: latency_profile(py, latency_json)?,
             queue_model: venue.queue_model,
+            faults: venue.faults,
             contracts: venue.contracts,
             session_dir,
             options,
@@ -173,6 +174,9 @@ impl PyPaperSession {
             "order_facts",
             PyBytes::new(py, bytemuck::cast_slice(&result.facts)),
         )?;
+        if let Some(faults) = &result.faults {
+            table.set_item("faults", fault_report(py, faults)?)?;
+        }
         let times = PyDict::new(py);
         times.set_item("count", result.decide_times.count)?;
         times.set_item("p50", result.decide_times.p50_ns)?;
