@@ -452,7 +452,7 @@ def sample_latency(profile_json: str, order_id: int, kind: int) -> int:
     order_id : int
         Draws are a function of the order, not of a random state.
     kind : int
-        1 place, 2 cancel, 3 response.
+        1 place, 2 cancel, 3 response, 4 activation (a part of place, 0 where it is not stated).
 
     Returns
     -------
@@ -497,13 +497,20 @@ class PaperSession:
         session_dir: str | PathLike[str],
         options_json: str,
     ) -> Self: ...
-    def feed(self, tape: bytes) -> None:
-        """Give the session its whole recording, once.
+    def feed(self, tape: bytes, *, more: bool = False) -> None:
+        """Give the session its recording, whole or in pieces.
 
         Parameters
         ----------
         tape : bytes
-            Market records in receive order.
+            Market records in receive order, behind those of the piece before.
+        more : bool
+            Another piece follows; the last one, without it, may be empty.
+
+        Raises
+        ------
+        PlatformError
+            When the tape is refused, or the session has its last piece.
         """
 
     def run(self, until_ns: int | None, max_records: int) -> dict[str, Any]:
@@ -512,7 +519,8 @@ class PaperSession:
         Parameters
         ----------
         until_ns : int or None
-            Time of the recording; None is its end.
+            Time of the recording; None is its end. While more is fed it must be given, and says
+            that nothing of a time up to it is still to come.
         max_records : int
             Most inputs of this step.
 

@@ -318,16 +318,31 @@ impl PaperSession {
         })
     }
 
-    /// Gives it the whole recording and opens its logs.
+    /// Gives it the recording, or with `more` the next piece of a market that goes on; the first
+    /// piece opens its logs, the one without `more` is the last and may be empty.
     ///
     /// # Errors
-    /// [`SessionError`] when the tape is no market tape, a log cannot be opened, or it has one.
-    pub fn feed(&mut self, tape: Vec<u8>) -> Result<(), SessionError> {
+    /// [`SessionError`] when the tape is no market tape, a log cannot be opened, or it has its last
+    /// piece.
+    pub fn feed(&mut self, tape: Vec<u8>, more: bool) -> Result<(), SessionError> {
+        if let State::Running(simulation) = &mut self.state
+            && simulation.is_feed_open()
+        {
+            simulation.feed(tape)?;
+            if !more {
+                simulation.end_feed();
+            }
+            return Ok(());
+        }
+        let refused = SessionError::State {
+            action: "feed",
+            state: "it has its recording, or is over",
+        };
+        if !matches!(self.state, State::Ready(_)) {
+            return Err(refused);
+        }
         let State::Ready(ready) = std::mem::replace(&mut self.state, State::Over) else {
-            return Err(SessionError::State {
-                action: "feed",
-                state: "it has its recording, or is over",
-            });
+            return Err(refused);
         };
         let (setup, engine) = *ready;
         let tape = MarketTape::new(tape).map_err(SimulationError::from)?;
@@ -352,6 +367,11 @@ impl PaperSession {
         };
         let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink))
             .with_faults(setup.faults, &instruments)?;
+        let simulation = if more {
+            simulation.with_open_feed()
+        } else {
+            simulation
+        };
         self.state = State::Running(Box::new(simulation));
         Ok(())
     }

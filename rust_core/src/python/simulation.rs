@@ -387,7 +387,8 @@ fn conversion_counts<'py>(
     run_counts(py, &RunCounts::default(), &counts)
 }
 
-/// Delay in ns of one order under a latency profile; `kind` is 1 place, 2 cancel, 3 response.
+/// Delay in ns of one order under a latency profile; `kind` is 1 place, 2 cancel, 3 response,
+/// 4 activation (a part of place, 0 where it is not stated).
 #[pyfunction]
 fn sample_latency(py: Python<'_>, profile_json: &str, order_id: u64, kind: u8) -> PyResult<i64> {
     let profile = latency_profile(py, profile_json)?;
@@ -395,7 +396,7 @@ fn sample_latency(py: Python<'_>, profile_json: &str, order_id: u64, kind: u8) -
         refuse(
             py,
             ReasonCode::SettingsInvalid,
-            &format!("latency kind was {kind}, allowed is 1 to 3"),
+            &format!("latency kind was {kind}, allowed is 1 to 4"),
         )
     })?;
     Ok(profile.delay_ns(order_id, kind))

@@ -11,7 +11,9 @@
 //! 3. The sink has taken every decision of a record before a request of it is under way.
 //! 4. The engine never sees a record before its receive time, nor a report before its response
 //!    delay has passed.
-//! 5. Every approved request is answered, except those past `CLOSING_REQUESTS_MAX`, which are
+//! 5. Pushed in pieces of any size the market gives the same as at once, as long as every record is
+//!    there before the time that it happens at is run through.
+//! 6. Every approved request is answered, except those past `CLOSING_REQUESTS_MAX`, which are
 //!    counted.
 //!
 //! It matches nothing (see `exchange`) and writes no file (see `session`). Operator's page:
@@ -109,6 +111,14 @@ pub enum SimulationError {
         /// Its value.
         value: u32,
     },
+    /// Records come while none are waited for, or time is to pass that is not known yet.
+    #[error("{action} is not possible: {state}")]
+    Feed {
+        /// What was asked.
+        action: &'static str,
+        /// How the feed stands.
+        state: &'static str,
+    },
     /// The session is over.
     #[error("the session has ended; nothing can be injected")]
     Ended,
@@ -126,7 +136,7 @@ impl SimulationError {
             Self::Sink(error) => error.code,
             Self::Head { .. } => ReasonCode::ConfigMalformed,
             Self::Decision { .. } => ReasonCode::InvariantBroken,
-            Self::Ended => ReasonCode::SessionNotOpen,
+            Self::Ended | Self::Feed { .. } => ReasonCode::SessionNotOpen,
         }
     }
 }
@@ -249,6 +259,10 @@ pub struct Simulation<D, V, S> {
     facts: Vec<OrderFact>,
     counts: RunCounts,
     stretch: Stretch,
+    /// More of the market may come.
+    is_feed_open: bool,
+    /// When the last row of the market happened.
+    last_market_ns: i64,
     has_started: bool,
     now_ns: i64,
     sequencer: Sequencer,
@@ -308,6 +322,8 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             facts: Vec::new(),
             counts: RunCounts::default(),
             stretch: Stretch::Market,
+            is_feed_open: false,
+            last_market_ns: now_ns,
             has_started: false,
             now_ns,
             sequencer: Sequencer::default(),
@@ -319,6 +335,41 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             outbox: Vec::new(),
             remainders: Vec::new(),
         }
+    }
+
+    /// The tape is the beginning of the market; more comes by [`Self::feed`].
+    #[must_use]
+    pub fn with_open_feed(mut self) -> Self {
+        self.is_feed_open = true;
+        self
+    }
+
+    /// Takes what was received next. A record of a time that was run through already happens now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Feed`] when the feed is not open, [`SimulationError::Tape`] when the
+    /// bytes are no market tape in receive order; nothing of them is taken then.
+    pub fn feed(&mut self, bytes: Vec<u8>) -> Result<(), SimulationError> {
+        if !self.is_feed_open {
+            return Err(SimulationError::Feed {
+                action: "feed",
+                state: "the market has ended",
+            });
+        }
+        Ok(self.tape.append(bytes, self.exchange_next)?)
+    }
+
+    /// Nothing more is received: what waits is played to its end.
+    pub fn end_feed(&mut self) {
+        if std::mem::take(&mut self.is_feed_open) {
+            self.drain_after_market(self.last_market_ns);
+        }
+    }
+
+    /// True while more of the market may come.
+    #[must_use]
+    pub fn is_feed_open(&self) -> bool {
+        self.is_feed_open
     }
 
     /// Lets things go wrong; `None` changes nothing.
@@ -342,15 +393,23 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     }
 
     /// Lets things happen up to and including `until_ns` (to the end without it), or until
-    /// `records_max` more inputs were sequenced.
+    /// `records_max` more inputs were sequenced. While the feed is open `until_ns` says that
+    /// nothing of a time up to it is still to come, and that this much time has passed.
     ///
     /// # Errors
-    /// [`SimulationError`] of venue or sink; the simulation is over then.
+    /// [`SimulationError::Feed`] for an open feed without `until_ns`; [`SimulationError`] of venue
+    /// or sink, and the simulation is over then.
     pub fn run(
         &mut self,
         until_ns: Option<i64>,
         records_max: u64,
     ) -> Result<Progress, SimulationError> {
+        if self.is_feed_open && until_ns.is_none() && self.stretch != Stretch::Ended {
+            return Err(SimulationError::Feed {
+                action: "running to the end",
+                state: "more of the market may come",
+            });
+        }
         let result = self.run_steps(until_ns, records_max);
         if result.is_err() {
             self.stretch = Stretch::Ended;
@@ -367,6 +426,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         let enough = self.counts.inputs.saturating_add(records_max);
         while self.stretch != Stretch::Ended && self.counts.inputs < enough {
             let Some((time_ns, next)) = self.next() else {
+                // An open feed always has a timer to come.
                 self.move_on()?;
                 continue;
             };
@@ -376,7 +436,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                 self.close_venue()?;
                 continue;
             }
-            if until_ns.is_some_and(|until_ns| time_ns > until_ns) {
+            if let Some(until_ns) = until_ns.filter(|until_ns| time_ns > *until_ns) {
+                if self.is_feed_open {
+                    // This much time has passed: what comes too late happens now, not then.
+                    self.now_ns = self.now_ns.max(until_ns);
+                }
                 break;
             }
             self.step(time_ns, next)?;
@@ -427,6 +491,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     pub fn close(&mut self) -> Result<Progress, SimulationError> {
         if matches!(self.stretch, Stretch::Market | Stretch::Draining(_)) {
             self.start()?;
+            self.is_feed_open = false;
             self.local_next = self.tape.local().len();
             self.exchange_next = self.tape.exchange().len();
             self.close_venue()?;
@@ -485,12 +550,14 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         let next = offers
             .into_iter()
             .filter_map(|(time_ns, kind)| Some((time_ns?, kind)))
-            .min()?;
-        let silent_ns = self.last_input_ns + SILENCE_NS;
-        if silent_ns < next.0 && self.stretch != Stretch::Closing {
-            return Some((silent_ns, Next::Timer));
+            .min();
+        let timer = (self.last_input_ns + SILENCE_NS, Next::Timer);
+        let has_timer = self.stretch != Stretch::Closing;
+        match next {
+            Some(next) if has_timer && timer.0 < next.0 => Some(timer),
+            None if has_timer && self.is_feed_open => Some(timer),
+            next => next,
         }
-        Some(next)
     }
 
     /// Nothing is left to happen in this stretch.
@@ -507,6 +574,9 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     fn step(&mut self, time_ns: i64, next: Next) -> Result<(), SimulationError> {
         // An exchange stamp behind the clock (a recorder's skew) acts now.
         self.now_ns = self.now_ns.max(time_ns);
+        if matches!(next, Next::Exchange | Next::Local) {
+            self.last_market_ns = self.now_ns;
+        }
         match next {
             Next::Exchange => self.exchange_rows(time_ns)?,
             Next::Request => self.request_arrives()?,
@@ -514,12 +584,18 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             Next::Local => self.record_arrives()?,
             Next::Timer => self.timer()?,
         }
-        let has_market = self.local_next < self.tape.local().len()
+        self.drain_after_market(self.now_ns);
+        Ok(())
+    }
+
+    /// Once the last row of the market has happened, requests may work for a while.
+    fn drain_after_market(&mut self, ended_ns: i64) {
+        let has_market = self.is_feed_open
+            || self.local_next < self.tape.local().len()
             || self.exchange_next < self.tape.exchange().len();
         if self.stretch == Stretch::Market && !has_market {
-            self.stretch = Stretch::Draining(self.now_ns + DRAIN_NS_MAX);
+            self.stretch = Stretch::Draining(ended_ns + DRAIN_NS_MAX);
         }
-        Ok(())
     }
 
     /// All rows of one exchange time, then the fills they made.

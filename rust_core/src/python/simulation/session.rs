@@ -86,12 +86,13 @@ impl PyPaperSession {
         })
     }
 
-    /// The whole recording, once.
-    fn feed(&self, py: Python<'_>, tape: Vec<u8>) -> PyResult<()> {
-        self.call(py, move |session| session.feed(tape))
+    /// The whole recording, or with `more` the next piece of a market that goes on.
+    #[pyo3(signature = (tape, *, more=false))]
+    fn feed(&self, py: Python<'_>, tape: Vec<u8>, more: bool) -> PyResult<()> {
+        self.call(py, move |session| session.feed(tape, more))
     }
 
-    /// Steps to `until_ns` (None: the end) or by `max_records` inputs, whichever comes first.
+    /// Steps to `until_ns` (None: the end, which an open feed does not have) or by `max_records` inputs, whichever comes first.
     fn run<'py>(
         &self,
         py: Python<'py>,
