@@ -300,7 +300,7 @@ impl FaultProfile {
         let what = (u64::from(fault as u8) << 32) | u64::from(nth);
         let hash = mix(mix(mix(self.seed) ^ order_id) ^ what);
         // The upper 32 bits times a million, over 2^32: below a million.
-        let scaled = (hash >> 32) * u64::from(RATE_PPM_MAX) >> 32;
+        let scaled = ((hash >> 32) * u64::from(RATE_PPM_MAX)) >> 32;
         u32::try_from(scaled).unwrap_or(RATE_PPM_MAX)
     }
 
