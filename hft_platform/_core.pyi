@@ -12,6 +12,7 @@ from typing import Any, Final, Self, final
 __all__ = [
     "BUILD_PROFILE",
     "ORDER_FACT_FIELDS",
+    "PACKAGE_OUTCOME_FIELDS",
     "SCALE",
     "SCHEMA_HASH",
     "SCHEMA_TEXT",
@@ -47,6 +48,7 @@ __all__ = [
     "recover_log",
     "replay",
     "run_backtest",
+    "run_package",
     "run_script",
     "sample_latency",
     "split_tape",
@@ -68,6 +70,8 @@ BUILD_PROFILE: Final[str]
 """``release`` or ``debug``."""
 ORDER_FACT_FIELDS: Final[list[tuple[str, str]]]
 """Fields of one row of ``order_facts``: ``[(name, numpy format)]``."""
+PACKAGE_OUTCOME_FIELDS: Final[list[tuple[str, str]]]
+"""Fields of one row of `run_package`: ``[(name, numpy format)]``."""
 
 class ConfigError(Exception):
     """An engine config or a cost model is wrong; ``args == (code, message)``."""
@@ -461,6 +465,28 @@ def run_script(
         As `run_backtest`.
     """
 
+def run_package(decisions: bytes, handle: object) -> bytes:
+    """Drive the hftbacktest package by decisions, under its own latency model and scheduler.
+
+    Parameters
+    ----------
+    decisions : bytes
+        Tape of decisions in time order; approved ones are handed over at their
+        ``sequence_time_ns``.
+    handle : PackageHandle
+        A run of the package, with its latency.
+
+    Returns
+    -------
+    bytes
+        Rows of `PACKAGE_OUTCOME_FIELDS`: what became of every order, in order id order.
+
+    Raises
+    ------
+    PlatformError
+        When the tape is none of decisions, or the package refuses a call.
+    """
+
 def convert_session(tape: bytes, instrument_id: int, tick_size: int, lot_size: int) -> bytes:
     """Rows of the hftbacktest package for one instrument of a market tape.
 
@@ -505,7 +531,7 @@ def sample_latency(profile_json: str, order_id: int, kind: int) -> int:
     order_id : int
         Draws are a function of the order, not of a random state.
     kind : int
-        1 place, 2 cancel, 3 response.
+        1 place, 2 cancel, 3 response, 4 activation (a part of place, 0 where it is not stated).
 
     Returns
     -------
@@ -550,13 +576,20 @@ class PaperSession:
         session_dir: str | PathLike[str],
         options_json: str,
     ) -> Self: ...
-    def feed(self, tape: bytes) -> None:
-        """Give the session its whole recording, once.
+    def feed(self, tape: bytes, *, more: bool = False) -> None:
+        """Give the session its recording, whole or in pieces.
 
         Parameters
         ----------
         tape : bytes
-            Market records in receive order.
+            Market records in receive order, behind those of the piece before.
+        more : bool
+            Another piece follows; the last one, without it, may be empty.
+
+        Raises
+        ------
+        PlatformError
+            When the tape is refused, or the session has its last piece.
         """
 
     def run(self, until_ns: int | None, max_records: int) -> dict[str, Any]:
@@ -565,7 +598,8 @@ class PaperSession:
         Parameters
         ----------
         until_ns : int or None
-            Time of the recording; None is its end.
+            Time of the recording; None is its end. While more is fed it must be given, and says
+            that nothing of a time up to it is still to come.
         max_records : int
             Most inputs of this step.
 

@@ -96,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         "--speed", type=_speed, default=1.0, help="paper: times real time, or max (default: 1)"
     )
 
+    run.add_argument(
+        "--faults",
+        metavar="FILE",
+        help="drill: let things go wrong at the paper exchange, by a fault profile's YAML or name "
+        "(drill); the run goes to drills/, has no signed summary and is no evidence",
+    )
+
     replay = add("replay", _replay, "Decide a session again from its logs and compare bit for bit.")
     replay.add_argument("session", help="run id or session folder")
 
@@ -121,12 +128,19 @@ def _run(arguments: argparse.Namespace) -> int:
     from hft_platform.config.keys import KeyRing
     from hft_platform.config.promoted import head_config, read_signed
     from hft_platform.config.settings import load_settings
+    from hft_platform.execution.faults import load_fault_profile
     from hft_platform.feed.recording import find_session
     from hft_platform.market.instruments import load_instruments
     from hft_platform.services.session_runner import RunRequest, run_session
 
     if arguments.mode == "live":
+        if arguments.faults is not None:
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID,
+                "--faults is for the paper exchange; mode was live, allowed is sim or paper",
+            )
         _require_live_opt_in()
+    faults = None if arguments.faults is None else load_fault_profile(arguments.faults)
     settings, workspace = load_settings(), arguments.workspace
     path = arguments.config or head_config(workspace, arguments.alpha)
     ring = KeyRing.open(workspace, pinned_file=settings.pinned_keys_path)
@@ -151,7 +165,7 @@ def _run(arguments: argparse.Namespace) -> int:
     console, instruments, finished = Console(stderr=True), load_instruments(), []
     for name in arguments.session:
         session = find_session(workspace, name, config_path=path, symbol=arguments.symbol)
-        request = RunRequest(workspace, path, session, arguments.mode, speed)
+        request = RunRequest(workspace, path, session, arguments.mode, speed, faults)
         with Progress(
             *columns, console=console, transient=True, disable=not console.is_terminal
         ) as bar:
@@ -163,7 +177,8 @@ def _run(arguments: argparse.Namespace) -> int:
             outcome = run_session(
                 request, instruments=instruments, settings=settings, progress=show
             )
-        finished.append(outcome.summary["evidence"])
+        drill = {key: outcome.summary[key] for key in ("faults",) if key in outcome.summary}
+        finished.append(outcome.summary["evidence"] | drill)
     _print(arguments, finished, lambda: "\n".join(_run_text(row) for row in finished))
     return 0
 
@@ -178,10 +193,25 @@ def _run_text(evidence: dict[str, Any]) -> str:
         f" round trips {account['round_trip_count']}",
         f"  parity {parity['identical']} of {parity['total']} decisions identical",
     ]
+    if "faults" in evidence:
+        lines += _faults_text(evidence["faults"])
     if evidence["halted_by"]:
         code = evidence["halted_by"]
         lines.append(f"  halted by {code_name(code)} ({code}); hft-live resume to lift it")
     return "\n".join(lines)
+
+
+def _faults_text(faults: dict[str, Any]) -> list[str]:
+    counts = {name: count for name, count in faults.items() if isinstance(count, int)}
+    hit = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
+    rejects = ", ".join(
+        f"{code_name(int(code))} {count}" for code, count in sorted(faults["rejects"].items())
+    )
+    return [
+        f"  drill: {hit or 'nothing went wrong'}",
+        *([f"  refused: {rejects}"] if rejects else []),
+        "  a drill has no signed summary and is no evidence",
+    ]
 
 
 def _require_live_opt_in() -> None:
@@ -241,12 +271,13 @@ def _speed(text: str) -> float | None:
 
 
 def _session_dir(arguments: argparse.Namespace, name: str) -> Path:
-    for path in (Path(name), arguments.workspace / "sessions" / name):
+    workspace = Path(arguments.workspace)
+    for path in (Path(name), workspace / "sessions" / name, workspace / "drills" / name):
         if (path / "engine.json").exists():
             return path
     raise PlatformError(
         ReasonCode.CONFIG_NOT_FOUND,
-        f"no session {name} in {arguments.workspace / 'sessions'}",
+        f"no session {name} in {workspace / 'sessions'}",
         next_step="hft-live status",
     )
 

@@ -1,4 +1,4 @@
-"""hft-research: new, list, show, gates, promote, canary, withdraw, reduce, sign, keys, audit.
+"""hft-research: from an idea to a permit; ``hft-research --help`` lists the commands.
 
 Thin over the library functions that the asset graph calls. Exit codes: 0 done, 1 failed, 2 usage,
 3 refused with a reason code. Every command has ``--json``.
@@ -68,6 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         "--why", action="store_true",
         help="run nothing: name the nearest failing threshold, and the days or edge that decide",
     )  # fmt: skip
+
+    agree = _add(
+        commands, "agree", _agree,
+        "Compare the paper exchange with the hftbacktest package, fill by fill, on one session: "
+        "maker and taker, three latencies, three queue models.",
+    )  # fmt: skip
+    agree.add_argument(
+        "data", nargs="?", type=Path, metavar="DATA",
+        help="folder with recordings (default: a generated session)",
+    )  # fmt: skip
+    agree.add_argument("--session", help="session of DATA, e.g. 2026-04-10/day (default: largest)")
 
     promote = _add(
         commands, "promote", _promote,
@@ -230,6 +241,50 @@ def _gates(arguments: argparse.Namespace) -> int:
 def _verdict_text(row: dict[str, Any]) -> str:
     lines = [f"{row['gate']} {row['verdict']} {row['sha256'][:12]}"]
     lines += [f"  {item['name']} ({item['code']}): {item['text']}" for item in row["reasons"]]
+    return "\n".join(lines)
+
+
+def _agree(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from research.backtest import package_agreement
+
+    with tempfile.TemporaryDirectory(prefix="hft-agree-") as folder:
+        if arguments.data is None:
+            sources = [package_agreement.generated_session()]
+        else:
+            sources = package_agreement.recorded_sessions(
+                arguments.data, Path(folder), session_id=arguments.session
+            )
+    results = []
+    for name, tape, session, instrument in sources:
+        cells = package_agreement.compare_session(tape, session, instrument)
+        results.append({"session": name, "cells": [cell.as_dict() for cell in cells]})
+    _print(arguments, results, lambda: "\n".join(map(_agree_text, results)))
+    agrees = all(cell["agrees"] for row in results for cell in row["cells"])
+    return DONE if agrees else FAILED
+
+
+def _agree_text(result: dict[str, Any]) -> str:
+    cells = result["cells"]
+    lines = [
+        f"{result['session']}: fills of the paper exchange and of the package",
+        f"{'strategy':<9}{'latency':>8}  {'queue model':<13}{'orders':>8}{'fills':>8}"
+        f"{'passive':>9}{'equal':>8}{'':>3}seconds",
+    ]
+    for cell in cells:
+        mark = "" if cell["agrees"] else "  DIFFERS"
+        lines.append(
+            f"{cell['kind']:<9}{cell['latency_ms']:>5} ms  {cell['queue_model']:<13}"
+            f"{cell['order_count']:>8}{cell['fill_count']:>8}{cell['maker_fill_count']:>9}"
+            f"{cell['equal_count']:>8}{cell['seconds']:>10.2f}{mark}"
+        )
+    equal, fills = (sum(cell[name] for cell in cells) for name in ("equal_count", "fill_count"))
+    agreeing = sum(cell["agrees"] for cell in cells)
+    lines.append(
+        f"{agreeing} of {len(cells)} cells agree; {equal} of {fills} fills have equal exchange"
+        " time, order, price and quantity"
+    )
     return "\n".join(lines)
 
 

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from hft_platform.market.instruments import Instrument
 
 
-def venue_options(instrument: Instrument, *, queue_model: str) -> dict[str, Any]:
+def venue_options(
+    instrument: Instrument, *, queue_model: str, faults: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Options of the simulated exchange for one instrument.
 
     Parameters
@@ -17,6 +19,8 @@ def venue_options(instrument: Instrument, *, queue_model: str) -> dict[str, Any]
         The one traded.
     queue_model : str
         ``risk_adverse``, ``power_prob3`` or ``log_prob``.
+    faults : dict, optional
+        What goes wrong, as `FaultProfile.core` gives it; by default nothing.
 
     Returns
     -------
@@ -28,7 +32,8 @@ def venue_options(instrument: Instrument, *, queue_model: str) -> dict[str, Any]
         "product_root": instrument.product_root,
         "last_trading_day": instrument.last_trading_day,
     }
-    return {
+    options: dict[str, Any] = {
         "queue_model": queue_model,
         "contracts": {str(instrument.instrument_id): contract},
     }
+    return options if faults is None else options | {"faults": faults}

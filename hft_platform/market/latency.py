@@ -1,4 +1,4 @@
-"""Order latency profiles: measured quantiles of place, cancel and response, by name.
+"""Order latency profiles: measured quantiles of place, cancel, response and activation, by name.
 
 Why: the latency decides the sign of a maker's result, so it is a file with its source, and its
 hash is in every verdict and session.
@@ -6,7 +6,8 @@ hash is in every verdict and session.
 Invariants:
 1. Packaged profiles; a file of the same name in config/latency/ replaces one as a whole.
 2. The hash covers what the simulation uses, not the comments.
-3. Place and cancel are stated apart; a missing key is an error.
+3. Place and cancel are stated apart; a missing key is an error. The way from the broker to being
+   active at the exchange (`activation`) may be stated apart; left out, `place` holds it.
 
 It draws no delay: `rust_core/src/latency.rs` does. Operator's page: `docs/latency.md`.
 """
@@ -70,6 +71,7 @@ class _ProfileFile(_Strict):
     place: _Distribution
     cancel: _Distribution
     response: _Distribution
+    activation: _Distribution | None = None
 
 
 def load_latency_profile(name: str, config_dir: Path | None = None) -> tuple[dict[str, Any], str]:
@@ -87,7 +89,8 @@ def load_latency_profile(name: str, config_dir: Path | None = None) -> tuple[dic
     -------
     dict
         What the simulation takes: profile_id, seed, pipeline_ns, place, cancel and response as
-        ``[quantile, ns]`` points, corner (None: every order draws its own quantile).
+        ``[quantile, ns]`` points, activation too where it is stated, corner (None: every order
+        draws its own quantile).
     str
         SHA-256 of the dictionary's canonical JSON.
 
@@ -102,7 +105,7 @@ def load_latency_profile(name: str, config_dir: Path | None = None) -> tuple[dic
     orders gets the median where nothing below it was measured, which is the careful side.
     """
     file = _parse(*_read(name, config_dir), name)
-    profile = {
+    profile: dict[str, Any] = {
         "profile_id": file.profile_id,
         "seed": file.seed,
         "pipeline_ns": round(file.pipeline_us * _NS_PER_US),
@@ -111,6 +114,8 @@ def load_latency_profile(name: str, config_dir: Path | None = None) -> tuple[dic
         "response": file.response.points(),
         "corner": None,
     }
+    if file.activation is not None:
+        profile["activation"] = file.activation.points()
     return profile, profile_sha256(profile)
 
 

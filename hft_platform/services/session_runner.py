@@ -10,6 +10,7 @@ Invariants:
    read and become command records: they are in the log, so a replay obeys them too.
 3. A session that ends for another reason than its last record seals its logs and has no summary.
 4. A failure of the log halts the workspace.
+5. A session with faults is a drill: it lies apart, has no summary, and is no evidence.
 
 `sim` runs in virtual time at full speed, `paper` at the pace of the recording (or `speed` times
 it). It places no order at a broker. Operator's page: `docs/runbook.md`.
@@ -34,6 +35,7 @@ from hft_platform.config.keys import KeyRing
 from hft_platform.config.promoted import PromotedConfig, read_signed
 from hft_platform.config.settings import Settings
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.execution.faults import FaultProfile
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.feed.recording import RecordedSession, load_tape
 from hft_platform.market.instruments import Instrument, InstrumentTable
@@ -93,6 +95,8 @@ class RunRequest:
         ``sim`` or ``paper``.
     speed : float or None
         Times real time; None runs as fast as the machine can.
+    faults : FaultProfile or None
+        What goes wrong at the paper exchange; a session with faults is a drill.
     """
 
     workspace: Path
@@ -100,11 +104,15 @@ class RunRequest:
     session: RecordedSession
     mode: str
     speed: float | None = None
+    faults: FaultProfile | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOutcome:
-    """Where the session lies and what came of it."""
+    """Where the session lies and what came of it.
+
+    `summary` is signed, unless it was a drill: then it is the content of ``drill.json``.
+    """
 
     session_dir: Path
     summary: dict[str, Any]
@@ -118,6 +126,7 @@ class _Prepared:
     config: PromotedConfig
     instrument: Instrument
     start_ns: int
+    end_ns: int
     engine_config: dict[str, Any]
     latency: dict[str, Any]
     latency_sha256: str
@@ -178,7 +187,9 @@ def run_session(
         raise
     finished = paper.finish()
     halted_by = int(finished["halted_by"])
-    if halted_by and not driver.is_halted:
+    # What the engine halts for in a drill is the drill's; a failing log is everybody's.
+    is_drill = request.faults is not None and not finished["message"]
+    if halted_by and not driver.is_halted and not is_drill:
         why = finished["message"] or "the engine halted"
         latch.halt(request.workspace, who=session_dir.name, why=why, code=halted_by)
     if finished["message"]:
@@ -208,9 +219,21 @@ def run_session(
         # log holds is in the evidence as inputs_sha256 and decisions_sha256.
         "segments": [row["sha256"] for row in logs.segments],
     }
+    if request.faults is not None:
+        drill = {"evidence": evidence_of(facts), "faults": finished["faults"]}
+        atomic_write(session_dir / "drill.json", canonical_json(_json_keys(drill)) + b"\n")
+        return SessionOutcome(session_dir, drill, parity)
     summary = session_summary.sign_summary(evidence_of(facts), timings, ring.session_key())
     session_summary.write_summary(session_dir / "summary.json", summary)
     return SessionOutcome(session_dir, summary, parity)
+
+
+def _json_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that are keys (reason codes, instruments) as text, as JSON has them."""
+    return {
+        str(key): _json_keys(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+    }
 
 
 def _prepare(
@@ -252,6 +275,7 @@ def _prepare(
         config=config,
         instrument=instrument,
         start_ns=session.start_ns,
+        end_ns=session.end_ns,
         engine_config=engine_config,
         latency=latency,
         latency_sha256=latency_sha,
@@ -298,6 +322,9 @@ def require_before_roll(config: PromotedConfig, instrument: Instrument, trading_
 def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRing) -> Any:
     atomic_write(session_dir / "engine.json", canonical_json(ready.engine_config) + b"\n")
     atomic_write(session_dir / "latency.json", canonical_json(ready.latency) + b"\n")
+    if request.faults is not None:
+        content = request.faults.model_dump(mode="json")
+        atomic_write(session_dir / "faults.json", canonical_json(content) + b"\n")
     copy = session_dir / "config.yaml"
     atomic_write(copy, request.config_path.read_bytes())
     if read_signed(copy, trusted_keys=ring.trusted()).content_sha256 != ready.config.content_sha256:
@@ -306,7 +333,11 @@ def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRin
             f"{request.config_path} was replaced while the session was opened",
             next_step="run again",
         )
-    venue = venue_options(ready.instrument, queue_model=ready.config.queue_model)
+    venue = venue_options(
+        ready.instrument,
+        queue_model=ready.config.queue_model,
+        faults=None if request.faults is None else request.faults.core(ready.end_ns),
+    )
     paper = _core.PaperSession(
         canonical_json(ready.engine_config).decode(),
         canonical_json(ready.latency).decode(),
@@ -333,7 +364,7 @@ def _wal_id(run_id: str) -> int:
 
 
 def _new_session_dir(request: RunRequest, config: PromotedConfig) -> Path:
-    base = request.workspace / "sessions"
+    base = request.workspace / ("sessions" if request.faults is None else "drills")
     session = request.session.session_id.replace("/", "_")
     stem = f"{session}-{request.session.symbol}-{config.alpha_id}-{config.stage}"
     base.mkdir(parents=True, exist_ok=True)

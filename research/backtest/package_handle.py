@@ -36,6 +36,8 @@ PACKAGE_VERSION = "2.4.4"
 QUEUE_MODELS = ("risk_adverse", "power_prob3", "log_prob")
 END_MARK_NS = 86_400_000_000_000
 """The end mark lies a day behind the last row: behind every request and response."""
+ORDER_LATENCY_NS_MAX = 60_000_000_000
+"""One minute, as in a latency profile."""
 _END_MARK_KIND = 100
 _EXCHANGE, _LOCAL = 1 << 31, 1 << 30
 _POWER = 3.0
@@ -163,6 +165,9 @@ class PackageHandle:
         The one traded: id, tick size and lot size.
     queue_model : str
         ``risk_adverse``, ``power_prob3`` or ``log_prob``.
+    order_latency_ns : int
+        Latency that the package's own model gives every request and every response; 0 when our
+        simulation delays.
 
     Raises
     ------
@@ -171,18 +176,26 @@ class PackageHandle:
         unknown queue model.
     """
 
-    def __init__(self, rows: bytes, instrument: Instrument, *, queue_model: str) -> None:
+    def __init__(
+        self, rows: bytes, instrument: Instrument, *, queue_model: str, order_latency_ns: int = 0
+    ) -> None:
         native, types, addresses = _package()
         if queue_model not in QUEUE_MODELS:
             raise PlatformError(
                 ReasonCode.SETTINGS_INVALID,
                 f"queue model was {queue_model!r}, allowed is one of {', '.join(QUEUE_MODELS)}",
             )
+        # A negative latency is the package's way to say "rejected".
+        if not 0 <= order_latency_ns <= ORDER_LATENCY_NS_MAX:
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID,
+                f"order latency was {order_latency_ns} ns, allowed is 0 to {ORDER_LATENCY_NS_MAX}",
+            )
         self._feed = _feed(rows, types.event_dtype)
         asset = native.BacktestAsset()
         asset._add_data_ndarray(self._feed.ctypes.data, self._feed.size)
         asset.linear_asset(1.0)
-        asset.constant_order_latency(0, 0)
+        asset.constant_order_latency(order_latency_ns, order_latency_ns)
         if queue_model == "power_prob3":
             asset.power_prob_queue_model3(_POWER)
         elif queue_model == "log_prob":

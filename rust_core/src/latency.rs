@@ -25,6 +25,9 @@ pub enum LatencyKind {
     Cancel = 2,
     /// From the exchange's event to our engine; one draw an order, so its reports keep their order.
     Response = 3,
+    /// From the broker's taking of a new order to its being active at the exchange; a part of the
+    /// place delay where a profile states it apart.
+    Activation = 4,
 }
 
 impl LatencyKind {
@@ -35,6 +38,7 @@ impl LatencyKind {
             1 => Self::Place,
             2 => Self::Cancel,
             3 => Self::Response,
+            4 => Self::Activation,
             _ => return None,
         })
     }
@@ -71,7 +75,7 @@ impl LatencyError {
 /// Longest delay a profile may state: one minute.
 pub const DELAY_NS_MAX: i64 = 60_000_000_000;
 
-/// A latency profile: points `(quantile, ns)` of three distributions.
+/// A latency profile: points `(quantile, ns)` of three distributions, or four.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyProfile {
@@ -81,12 +85,17 @@ pub struct LatencyProfile {
     pub seed: u64,
     /// Local cost between decision and wire, added to every request, ns.
     pub pipeline_ns: i64,
-    /// Points of the place delay.
+    /// Points of the place delay: until the order is active at the exchange, or, with
+    /// `activation`, until the broker has it.
     pub place: Vec<(f64, i64)>,
     /// Points of the cancel delay.
     pub cancel: Vec<(f64, i64)>,
     /// Points of the response delay.
     pub response: Vec<(f64, i64)>,
+    /// Points of the way from the broker to being active, drawn apart from `place`; a profile
+    /// without it is the same as before it could be stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Vec<(f64, i64)>>,
     /// Use this quantile for every order instead of drawing.
     pub corner: Option<f64>,
 }
@@ -113,6 +122,7 @@ impl LatencyProfile {
             place: vec![(0.5, place_ns)],
             cancel: vec![(0.5, cancel_ns)],
             response: vec![(0.5, response_ns)],
+            activation: None,
             corner: None,
         }
     }
@@ -136,11 +146,17 @@ impl LatencyProfile {
         if let Some(corner) = self.corner.filter(|corner| !(0.0..=1.0).contains(corner)) {
             return refuse("corner", corner.to_string(), "0 to 1");
         }
-        for (field, points) in [
+        let mut stated = vec![
             ("place", &self.place),
             ("cancel", &self.cancel),
             ("response", &self.response),
-        ] {
+        ];
+        stated.extend(
+            self.activation
+                .as_ref()
+                .map(|points| ("activation", points)),
+        );
+        for (field, points) in stated {
             if points.is_empty() {
                 return refuse(field, "empty".to_owned(), "at least one point");
             }
@@ -171,19 +187,27 @@ impl LatencyProfile {
     /// Delay of one request or response, ns; requests include the pipeline.
     #[must_use]
     pub fn delay_ns(&self, order_id: u64, kind: LatencyKind) -> i64 {
-        let quantile = self
-            .corner
-            .unwrap_or_else(|| draw(self.seed, order_id, kind));
+        let drawn = |points: &[(f64, i64)], kind| {
+            let quantile = self
+                .corner
+                .unwrap_or_else(|| draw(self.seed, order_id, kind));
+            at_quantile(points, quantile)
+        };
+        let activation = || {
+            let points = self.activation.as_deref();
+            points.map_or(0, |points| drawn(points, LatencyKind::Activation))
+        };
         match kind {
-            LatencyKind::Place => self.pipeline_ns + at_quantile(&self.place, quantile),
-            LatencyKind::Cancel => self.pipeline_ns + at_quantile(&self.cancel, quantile),
-            LatencyKind::Response => at_quantile(&self.response, quantile),
+            LatencyKind::Place => self.pipeline_ns + drawn(&self.place, kind) + activation(),
+            LatencyKind::Cancel => self.pipeline_ns + drawn(&self.cancel, kind),
+            LatencyKind::Response => drawn(&self.response, kind),
+            LatencyKind::Activation => activation(),
         }
     }
 }
 
 /// One step of the splitmix64 generator's output function (Steele, Lea, Flood 2014).
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -227,6 +251,7 @@ mod tests {
             place: vec![(0.5, 201_800_000), (0.95, 394_500_000), (0.99, 694_300_000)],
             cancel: vec![(0.5, 40_600_000), (0.95, 117_400_000), (0.99, 167_600_000)],
             response: vec![(0.5, 1_000_000)],
+            activation: None,
             corner: None,
         }
     }
@@ -274,6 +299,43 @@ mod tests {
             draw(7, 1, LatencyKind::Place),
             draw(8, 1, LatencyKind::Place)
         );
+    }
+
+    #[test]
+    fn an_activation_is_drawn_apart_and_added_to_the_place_alone() {
+        let parted = LatencyProfile {
+            activation: Some(vec![(0.0, 1_000), (1.0, 2_000)]),
+            ..live()
+        };
+        let mut sums = std::collections::BTreeSet::new();
+        for id in 0..1_000 {
+            let activation = parted.delay_ns(id, LatencyKind::Activation);
+            assert!((1_000..=2_000).contains(&activation));
+            let place = live().delay_ns(id, LatencyKind::Place);
+            assert_eq!(parted.delay_ns(id, LatencyKind::Place), place + activation);
+            for kind in [LatencyKind::Cancel, LatencyKind::Response] {
+                assert_eq!(parted.delay_ns(id, kind), live().delay_ns(id, kind));
+            }
+            sums.insert(activation);
+        }
+        assert!(sums.len() > 500, "one draw an order");
+        assert_eq!(live().delay_ns(1, LatencyKind::Activation), 0);
+        let text = serde_json::to_string(&live()).unwrap_or_default();
+        assert!(
+            !text.contains("activation"),
+            "its text, and so its hash, stays"
+        );
+        let broken = LatencyProfile {
+            activation: Some(vec![]),
+            ..live()
+        };
+        assert!(matches!(
+            broken.check(),
+            Err(LatencyError::OutOfRange {
+                field: "activation",
+                ..
+            })
+        ));
     }
 
     #[test]

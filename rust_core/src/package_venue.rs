@@ -10,8 +10,9 @@
 //! 3. Any return code but 0 ends the run: no error looks like an early end of data.
 //! 4. Reports of one call come in order id order.
 //!
-//! It is the only file with foreign calls. It delays nothing: the package runs with zero order
-//! latency. Operator's page: `docs/backtest.md`.
+//! It is the only file with foreign calls. As a venue it delays nothing: the package runs with zero
+//! order latency then; `package_run` drives one that has its own. Operator's page:
+//! `docs/backtest.md`.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -288,6 +289,74 @@ impl PackageVenue {
         Ok(())
     }
 
+    /// Its market is in the handle; another instrument's would be missing there.
+    pub(crate) fn require_instrument(&self, instrument_id: u32) -> Result<(), VenueError> {
+        if instrument_id == self.parts.instrument.instrument_id {
+            Ok(())
+        } else {
+            Err(VenueError::UnknownInstrument { instrument_id })
+        }
+    }
+
+    /// Sends an order at `now_ns`, without a look at what becomes of it.
+    pub(crate) fn submit(&mut self, order: &VenueOrder, now_ns: i64) -> Result<(), VenueError> {
+        self.go_to(now_ns)?;
+        let (function, submit) = if order.side > 0 {
+            ("submit_buy_order", self.submit_buy_order)
+        } else {
+            ("submit_sell_order", self.submit_sell_order)
+        };
+        let (px, qty) = (float(order.price), float(order.qty));
+        let life = order.life.package_code() as u8;
+        // SAFETY: as in `elapse_by`; the package checks all values itself.
+        let result = unsafe {
+            submit(
+                self.pointer(),
+                ASSET,
+                order.order_id,
+                px,
+                qty,
+                life,
+                LIMIT_ORDER,
+                false,
+            )
+        };
+        self.expect_zero(function, result, now_ns)
+    }
+
+    /// Sends a cancel at `now_ns`, without a look at what becomes of it.
+    pub(crate) fn request_cancel(&mut self, order_id: u64, now_ns: i64) -> Result<(), VenueError> {
+        self.go_to(now_ns)?;
+        // SAFETY: as in `elapse_by`.
+        let result = unsafe { (self.cancel)(self.pointer(), ASSET, order_id, false) };
+        self.expect_zero("cancel", result, now_ns)
+    }
+
+    /// Plays what is left of the market and lets every answer arrive.
+    pub(crate) fn go_to_end(&mut self) -> Result<(), VenueError> {
+        self.go_to(self.parts.end_time_ns - 1)
+    }
+
+    /// What the package's own side knows of an order that was sent: its report, which is a fill,
+    /// working, canceled, expired or rejected.
+    pub(crate) fn outcome(&self, order: &VenueOrder) -> Result<VenueReport, VenueError> {
+        let now_ns = self.now_ns.unwrap_or(0);
+        let seen = self.read(order.order_id, now_ns)?;
+        let of = |kind| VenueReport::of(order, kind, seen.exch_timestamp);
+        Ok(match seen.status {
+            STATUS_NEW => of(BrokerEventKind::Working),
+            STATUS_FILLED => self.fill(order, &seen),
+            STATUS_CANCELED => of(BrokerEventKind::Canceled),
+            STATUS_EXPIRED => of(BrokerEventKind::Expired),
+            _ => VenueReport::refused(
+                order,
+                BrokerEventKind::Rejected,
+                seen.exch_timestamp,
+                ReasonCode::BrokerRejected,
+            ),
+        })
+    }
+
     /// Ends the run.
     ///
     /// # Errors
@@ -313,13 +382,7 @@ impl Drop for PackageVenue {
 
 impl Venue for PackageVenue {
     fn market(&mut self, header: &RecordHeader, _bytes: &[u8]) -> Result<(), VenueError> {
-        // Its market is in the handle; another instrument's would be missing there.
-        let instrument_id = header.instrument_id;
-        if instrument_id == self.parts.instrument.instrument_id {
-            Ok(())
-        } else {
-            Err(VenueError::UnknownInstrument { instrument_id })
-        }
+        self.require_instrument(header.instrument_id)
     }
 
     fn advance(&mut self, now_ns: i64, reports: &mut Vec<VenueReport>) -> Result<(), VenueError> {
@@ -336,11 +399,7 @@ impl Venue for PackageVenue {
         now_ns: i64,
         reports: &mut Vec<VenueReport>,
     ) -> Result<(), VenueError> {
-        if order.instrument_id != self.parts.instrument.instrument_id {
-            return Err(VenueError::UnknownInstrument {
-                instrument_id: order.instrument_id,
-            });
-        }
+        self.require_instrument(order.instrument_id)?;
         if let Err(reason) = check_order(order, self.parts.instrument.tick_size) {
             reports.push(VenueReport::refused(
                 order,
@@ -350,28 +409,7 @@ impl Venue for PackageVenue {
             ));
             return Ok(());
         }
-        self.go_to(now_ns)?;
-        let (function, submit) = if order.side > 0 {
-            ("submit_buy_order", self.submit_buy_order)
-        } else {
-            ("submit_sell_order", self.submit_sell_order)
-        };
-        let (px, qty) = (float(order.price), float(order.qty));
-        let life = order.life.package_code() as u8;
-        // SAFETY: as in `elapse_by`; the package checks all values itself.
-        let result = unsafe {
-            submit(
-                self.pointer(),
-                ASSET,
-                order.order_id,
-                px,
-                qty,
-                life,
-                LIMIT_ORDER,
-                false,
-            )
-        };
-        self.expect_zero(function, result, now_ns)?;
+        self.submit(order, now_ns)?;
         // Request and response both take no time, so this lets them happen.
         self.elapse_by(0, now_ns)?;
         let seen = self.read(order.order_id, now_ns)?;
@@ -408,10 +446,7 @@ impl Venue for PackageVenue {
             reports.push(refused);
             return Ok(());
         }
-        self.go_to(now_ns)?;
-        // SAFETY: as in `elapse_by`.
-        let result = unsafe { (self.cancel)(self.pointer(), ASSET, order.order_id, false) };
-        self.expect_zero("cancel", result, now_ns)?;
+        self.request_cancel(order.order_id, now_ns)?;
         self.elapse_by(0, now_ns)?;
         let seen = self.read(order.order_id, now_ns)?;
         self.resting.remove(&order.order_id);

@@ -117,6 +117,8 @@ reason_codes! {
     BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
     NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";
     LiveNotEnabled = 403, "live trading is off", "run --mode live without the explicit flag", "enable it knowingly, or run --mode paper";
+    OrderNotFound = 404, "the broker was asked and does not know the order: the request never arrived", "a lost request", "nothing; the exposure is released and nothing is sent again";
+    PriceOutsideBand = 405, "the exchange refused: the order's possible fill leaves the dynamic price band", "fast markets, thin books", "nothing if rare; check the price collar";
 
     ConfigUnsigned = 501, "the promoted config has no signature", "hand-made file", "promote through the graph";
     ConfigSignatureInvalid = 502, "the signature does not match the content", "edited or damaged file", "promote again; find out who changed it";

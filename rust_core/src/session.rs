@@ -24,14 +24,15 @@ use serde::{Deserialize, Serialize};
 use crate::convert::{ConvertCounts, MarketTape};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
+use crate::faults::FaultProfile;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
     CommandRecord, ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, RecordType,
 };
 use crate::simulation::{
-    Decide, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation, SimulationError,
-    Sink, SinkError, sha256_of_hex,
+    Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
+    SimulationError, Sink, SinkError, sha256_of_hex,
 };
 use crate::wal::{LogKind, Options, WalError, Writer};
 
@@ -255,6 +256,8 @@ pub struct SessionSetup {
     pub profile: LatencyProfile,
     /// Queue model of the paper exchange.
     pub queue_model: QueueModelKind,
+    /// What goes wrong at the paper exchange.
+    pub faults: Option<FaultProfile>,
     /// Resolved contracts by instrument.
     pub contracts: std::collections::BTreeMap<u32, crate::simulation::Contract>,
     /// Folder of the session.
@@ -278,6 +281,8 @@ pub struct SessionResult {
     pub engine: Engine,
     /// One row a request.
     pub facts: Vec<OrderFact>,
+    /// What went wrong at the paper exchange, when something was to.
+    pub faults: Option<FaultReport>,
     /// Time of the decision steps.
     pub decide_times: DecideTimes,
     /// Records in the market log and in the order log, 0 when they could not be sealed.
@@ -313,16 +318,31 @@ impl PaperSession {
         })
     }
 
-    /// Gives it the whole recording and opens its logs.
+    /// Gives it the recording, or with `more` the next piece of a market that goes on; the first
+    /// piece opens its logs, the one without `more` is the last and may be empty.
     ///
     /// # Errors
-    /// [`SessionError`] when the tape is no market tape, a log cannot be opened, or it has one.
-    pub fn feed(&mut self, tape: Vec<u8>) -> Result<(), SessionError> {
+    /// [`SessionError`] when the tape is no market tape, a log cannot be opened, or it has its last
+    /// piece.
+    pub fn feed(&mut self, tape: Vec<u8>, more: bool) -> Result<(), SessionError> {
+        if let State::Running(simulation) = &mut self.state
+            && simulation.is_feed_open()
+        {
+            simulation.feed(tape)?;
+            if !more {
+                simulation.end_feed();
+            }
+            return Ok(());
+        }
+        let refused = SessionError::State {
+            action: "feed",
+            state: "it has its recording, or is over",
+        };
+        if !matches!(self.state, State::Ready(_)) {
+            return Err(refused);
+        }
         let State::Ready(ready) = std::mem::replace(&mut self.state, State::Over) else {
-            return Err(SessionError::State {
-                action: "feed",
-                state: "it has its recording, or is over",
-            });
+            return Err(refused);
         };
         let (setup, engine) = *ready;
         let tape = MarketTape::new(tape).map_err(SimulationError::from)?;
@@ -335,13 +355,23 @@ impl PaperSession {
             .collect();
         let venue =
             CrateVenue::new(setup.queue_model, &instruments).map_err(SimulationError::from)?;
+        if let Some(faults) = &setup.faults {
+            // Before a log is opened: a refused session leaves none.
+            faults.check().map_err(SimulationError::from)?;
+        }
         let sink = WalSink::open(&setup.session_dir, setup.options)
             .map_err(|error| SessionError::Wal(Box::new(error)))?;
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(tape.local().len() + 1_024),
         };
-        let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink));
+        let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink))
+            .with_faults(setup.faults, &instruments)?;
+        let simulation = if more {
+            simulation.with_open_feed()
+        } else {
+            simulation
+        };
         self.state = State::Running(Box::new(simulation));
         Ok(())
     }
@@ -464,6 +494,7 @@ impl PaperSession {
             facts,
             counts,
             convert_counts,
+            faults,
             ..
         } = simulation.finish();
         let sealed = match sink.seal() {
@@ -485,6 +516,7 @@ impl PaperSession {
             convert_counts,
             engine,
             facts,
+            faults,
             decide_times: DecideTimes::of(decide.samples),
             sealed,
         })

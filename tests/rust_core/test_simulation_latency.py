@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.latency import at_corner, load_latency_profile, profile_sha256
 
-PLACE, CANCEL, RESPONSE = 1, 2, 3
-PACKAGED = ("crypto_colocated", "shioaji_live_2026_04", "shioaji_sim")
+PLACE, CANCEL, RESPONSE, ACTIVATION = 1, 2, 3, 4
+PACKAGED = (
+    "crypto_colocated",
+    "shioaji_live_2026_04",
+    "shioaji_live_2026_04_parts",
+    "shioaji_sim",
+)
+DRAWS = 20_000
+MEASURED_MS = {
+    "activation, total": {0.50: 201.8, 0.95: 394.5, 0.99: 694.3},
+    "place wall": {0.50: 27.4, 0.95: 92.7, 0.99: 185.4},
+    "submitted ack": {0.50: 166.0, 0.95: 341.8, 0.99: 665.1},
+    "cancel wall": {0.50: 20.3, 0.95: 58.7, 0.99: 83.8},
+}
+"""A live probe of 300 orders, TMFE6, April 2026."""
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -30,6 +45,65 @@ def test_the_live_profile_holds_the_measured_quantiles_with_the_cancel_doubled()
     assert _core.sample_latency(corner, 5, PLACE) == 394_500_000 + 250_000
     assert _core.sample_latency(corner, 5, CANCEL) == 2 * 58_700_000 + 250_000
     assert _core.sample_latency(corner, 6, RESPONSE) == 92_700_000
+
+
+def draws_ms(profile: dict, kind: int) -> np.ndarray:
+    """Many orders' delays without the local pipeline, in milliseconds."""
+    text = json.dumps(profile | {"pipeline_ns": 0})
+    return np.array([_core.sample_latency(text, order, kind) for order in range(DRAWS)]) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "measured", "factor"),
+    [
+        ("shioaji_live_2026_04", PLACE, "activation, total", 1),
+        ("shioaji_live_2026_04", CANCEL, "cancel wall", 2),
+        ("shioaji_live_2026_04_parts", ACTIVATION, "submitted ack", 1),
+        ("shioaji_live_2026_04_parts", CANCEL, "cancel wall", 2),
+    ],
+)
+def test_the_drawn_distribution_has_the_measured_quantiles(
+    name: str, kind: int, measured: str, factor: int
+) -> None:
+    """Shares below each measured point, and between two of them, within four standard errors."""
+    draws = draws_ms(load_latency_profile(name)[0], kind)
+    points = list(MEASURED_MS[measured].items())
+    between = [
+        ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2) for low, high in itertools.pairwise(points)
+    ]
+    for quantile, delay_ms in points + between:
+        # Outside the stated points it is flat, so a point itself can hold many draws.
+        below, up_to = (
+            float(np.mean(found))
+            for found in (draws < factor * delay_ms - 1e-6, draws <= factor * delay_ms + 1e-6)
+        )
+        error = 4 * (quantile * (1 - quantile) / DRAWS) ** 0.5
+        assert below - error < quantile < up_to + error, (quantile, below, up_to)
+        assert up_to - below < 0.011 or quantile == points[0][0], "flat at both ends only"
+    assert draws.min() == factor * points[0][1], "below the median it is flat: the careful side"
+
+
+def test_place_and_activation_drawn_apart_are_near_the_measured_total_and_not_faster() -> None:
+    """docs/latency.md prints these; the parts were measured, their dependence was not."""
+    profile, _ = load_latency_profile("shioaji_live_2026_04_parts")
+    total = draws_ms(profile, PLACE)
+    wall = draws_ms({k: v for k, v in profile.items() if k != "activation"}, PLACE)
+    assert np.allclose(total, wall + draws_ms(profile, ACTIVATION))
+    found = {q: float(np.quantile(total, q)) for q in MEASURED_MS["activation, total"]}
+    for quantile, measured in MEASURED_MS["activation, total"].items():
+        assert 0.97 * measured < found[quantile] < 1.25 * measured, found
+    assert abs(np.corrcoef(wall, draws_ms(profile, ACTIVATION))[0, 1]) < 4 / DRAWS**0.5
+
+
+def test_what_is_assumed_says_so() -> None:
+    folder = Path(__file__).resolve().parents[2] / "hft_platform" / "defaults" / "latency"
+    for name in PACKAGED:
+        file = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        for part in ("place", "cancel", "response", "activation"):
+            if part in file:
+                said = file[part]["source"].split(":")[0]
+                assert said == ("measured" if file[part]["is_measured"] else "assumed"), name
+        assert not file["response"]["is_measured"]
 
 
 def test_draws_depend_on_seed_order_and_kind_alone_and_follow_the_quantiles() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -155,6 +156,45 @@ def test_pacing_changes_nothing(tmp_path: Path) -> None:
         session.finish()
         tapes.append(logs(tmp_path / name))
     assert tapes[0] == tapes[1]
+
+
+def records_in_order(tape: bytes) -> list[tuple[int, bytes]]:
+    """Earliest time and bytes of every record of a tape, in its order."""
+    by_place = {}
+    for name, (rows, places) in _core.index_tape(tape).items():
+        parts = np.frombuffer(rows, dtype=records.DTYPES[name])
+        for place, row in zip(np.frombuffer(places, dtype="<u4").tolist(), parts, strict=True):
+            first_ns = min(int(row["exchange_time_ns"]), int(row["receive_time_ns"]))
+            by_place[place] = (first_ns, row.tobytes())
+    ordered = [by_place[place] for place in sorted(by_place)]
+    assert b"".join(row[1] for row in ordered) == tape
+    return ordered
+
+
+@pytest.mark.parametrize("pieces", [2, 7, 400])
+def test_a_market_pushed_in_pieces_is_the_same_session(tmp_path: Path, pieces: int) -> None:
+    """How a live feed comes; pieces of any size and faults: simulation/tests/push.rs."""
+    config = engine_config(day(), "maker")
+    whole = open_session(tmp_path / "whole", config)
+    whole.feed(day())
+    whole.run(None, 1 << 62)
+    whole.finish()
+    rows = records_in_order(day())
+    session = open_session(tmp_path / "pushed", config)
+    bounds = np.linspace(0, len(rows), pieces + 1).astype(int).tolist()
+    for first, last in itertools.pairwise(bounds):
+        more = last < len(rows)
+        session.feed(b"".join(row[1] for row in rows[first:last]), more=more)
+        if more:
+            with pytest.raises(PlatformError, match="more of the market may come"):
+                session.run(None, 1)
+            known_ns = min(row[0] for row in rows[last:]) - 1
+            assert not session.run(known_ns, 1 << 62)["done"]
+    assert session.run(None, 1 << 62)["done"]
+    session.finish()
+    assert logs(tmp_path / "pushed") == logs(tmp_path / "whole")
+    with pytest.raises(PlatformError, match="is over"):
+        session.feed(day())
 
 
 def test_a_halt_stops_new_orders_and_replays_from_the_log(tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ pub mod event {
 /// Latest time a tape may hold: requests and responses that follow it must still fit the clock.
 pub const TIME_NS_MAX: i64 = i64::MAX - 8 * DELAY_NS_MAX;
 
+/// Bytes of one session's tape, whole or pushed in pieces: some ten million records.
+pub const TAPE_BYTES_MAX: usize = 2 << 30;
+
 /// Why a tape cannot be converted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
@@ -107,6 +110,12 @@ pub enum ConvertError {
         /// Its time.
         time_ns: i64,
     },
+    /// More than one session may hold.
+    #[error("market tape would hold {bytes} bytes, at most {max} are allowed", max = TAPE_BYTES_MAX)]
+    TooLarge {
+        /// How many.
+        bytes: usize,
+    },
     /// Sizes that are no sizes.
     #[error("{field} of instrument {instrument_id} was {value}, must be above 0")]
     SizeNotPositive {
@@ -127,6 +136,7 @@ impl ConvertError {
             Self::Tape(_) | Self::NotMarketData { .. } | Self::Empty => ReasonCode::SchemaMismatch,
             Self::TimeOutOfRange { .. } => ReasonCode::ValueOutOfRange,
             Self::OutOfOrder { .. } => ReasonCode::OutOfOrderRow,
+            Self::TooLarge { .. } => ReasonCode::CapacityReached,
             Self::SizeNotPositive { .. } => ReasonCode::SettingsInvalid,
         }
     }
@@ -146,23 +156,43 @@ impl MarketTape {
     /// # Errors
     /// [`ConvertError`] when it is empty or holds anything but books and trades in receive order.
     pub fn new(bytes: Vec<u8>) -> Result<Self, ConvertError> {
+        let mut tape = Self {
+            bytes: Vec::new(),
+            local: Vec::new(),
+            exchange: Vec::new(),
+        };
+        tape.append(bytes, 0)?;
+        if tape.local.is_empty() {
+            return Err(ConvertError::Empty);
+        }
+        Ok(tape)
+    }
+
+    /// Adds what was received later. The first `exchange_done` rows of the exchange order have
+    /// happened and keep their places; what is new takes its place among the others.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; nothing is added then.
+    pub fn append(&mut self, bytes: Vec<u8>, exchange_done: usize) -> Result<(), ConvertError> {
+        let base = self.bytes.len();
+        let total = base + bytes.len();
+        if total > TAPE_BYTES_MAX {
+            return Err(ConvertError::TooLarge { bytes: total });
+        }
         let mut local: Vec<(i64, usize)> = Vec::new();
         let mut keyed: Vec<(i64, u8, usize)> = Vec::new();
-        let mut offset = 0;
-        for (row, item) in Tape::new(&bytes).enumerate() {
+        let mut offset = base;
+        let mut previous_ns = self.local.last().map_or(0, |last| last.0);
+        for (index, item) in Tape::new(&bytes).enumerate() {
+            let row = self.local.len() + index;
             let (header, record) = item?;
-            let rank = match RecordType::from_code(header.record_type) {
-                Some(RecordType::Trade) => 0,
-                Some(RecordType::Book) => 1,
-                _ => {
-                    return Err(ConvertError::NotMarketData {
-                        record_type: header.record_type,
-                        row,
-                    });
-                }
-            };
             let time_ns = header.receive_time_ns;
-            let previous_ns = local.last().map_or(0, |last| last.0);
+            let Some(rank) = rank(&header) else {
+                return Err(ConvertError::NotMarketData {
+                    record_type: header.record_type,
+                    row,
+                });
+            };
             if time_ns < previous_ns {
                 return Err(ConvertError::OutOfOrder {
                     row,
@@ -179,21 +209,27 @@ impl MarketTape {
             }
             local.push((time_ns, offset));
             keyed.push((header.exchange_time_ns, rank, offset));
+            previous_ns = time_ns;
             offset += record.len();
         }
-        if local.is_empty() {
-            return Err(ConvertError::Empty);
+        if self.bytes.is_empty() {
+            self.bytes = bytes;
+        } else {
+            self.bytes.extend_from_slice(&bytes);
+        }
+        self.local.append(&mut local);
+        // What waits already is sorted in again: it is little unless whole tapes are pushed.
+        for (time_ns, at) in self
+            .exchange
+            .split_off(exchange_done.min(self.exchange.len()))
+        {
+            let rank = self.record(at).and_then(|(header, _)| rank(&header));
+            keyed.push((time_ns, rank.unwrap_or(0), at));
         }
         keyed.sort_unstable();
-        let exchange = keyed
-            .into_iter()
-            .map(|(time_ns, _, at)| (time_ns, at))
-            .collect();
-        Ok(Self {
-            bytes,
-            local,
-            exchange,
-        })
+        self.exchange
+            .extend(keyed.into_iter().map(|(time_ns, _, at)| (time_ns, at)));
+        Ok(())
     }
 
     /// `(receive_time_ns, byte offset)` in receive order.
@@ -218,6 +254,15 @@ impl MarketTape {
     #[must_use]
     pub fn first_receive_ns(&self) -> i64 {
         self.local.first().map_or(0, |row| row.0)
+    }
+}
+
+/// At one exchange time trades come before books, which show what they left.
+fn rank(header: &RecordHeader) -> Option<u8> {
+    match RecordType::from_code(header.record_type) {
+        Some(RecordType::Trade) => Some(0),
+        Some(RecordType::Book) => Some(1),
+        _ => None,
     }
 }
 
@@ -346,7 +391,7 @@ pub struct Converter {
 }
 
 /// Whether a record may not move a market or fill an order.
-fn is_not_tradable(header: &RecordHeader) -> bool {
+pub(crate) fn is_not_tradable(header: &RecordHeader) -> bool {
     header.flags & (flags::SIMULATED_MATCH | flags::ODD_LOT) != 0
 }
 

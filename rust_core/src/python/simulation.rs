@@ -10,14 +10,16 @@ use serde::Deserialize;
 use super::engine::engine_report;
 use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
 use crate::engine::Engine;
-use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueInstrument};
+use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueError, VenueInstrument};
+use crate::faults::FaultProfile;
 use crate::latency::{LatencyKind, LatencyProfile};
+use crate::package_run::{PACKAGE_OUTCOME_FIELDS, drive};
 use crate::package_venue::{PackageAddresses, PackageParts, PackageVenue, package_order_layout};
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record, Tape};
 use crate::simulation::{
-    Contract, Decide, Finished, MemorySink, ORDER_FACT_FIELDS, OrderFact, RunCounts, Script,
-    SessionHead, Simulation, SimulationError,
+    Contract, Decide, FaultReport, Finished, MemorySink, ORDER_FACT_FIELDS, OrderFact, RunCounts,
+    Script, SessionHead, Simulation, SimulationError,
 };
 
 /// What the venue JSON may hold.
@@ -25,6 +27,9 @@ use crate::simulation::{
 #[serde(deny_unknown_fields)]
 pub(super) struct VenueOptions {
     pub(super) queue_model: QueueModelKind,
+    /// What goes wrong; null or left out is nothing.
+    #[serde(default)]
+    pub(super) faults: Option<FaultProfile>,
     /// By instrument id.
     #[serde(default)]
     pub(super) contracts: BTreeMap<u32, Contract>,
@@ -119,6 +124,7 @@ struct Outcome<D> {
     facts: Vec<OrderFact>,
     counts: RunCounts,
     convert_counts: ConvertCounts,
+    faults: Option<FaultReport>,
 }
 
 impl<D: Decide> Job<D> {
@@ -148,7 +154,8 @@ impl<D: Decide> Job<D> {
             self.head,
             self.profile,
             (self.decide, venue, sink),
-        );
+        )
+        .with_faults(self.options.faults, &self.instruments)?;
         simulation.run(None, u64::MAX)?;
         Ok(simulation.finish())
     }
@@ -161,6 +168,7 @@ fn outcome<D, V>(finished: Finished<D, V, MemorySink>) -> Outcome<D> {
         facts: finished.facts,
         counts: finished.counts,
         convert_counts: finished.convert_counts,
+        faults: finished.faults,
     }
 }
 
@@ -190,6 +198,20 @@ pub(super) fn run_counts<'py>(
     Ok(table)
 }
 
+/// What went wrong, by name; `rejects` by reason code, `positions` by instrument.
+pub(super) fn fault_report<'py>(
+    py: Python<'py>,
+    report: &FaultReport,
+) -> PyResult<Bound<'py, PyDict>> {
+    let table = PyDict::new(py);
+    for (name, count) in report.counts.rows() {
+        table.set_item(name, count)?;
+    }
+    table.set_item("rejects", report.rejects.clone())?;
+    table.set_item("positions", report.positions.clone())?;
+    Ok(table)
+}
+
 fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("inputs", PyBytes::new(py, &outcome.sink.inputs))?;
@@ -199,6 +221,9 @@ fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, 
         "order_facts",
         PyBytes::new(py, bytemuck::cast_slice(&outcome.facts)),
     )?;
+    if let Some(faults) = &outcome.faults {
+        table.set_item("faults", fault_report(py, faults)?)?;
+    }
     Ok(table)
 }
 
@@ -249,6 +274,21 @@ fn run_backtest<'py>(
     Ok(table)
 }
 
+fn decisions_of(py: Python<'_>, tape: &[u8]) -> PyResult<Vec<DecisionRecord>> {
+    Tape::new(tape)
+        .map(|item| {
+            let decision = item.ok().and_then(|(_, bytes)| DecisionRecord::read(bytes));
+            decision.ok_or_else(|| {
+                refuse(
+                    py,
+                    ReasonCode::SchemaMismatch,
+                    "script is not a tape of decision records",
+                )
+            })
+        })
+        .collect()
+}
+
 /// As `run_backtest`, with the decisions given (a tape of decision records, each made at its
 /// `sequence_time_ns`) instead of an engine; `instruments` holds `(id, tick size, lot size)`.
 #[pyfunction]
@@ -262,17 +302,7 @@ fn run_script<'py>(
     venue_json: &str,
     handle: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let mut decisions = Vec::new();
-    for item in Tape::new(script) {
-        let decision = item.ok().and_then(|(_, bytes)| DecisionRecord::read(bytes));
-        decisions.push(decision.ok_or_else(|| {
-            refuse(
-                py,
-                ReasonCode::SchemaMismatch,
-                "script is not a tape of decision records",
-            )
-        })?);
-    }
+    let decisions = decisions_of(py, script)?;
     let instruments: Vec<VenueInstrument> = instruments
         .into_iter()
         .map(|(instrument_id, tick_size, lot_size)| VenueInstrument {
@@ -299,6 +329,27 @@ fn run_script<'py>(
         run_counts(py, &outcome.counts, &outcome.convert_counts)?,
     )?;
     Ok(table)
+}
+
+/// Drives a `PackageHandle` by decisions, each handed over when it was made; the package's own
+/// latency model delays. Returns rows of `PACKAGE_OUTCOME_FIELDS` in order id order.
+#[pyfunction]
+fn run_package<'py>(
+    py: Python<'py>,
+    decisions: &[u8],
+    handle: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let decisions = decisions_of(py, decisions)?;
+    let parts = package_parts(handle)?;
+    let outcomes = py
+        .detach(move || {
+            let mut package = PackageVenue::new(parts)?;
+            let outcomes = drive(&mut package, &decisions)?;
+            package.shut()?;
+            Ok(outcomes)
+        })
+        .map_err(|error: VenueError| refuse(py, error.code(), &error.to_string()))?;
+    Ok(PyBytes::new(py, bytemuck::cast_slice(&outcomes)))
 }
 
 fn converted(
@@ -336,7 +387,8 @@ fn conversion_counts<'py>(
     run_counts(py, &RunCounts::default(), &counts)
 }
 
-/// Delay in ns of one order under a latency profile; `kind` is 1 place, 2 cancel, 3 response.
+/// Delay in ns of one order under a latency profile; `kind` is 1 place, 2 cancel, 3 response,
+/// 4 activation (a part of place, 0 where it is not stated).
 #[pyfunction]
 fn sample_latency(py: Python<'_>, profile_json: &str, order_id: u64, kind: u8) -> PyResult<i64> {
     let profile = latency_profile(py, profile_json)?;
@@ -344,7 +396,7 @@ fn sample_latency(py: Python<'_>, profile_json: &str, order_id: u64, kind: u8) -
         refuse(
             py,
             ReasonCode::SettingsInvalid,
-            &format!("latency kind was {kind}, allowed is 1 to 3"),
+            &format!("latency kind was {kind}, allowed is 1 to 4"),
         )
     })?;
     Ok(profile.delay_ns(order_id, kind))
@@ -360,8 +412,10 @@ fn py_package_order_layout() -> (Vec<(&'static str, usize)>, usize) {
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::PyPaperSession>()?;
     module.add("ORDER_FACT_FIELDS", ORDER_FACT_FIELDS.to_vec())?;
+    module.add("PACKAGE_OUTCOME_FIELDS", PACKAGE_OUTCOME_FIELDS.to_vec())?;
     module.add_function(wrap_pyfunction!(run_backtest, module)?)?;
     module.add_function(wrap_pyfunction!(run_script, module)?)?;
+    module.add_function(wrap_pyfunction!(run_package, module)?)?;
     module.add_function(wrap_pyfunction!(convert_session, module)?)?;
     module.add_function(wrap_pyfunction!(conversion_counts, module)?)?;
     module.add_function(wrap_pyfunction!(sample_latency, module)?)?;

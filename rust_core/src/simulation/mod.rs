@@ -11,17 +11,21 @@
 //! 3. The sink has taken every decision of a record before a request of it is under way.
 //! 4. The engine never sees a record before its receive time, nor a report before its response
 //!    delay has passed.
-//! 5. Every approved request is answered, except those past `CLOSING_REQUESTS_MAX`, which are
+//! 5. Pushed in pieces of any size the market gives the same as at once, as long as every record is
+//!    there before the time that it happens at is run through.
+//! 6. Every approved request is answered, except those past `CLOSING_REQUESTS_MAX`, which are
 //!    counted.
 //!
 //! It matches nothing (see `exchange`) and writes no file (see `session`). Operator's page:
 //! `docs/backtest.md`.
 
+mod faulty;
 mod head;
 mod schedule;
 mod script;
 mod sink;
 
+pub use faulty::{FaultCounts, FaultReport};
 pub use head::{Contract, SessionHead, sha256_of_hex};
 pub use script::Script;
 pub use sink::{MemorySink, Sink, SinkError};
@@ -32,12 +36,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::convert::{ConvertCounts, ConvertError, MarketTape};
 use crate::engine::{Engine, Sequencer};
-use crate::exchange::{OrderLife, Venue, VenueError, VenueOrder, VenueReport};
+use crate::exchange::{OrderLife, Venue, VenueError, VenueInstrument, VenueOrder, VenueReport};
+use crate::faults::{FaultError, FaultProfile};
 use crate::latency::{LatencyError, LatencyKind, LatencyProfile};
 use crate::reason::ReasonCode;
 use crate::record::{
     ActionKind, BrokerEventKind, BrokerRecord, DecisionRecord, Record, RecordHeader, TimerRecord,
 };
+use faulty::{Answer, Delivery, Faults, Outbox};
 use schedule::Schedule;
 
 /// A timer record comes when nothing reached the engine for this long.
@@ -76,6 +82,9 @@ pub enum SimulationError {
     /// The latency profile is not one.
     #[error(transparent)]
     Latency(#[from] LatencyError),
+    /// The fault profile is not allowed.
+    #[error(transparent)]
+    Faults(#[from] FaultError),
     /// The venue failed.
     #[error(transparent)]
     Venue(#[from] VenueError),
@@ -102,6 +111,14 @@ pub enum SimulationError {
         /// Its value.
         value: u32,
     },
+    /// Records come while none are waited for, or time is to pass that is not known yet.
+    #[error("{action} is not possible: {state}")]
+    Feed {
+        /// What was asked.
+        action: &'static str,
+        /// How the feed stands.
+        state: &'static str,
+    },
     /// The session is over.
     #[error("the session has ended; nothing can be injected")]
     Ended,
@@ -114,11 +131,12 @@ impl SimulationError {
         match self {
             Self::Tape(error) => error.code(),
             Self::Latency(error) => error.code(),
+            Self::Faults(error) => error.code(),
             Self::Venue(error) => error.code(),
             Self::Sink(error) => error.code,
             Self::Head { .. } => ReasonCode::ConfigMalformed,
             Self::Decision { .. } => ReasonCode::InvariantBroken,
-            Self::Ended => ReasonCode::SessionNotOpen,
+            Self::Ended | Self::Feed { .. } => ReasonCode::SessionNotOpen,
         }
     }
 }
@@ -133,7 +151,7 @@ pub struct OrderFact {
     pub request_kind: u64,
     /// The engine's time of the decision.
     pub decision_time_ns: i64,
-    /// When the exchange had it.
+    /// When the exchange had it; 0 if it never did, because the request was lost.
     pub exchange_arrival_ns: i64,
     /// When the engine got the first answer; 0 if it never did.
     pub response_time_ns: i64,
@@ -180,10 +198,15 @@ pub struct Progress {
     pub is_done: bool,
 }
 
+/// Something to happen at the exchange.
 #[derive(Debug, Clone, Copy)]
-struct Request {
-    kind: LatencyKind,
-    order_id: u64,
+enum Request {
+    /// A request of ours arrives.
+    Arrives { kind: LatencyKind, order_id: u64 },
+    /// The rest of an order whose fill comes in parts is filled.
+    Remainder(u64),
+    /// The session ends before the tape does.
+    SessionEnd,
 }
 
 /// One order and the places of its facts.
@@ -228,13 +251,18 @@ pub struct Simulation<D, V, S> {
     venue: V,
     sink: S,
     requests: Schedule<Request>,
-    responses: Schedule<VenueReport>,
+    responses: Schedule<Answer>,
+    faults: Option<Box<Faults>>,
     tracks: BTreeMap<u64, Track>,
     /// Orders that rest at the venue.
     resting: BTreeSet<u64>,
     facts: Vec<OrderFact>,
     counts: RunCounts,
     stretch: Stretch,
+    /// More of the market may come.
+    is_feed_open: bool,
+    /// When the last row of the market happened.
+    last_market_ns: i64,
     has_started: bool,
     now_ns: i64,
     sequencer: Sequencer,
@@ -244,6 +272,8 @@ pub struct Simulation<D, V, S> {
     record: Vec<u8>,
     decisions: Vec<DecisionRecord>,
     reports: Vec<VenueReport>,
+    outbox: Outbox,
+    remainders: Vec<(i64, u64)>,
 }
 
 /// What a finished simulation leaves.
@@ -261,6 +291,8 @@ pub struct Finished<D, V, S> {
     pub counts: RunCounts,
     /// What the exchange's market data left out.
     pub convert_counts: ConvertCounts,
+    /// What went wrong, when something was to go wrong.
+    pub faults: Option<FaultReport>,
 }
 
 impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
@@ -284,11 +316,14 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             sink,
             requests: Schedule::new(),
             responses: Schedule::new(),
+            faults: None,
             tracks: BTreeMap::new(),
             resting: BTreeSet::new(),
             facts: Vec::new(),
             counts: RunCounts::default(),
             stretch: Stretch::Market,
+            is_feed_open: false,
+            last_market_ns: now_ns,
             has_started: false,
             now_ns,
             sequencer: Sequencer::default(),
@@ -297,19 +332,84 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             record: Vec::with_capacity(256),
             decisions: Vec::with_capacity(DECISIONS_CAPACITY),
             reports: Vec::with_capacity(64),
+            outbox: Vec::new(),
+            remainders: Vec::new(),
         }
     }
 
-    /// Lets things happen up to and including `until_ns` (to the end without it), or until
-    /// `records_max` more inputs were sequenced.
+    /// The tape is the beginning of the market; more comes by [`Self::feed`].
+    #[must_use]
+    pub fn with_open_feed(mut self) -> Self {
+        self.is_feed_open = true;
+        self
+    }
+
+    /// Takes what was received next. A record of a time that was run through already happens now.
     ///
     /// # Errors
-    /// [`SimulationError`] of venue or sink; the simulation is over then.
+    /// [`SimulationError::Feed`] when the feed is not open, [`SimulationError::Tape`] when the
+    /// bytes are no market tape in receive order; nothing of them is taken then.
+    pub fn feed(&mut self, bytes: Vec<u8>) -> Result<(), SimulationError> {
+        if !self.is_feed_open {
+            return Err(SimulationError::Feed {
+                action: "feed",
+                state: "the market has ended",
+            });
+        }
+        Ok(self.tape.append(bytes, self.exchange_next)?)
+    }
+
+    /// Nothing more is received: what waits is played to its end.
+    pub fn end_feed(&mut self) {
+        if std::mem::take(&mut self.is_feed_open) {
+            self.drain_after_market(self.last_market_ns);
+        }
+    }
+
+    /// True while more of the market may come.
+    #[must_use]
+    pub fn is_feed_open(&self) -> bool {
+        self.is_feed_open
+    }
+
+    /// Lets things go wrong; `None` changes nothing.
+    ///
+    /// # Errors
+    /// [`SimulationError::Faults`] when the profile is not allowed.
+    pub fn with_faults(
+        mut self,
+        profile: Option<FaultProfile>,
+        instruments: &[VenueInstrument],
+    ) -> Result<Self, SimulationError> {
+        if let Some(profile) = profile {
+            profile.check()?;
+            let faults = Faults::new(profile, instruments.to_vec());
+            if let Some(end_ns) = faults.session_end_ns() {
+                self.requests.add(end_ns, Request::SessionEnd);
+            }
+            self.faults = Some(Box::new(faults));
+        }
+        Ok(self)
+    }
+
+    /// Lets things happen up to and including `until_ns` (to the end without it), or until
+    /// `records_max` more inputs were sequenced. While the feed is open `until_ns` says that
+    /// nothing of a time up to it is still to come, and that this much time has passed.
+    ///
+    /// # Errors
+    /// [`SimulationError::Feed`] for an open feed without `until_ns`; [`SimulationError`] of venue
+    /// or sink, and the simulation is over then.
     pub fn run(
         &mut self,
         until_ns: Option<i64>,
         records_max: u64,
     ) -> Result<Progress, SimulationError> {
+        if self.is_feed_open && until_ns.is_none() && self.stretch != Stretch::Ended {
+            return Err(SimulationError::Feed {
+                action: "running to the end",
+                state: "more of the market may come",
+            });
+        }
         let result = self.run_steps(until_ns, records_max);
         if result.is_err() {
             self.stretch = Stretch::Ended;
@@ -326,6 +426,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         let enough = self.counts.inputs.saturating_add(records_max);
         while self.stretch != Stretch::Ended && self.counts.inputs < enough {
             let Some((time_ns, next)) = self.next() else {
+                // An open feed always has a timer to come.
                 self.move_on()?;
                 continue;
             };
@@ -335,7 +436,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                 self.close_venue()?;
                 continue;
             }
-            if until_ns.is_some_and(|until_ns| time_ns > until_ns) {
+            if let Some(until_ns) = until_ns.filter(|until_ns| time_ns > *until_ns) {
+                if self.is_feed_open {
+                    // This much time has passed: what comes too late happens now, not then.
+                    self.now_ns = self.now_ns.max(until_ns);
+                }
                 break;
             }
             self.step(time_ns, next)?;
@@ -386,6 +491,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     pub fn close(&mut self) -> Result<Progress, SimulationError> {
         if matches!(self.stretch, Stretch::Market | Stretch::Draining(_)) {
             self.start()?;
+            self.is_feed_open = false;
             self.local_next = self.tape.local().len();
             self.exchange_next = self.tape.exchange().len();
             self.close_venue()?;
@@ -404,6 +510,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             facts: self.facts,
             counts: self.counts,
             convert_counts,
+            faults: self.faults.map(|faults| faults.finish()),
         }
     }
 
@@ -443,12 +550,14 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         let next = offers
             .into_iter()
             .filter_map(|(time_ns, kind)| Some((time_ns?, kind)))
-            .min()?;
-        let silent_ns = self.last_input_ns + SILENCE_NS;
-        if silent_ns < next.0 && self.stretch != Stretch::Closing {
-            return Some((silent_ns, Next::Timer));
+            .min();
+        let timer = (self.last_input_ns + SILENCE_NS, Next::Timer);
+        let has_timer = self.stretch != Stretch::Closing;
+        match next {
+            Some(next) if has_timer && timer.0 < next.0 => Some(timer),
+            None if has_timer && self.is_feed_open => Some(timer),
+            next => next,
         }
-        Some(next)
     }
 
     /// Nothing is left to happen in this stretch.
@@ -465,6 +574,9 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     fn step(&mut self, time_ns: i64, next: Next) -> Result<(), SimulationError> {
         // An exchange stamp behind the clock (a recorder's skew) acts now.
         self.now_ns = self.now_ns.max(time_ns);
+        if matches!(next, Next::Exchange | Next::Local) {
+            self.last_market_ns = self.now_ns;
+        }
         match next {
             Next::Exchange => self.exchange_rows(time_ns)?,
             Next::Request => self.request_arrives()?,
@@ -472,12 +584,18 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             Next::Local => self.record_arrives()?,
             Next::Timer => self.timer()?,
         }
-        let has_market = self.local_next < self.tape.local().len()
+        self.drain_after_market(self.now_ns);
+        Ok(())
+    }
+
+    /// Once the last row of the market has happened, requests may work for a while.
+    fn drain_after_market(&mut self, ended_ns: i64) {
+        let has_market = self.is_feed_open
+            || self.local_next < self.tape.local().len()
             || self.exchange_next < self.tape.exchange().len();
         if self.stretch == Stretch::Market && !has_market {
-            self.stretch = Stretch::Draining(self.now_ns + DRAIN_NS_MAX);
+            self.stretch = Stretch::Draining(ended_ns + DRAIN_NS_MAX);
         }
-        Ok(())
     }
 
     /// All rows of one exchange time, then the fills they made.
@@ -490,24 +608,46 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         {
             if let Some((header, bytes)) = self.tape.record(*offset) {
                 self.venue.market(&header, bytes)?;
+                if let Some(faults) = &mut self.faults {
+                    faults.on_market(&header, bytes);
+                }
             }
             self.exchange_next += 1;
         }
         self.venue.advance(time_ns, &mut self.reports)?;
-        self.schedule_responses();
+        self.schedule_responses(None);
         Ok(())
     }
 
     fn request_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some(request) = self.requests.pop() else {
-            return Ok(());
-        };
-        let Some(order) = self.tracks.get(&request.order_id).map(|track| track.order) else {
+        match self.requests.pop() {
+            Some(Request::Arrives { kind, order_id }) => self.at_exchange(kind, order_id),
+            Some(Request::Remainder(order_id)) => {
+                if let Some(faults) = &mut self.faults {
+                    faults.fill_remainder(order_id, &mut self.reports);
+                }
+                self.schedule_responses(None);
+                Ok(())
+            }
+            Some(Request::SessionEnd) if self.stretch != Stretch::Closing => {
+                if let Some(faults) = &mut self.faults {
+                    faults.end_session();
+                }
+                self.end_resting()
+            }
+            Some(Request::SessionEnd) | None => Ok(()),
+        }
+    }
+
+    /// A request of ours reaches the exchange.
+    fn at_exchange(&mut self, kind: LatencyKind, order_id: u64) -> Result<(), SimulationError> {
+        let Some(order) = self.tracks.get(&order_id).map(|track| track.order) else {
             return Ok(());
         };
         let now_ns = self.now_ns;
+        let faults = self.faults.as_deref_mut();
         if self.stretch == Stretch::Closing {
-            let kind = match request.kind {
+            let kind = match kind {
                 LatencyKind::Cancel => BrokerEventKind::CancelRejected,
                 _ => BrokerEventKind::Rejected,
             };
@@ -517,20 +657,48 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                 now_ns,
                 ReasonCode::SessionNotOpen,
             ));
-        } else if request.kind == LatencyKind::Cancel {
-            self.venue.cancel(&order, now_ns, &mut self.reports)?;
+        } else if let Some(refused) = faults.and_then(|faults| faults.refuse(&order, kind, now_ns))
+        {
+            self.reports.push(refused);
+        } else if kind == LatencyKind::Cancel {
+            self.cancel_at_exchange(&order)?;
         } else {
             self.venue.place(&order, now_ns, &mut self.reports)?;
         }
-        self.schedule_responses();
+        self.schedule_responses(Some((order_id, kind)));
         Ok(())
     }
 
-    fn schedule_responses(&mut self) {
+    fn cancel_at_exchange(&mut self, order: &VenueOrder) -> Result<(), SimulationError> {
+        let faults = self.faults.as_deref_mut();
+        if faults.is_some_and(|faults| faults.take_remainder(order.order_id)) {
+            // The venue has filled it; what waited here is what there is to cancel.
+            self.reports.push(VenueReport::of(
+                order,
+                BrokerEventKind::Canceled,
+                self.now_ns,
+            ));
+            return Ok(());
+        }
+        self.venue.cancel(order, self.now_ns, &mut self.reports)?;
+        Ok(())
+    }
+
+    /// Sends what the venue reported on its way; `reply_to` is the request it came from.
+    fn schedule_responses(&mut self, reply_to: Option<(u64, LatencyKind)>) {
+        if let Some(faults) = &mut self.faults {
+            faults.split(&mut self.reports, reply_to.is_some(), &mut self.remainders);
+            for (time_ns, order_id) in self.remainders.drain(..) {
+                self.requests.add(time_ns, Request::Remainder(order_id));
+            }
+        }
         for report in self.reports.drain(..) {
             self.counts.reports += 1;
             match report.kind {
                 BrokerEventKind::Working => {
+                    self.resting.insert(report.order_id);
+                }
+                BrokerEventKind::Fill if report.remaining_qty > 0 => {
                     self.resting.insert(report.order_id);
                 }
                 BrokerEventKind::CancelRejected => {}
@@ -541,15 +709,43 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             let delay_ns = self
                 .profile
                 .delay_ns(report.order_id, LatencyKind::Response);
-            self.responses
-                .add(report.exchange_time_ns.max(0) + delay_ns, report);
+            let deliver_ns = report.exchange_time_ns.max(0) + delay_ns;
+            match &mut self.faults {
+                Some(faults) => {
+                    let reply = reply_to.filter(|reply| reply.0 == report.order_id);
+                    let kind = reply.map(|reply| reply.1);
+                    faults.route(report, kind, deliver_ns, &mut self.outbox);
+                }
+                None => self.responses.add(deliver_ns, plain(report)),
+            }
+        }
+        self.send_out();
+    }
+
+    fn send_out(&mut self) {
+        for (time_ns, answer) in self.outbox.drain(..) {
+            self.responses.add(time_ns, answer);
         }
     }
 
     fn response_arrives(&mut self) -> Result<(), SimulationError> {
-        let Some(report) = self.responses.pop() else {
-            return Ok(());
-        };
+        match (self.responses.pop(), &mut self.faults) {
+            (Some(Answer::Report(delivery)), _) => self.deliver(&delivery),
+            (Some(Answer::Check(check)), Some(faults)) => {
+                faults.check(check, self.now_ns, &mut self.outbox);
+                self.send_out();
+                Ok(())
+            }
+            (Some(Answer::Check(_)) | None, _) => Ok(()),
+        }
+    }
+
+    /// Tells the engine.
+    fn deliver(&mut self, delivery: &Delivery) -> Result<(), SimulationError> {
+        let report = delivery.report;
+        if let Some(faults) = &mut self.faults {
+            faults.on_delivered(&report);
+        }
         let Some(track) = self.tracks.get(&report.order_id) else {
             return Ok(());
         };
@@ -564,6 +760,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         };
         if let Some(fact) = fact.and_then(|place| self.facts.get_mut(place))
             && fact.response_time_ns == 0
+            && report.kind != BrokerEventKind::Unknown
         {
             fact.response_time_ns = self.now_ns;
         }
@@ -578,7 +775,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         record.remaining_qty = report.remaining_qty;
         record.is_maker = u64::from(report.is_maker);
         self.stamp(&mut record.header, SOURCE_EXCHANGE, report.exchange_time_ns);
-        record.broker_seq = record.header.source_seq;
+        record.broker_seq = delivery.broker_seq.unwrap_or(record.header.source_seq);
         self.sequence_record(&record)
     }
 
@@ -716,29 +913,64 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
                 expired_ns,
                 ReasonCode::IntentExpired,
             );
-            self.responses.add(expired_ns, report);
+            self.responses.add(expired_ns, plain(report));
             return Ok(());
         }
         self.counts.requests += 1;
+        let order = track.order;
+        if let Some(faults) = &mut self.faults {
+            let times = (decision_time_ns, exchange_arrival_ns);
+            let arrives = faults.on_sent(&order, kind, times, &mut self.outbox);
+            self.send_out();
+            if !arrives {
+                if let Some(fact) = self.facts.last_mut() {
+                    fact.exchange_arrival_ns = 0;
+                }
+                return Ok(());
+            }
+        }
         self.requests
-            .add(exchange_arrival_ns, Request { kind, order_id });
+            .add(exchange_arrival_ns, Request::Arrives { kind, order_id });
         Ok(())
     }
 
-    /// Cancels what rests, in id order; from now on every request is refused.
+    /// Ends what rests; from now on every request is refused.
     fn close_venue(&mut self) -> Result<(), SimulationError> {
         self.stretch = Stretch::Closing;
+        self.end_resting()
+    }
+
+    /// Takes what rests out of the book, in id order: canceled, or expired when sessions end.
+    fn end_resting(&mut self) -> Result<(), SimulationError> {
         let now_ns = self.now_ns;
         self.venue.advance(now_ns, &mut self.reports)?;
-        self.schedule_responses();
+        self.schedule_responses(None);
         for order_id in std::mem::take(&mut self.resting) {
             if let Some(order) = self.tracks.get(&order_id).map(|track| track.order) {
-                self.venue.cancel(&order, now_ns, &mut self.reports)?;
+                self.cancel_at_exchange(&order)?;
             }
         }
-        self.schedule_responses();
+        if let Some(faults) = &mut self.faults {
+            let end_kind = faults.end_kind();
+            for report in &mut self.reports {
+                if report.kind == BrokerEventKind::Canceled && end_kind != report.kind {
+                    report.kind = end_kind;
+                    report.reason = ReasonCode::SessionNotOpen;
+                    faults.count_expired();
+                }
+            }
+        }
+        self.schedule_responses(None);
         Ok(())
     }
+}
+
+/// A report that arrives as it is.
+fn plain(report: VenueReport) -> Answer {
+    Answer::Report(Delivery {
+        report,
+        broker_seq: None,
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Tests of the event loop, on the paper exchange with scripted decisions.
 
+mod faults;
+mod push;
+
 use super::*;
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
 use crate::record::{BookRecord, SCALE, Tape, TradeRecord};
@@ -285,7 +288,7 @@ fn a_silent_feed_gives_a_timer_every_second() {
 }
 
 #[test]
-fn invariant_5_the_end_of_the_session_cancels_what_rests_and_answers_everything() {
+fn invariant_6_the_end_of_the_session_cancels_what_rests_and_answers_everything() {
     let script = vec![
         place(103, 1, 1, 100),
         place(103, 2, -1, 102),

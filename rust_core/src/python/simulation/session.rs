@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::super::engine::engine_report;
-use super::{VenueOptions, latency_profile, refuse, run_counts};
+use super::{VenueOptions, fault_report, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
 use crate::record::{ConfigSwitchRecord, Record};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
@@ -73,6 +73,7 @@ impl PyPaperSession {
             engine_config: engine_config_json,
             profile: latency_profile(py, latency_json)?,
             queue_model: venue.queue_model,
+            faults: venue.faults,
             contracts: venue.contracts,
             session_dir,
             options,
@@ -85,12 +86,13 @@ impl PyPaperSession {
         })
     }
 
-    /// The whole recording, once.
-    fn feed(&self, py: Python<'_>, tape: Vec<u8>) -> PyResult<()> {
-        self.call(py, move |session| session.feed(tape))
+    /// The whole recording, or with `more` the next piece of a market that goes on.
+    #[pyo3(signature = (tape, *, more=false))]
+    fn feed(&self, py: Python<'_>, tape: Vec<u8>, more: bool) -> PyResult<()> {
+        self.call(py, move |session| session.feed(tape, more))
     }
 
-    /// Steps to `until_ns` (None: the end) or by `max_records` inputs, whichever comes first.
+    /// Steps to `until_ns` (None: the end, which an open feed does not have) or by `max_records` inputs, whichever comes first.
     fn run<'py>(
         &self,
         py: Python<'py>,
@@ -173,6 +175,9 @@ impl PyPaperSession {
             "order_facts",
             PyBytes::new(py, bytemuck::cast_slice(&result.facts)),
         )?;
+        if let Some(faults) = &result.faults {
+            table.set_item("faults", fault_report(py, faults)?)?;
+        }
         let times = PyDict::new(py);
         times.set_item("count", result.decide_times.count)?;
         times.set_item("p50", result.decide_times.p50_ns)?;
