@@ -35,8 +35,11 @@ pub use window::BUCKET_COUNT;
 
 /// Longest expression text.
 pub const TEXT_BYTES_MAX: usize = 4_096;
-/// Deepest nesting of parentheses, calls and signs, and of the tree that comes out.
+/// Deepest tree.
 pub const NESTING_MAX: usize = 48;
+/// Deepest nesting of parentheses, calls and signs in a text. A canonical text needs at most a
+/// parenthesis and a sign for each level of its tree.
+pub const PARSE_NESTING_MAX: usize = 2 * NESTING_MAX + 4;
 /// Most nodes of a tree.
 pub const NODE_COUNT_MAX: usize = 1_024;
 /// Most operations of a program.

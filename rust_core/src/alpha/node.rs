@@ -5,8 +5,8 @@
 //! Invariants:
 //! 1. Sums and products are flat, their operands sorted; they are evaluated from left to right in
 //!    that order, literals first, so folding literals changes no bit.
-//! 2. A minus sign lives in a sum only: a product or quotient holds no negative literal, which
-//!    changes no bit either, because rounding is symmetric.
+//! 2. A minus sign lives in a sum only: a product or quotient holds no negative literal and no sum
+//!    that starts with a minus; this changes no bit either, because rounding is symmetric.
 //! 3. Writing a tree and parsing it again gives the same tree.
 //!
 //! It resolves no name and checks no unit. Operator's page: `docs/alpha-language.md`.
@@ -161,6 +161,10 @@ impl Node {
                 Some((is_negative, node)) => (is_negative, node),
                 None => (false, Self::Sum(terms)),
             },
+            Self::Sum(terms) if terms.first().is_some_and(is_negative) => {
+                let opposite = terms.into_iter().map(|(sign, node)| (!sign, node));
+                (true, Self::sum(opposite.collect()))
+            }
             other => (false, other),
         }
     }
@@ -319,6 +323,17 @@ impl Node {
         }
     }
 
+    /// True when literals add up or multiply to more than a number can hold.
+    pub(super) fn has_overflow(&self) -> bool {
+        let is_number = |node: &Self| matches!(node, Self::Number(_));
+        let count = match self {
+            Self::Sum(terms) => terms.iter().filter(|(_, node)| is_number(node)).count(),
+            Self::Product(factors) => factors.iter().filter(|node| is_number(node)).count(),
+            _ => 0,
+        };
+        count > 1
+    }
+
     /// Nodes under and including this one, and how deep they lie.
     pub(super) fn size(&self) -> (usize, usize) {
         let children: Box<dyn Iterator<Item = &Self>> = match self {
@@ -365,6 +380,13 @@ impl Node {
         let mut text = String::new();
         write(self, names, Place::Free, &mut text);
         text
+    }
+}
+
+fn is_negative(term: &(bool, Node)) -> bool {
+    match term {
+        (_, Node::Number(value)) => value.is_sign_negative(),
+        (sign, _) => *sign,
     }
 }
 

@@ -16,8 +16,8 @@ use super::language::{FUNCTIONS, FunctionRow, RESERVED, function};
 use super::node::{Node, Operator, Rolling, Window};
 use super::unit::{Dimension, Unit};
 use super::{
-    NESTING_MAX, NODE_COUNT_MAX, PARAMETER_COUNT_MAX, TEXT_BYTES_MAX, WINDOW_EVENTS_MAX,
-    WINDOW_NS_MAX, WINDOW_NS_STEP,
+    NESTING_MAX, NODE_COUNT_MAX, PARAMETER_COUNT_MAX, PARSE_NESTING_MAX, TEXT_BYTES_MAX,
+    WINDOW_EVENTS_MAX, WINDOW_NS_MAX, WINDOW_NS_STEP,
 };
 use crate::features::{FEATURES, feature_id};
 use crate::reason::ReasonCode;
@@ -343,6 +343,10 @@ impl Parser<'_> {
             Node::Number(_) => Kind::Number(Unit::Free),
             _ => kind,
         };
+        if node.has_overflow() {
+            let message = "the literals overflow: the result is larger than a number can be";
+            return Err(ExpressionError::invalid(message.to_owned(), start));
+        }
         let (count, depth) = node.size();
         if depth > NESTING_MAX {
             return Err(ExpressionError::invalid(
@@ -544,8 +548,8 @@ impl Parser<'_> {
 
     fn deeper(&mut self) -> Result<(), ExpressionError> {
         self.nesting += 1;
-        if self.nesting > NESTING_MAX {
-            return Err(self.fail(format!("nested deeper than {NESTING_MAX}")));
+        if self.nesting > PARSE_NESTING_MAX {
+            return Err(self.fail(format!("nested deeper than {PARSE_NESTING_MAX}")));
         }
         Ok(())
     }
@@ -812,7 +816,6 @@ impl Parser<'_> {
                 .with_suggestion(suggestion.filter(|_| !is_value)));
         };
         self.position += 1;
-        self.deeper()?;
         let mut values = Vec::new();
         let mut window = None;
         loop {
@@ -831,7 +834,6 @@ impl Parser<'_> {
             }
         }
         self.expect(")", "the arguments")?;
-        self.nesting -= 1;
         match window {
             Some((window, position)) => self.roll(row, values, window, position, start),
             None => self.apply(row, values, start),

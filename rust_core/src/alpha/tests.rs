@@ -106,7 +106,7 @@ fn what_cannot_be_computed_is_nan() {
         "sign(return_1s)",
         "clip(return_1s, -1, 1)",
         "clip(1, 2, 1)",
-        "1e308 * 10",
+        "1e308 * k0",
         "1 / (1e308 * imbalance_l1 * 100)",
         "exp(-(1e308 * imbalance_l1 * 100))",
         "tanh(1e308 * imbalance_l1 * 100)",
@@ -130,7 +130,7 @@ fn what_cannot_be_computed_is_nan() {
         "where(1 < 2, return_1s, 2)",
     ];
     for text in texts {
-        assert!(value(text, &[], &features()).is_nan(), "{text}");
+        assert!(value(text, &[("k0", 10.0)], &features()).is_nan(), "{text}");
     }
     assert_eq!(value("where(1 < 2, 3, return_1s)", &[], &features()), 3.0);
 }
@@ -316,6 +316,8 @@ fn errors_name_position_code_and_the_nearest_word() {
         ("1 + $", invalid, 4, None),
         ("1.2.3", invalid, 0, None),
         ("", invalid, 0, None),
+        ("2 + 1e308 * 10", invalid, 4, None),
+        ("k1 + 1e308 + 1e308", invalid, 0, None),
         ("1 = 2", invalid, 2, Some("==")),
         ("1 < 2 & 3 < 4", invalid, 6, Some("and")),
         ("2 ** 3", invalid, 3, Some("^")),
@@ -498,6 +500,14 @@ fn spellings_share_one_canonical_text_and_hash() {
                 "-(2 * spread_ticks)",
                 "-(spread_ticks) * 2",
                 "-2*spread_ticks",
+            ],
+        ),
+        (
+            "-(1.0 - k) / spread_ticks",
+            vec![
+                "(k - 1) / spread_ticks",
+                "(1 - k) / -spread_ticks",
+                "-((1 - k) / spread_ticks)",
             ],
         ),
         (
