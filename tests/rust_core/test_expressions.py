@@ -19,7 +19,7 @@ from tests.rust_core import engine_tapes as tapes
 from tests.rust_core import expression_oracle as oracle
 from tests.rust_core.market_days import engine_config, txf_session
 
-CASES = int(os.environ.get("HFT_FUZZ_CASES", "0")) // 10 or 60
+CASES = int(os.environ.get("HFT_FUZZ_CASES", "0")) // 5 or 200
 """Random trees; each has some ten nodes and is judged at every row, far slower than the core."""
 REGISTRY = _core.feature_registry()
 NAMES = [row["name"] for row in REGISTRY]
@@ -261,9 +261,8 @@ def test_terms_are_those_of_the_record_and_nothing_behind_it_is_read() -> None:
             assert sum(value for _, value in parts["terms"]) == pytest.approx(parts["value"])
         stamped.append(raw)
         if seq in {1, 57, 300}:
-            assert _core.signal_terms(b"".join(stamped), config, 0, seq) == pytest.approx(
-                parts, nan_ok=True
-            ) or repr(_core.signal_terms(b"".join(stamped), config, 0, seq)) == repr(parts)
+            cut = _core.signal_terms(b"".join(stamped), config, 0, seq)
+            assert repr(cut) == repr(parts), "what is behind the record changes nothing"
     texts = [text for text, _ in parts["terms"]]
     assert sorted(texts) == [
         "-spread_ticks / k",
