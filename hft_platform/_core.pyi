@@ -9,6 +9,9 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, final
 
+import numpy as np
+import numpy.typing as npt
+
 __all__ = [
     "BUILD_PROFILE",
     "ORDER_FACT_FIELDS",
@@ -32,7 +35,11 @@ __all__ = [
     "conversion_counts",
     "convert_session",
     "evaluate",
+    "evaluate_expression",
     "evaluate_features",
+    "expression_excerpt",
+    "expression_language",
+    "feature_columns",
     "feature_registry",
     "generate_hidden_state",
     "generate_session",
@@ -51,6 +58,7 @@ __all__ = [
     "run_package",
     "run_script",
     "sample_latency",
+    "signal_terms",
     "split_tape",
     "trade_cost",
     "verify_segment",
@@ -303,12 +311,117 @@ def check_expression(expr: str, parameter_names: list[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``features``, ``canonical``, ``sha256``, ``memory_bytes``, ``operations``.
+        ``features``, ``canonical``, ``sha256``, ``unit``; ``memory_bytes``, ``operations`` (a
+        record), ``nodes``; ``warm_up_ns`` and ``warm_up_events`` until the first value,
+        ``window_ns_max`` and ``window_events_max``, the longest single windows.
 
     Raises
     ------
     ExpressionError
         With position and, for a misspelled name, a suggestion.
+    """
+
+def expression_excerpt(expr: str, position: int) -> str:
+    """The line of an expression around a byte position, and below it a caret.
+
+    Parameters
+    ----------
+    expr : str
+        The text that was refused.
+    position : int
+        Of an `ExpressionError`.
+
+    Returns
+    -------
+    str
+        Two lines.
+    """
+
+def expression_language() -> list[list[str]]:
+    """Signs and functions of the alpha language.
+
+    Returns
+    -------
+    list of [str, str, str, str, str]
+        Kind (``sign``, ``plain``, ``window``, ``both``), name, form, meaning, unit.
+    """
+
+def evaluate_expression(
+    expr: str,
+    parameters: dict[str, float],
+    features: npt.NDArray[np.float64],
+    times_ns: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.uint8],
+    out: npt.NDArray[np.float64],
+) -> None:
+    """Values of an expression at every row of a feature matrix, bit-equal to the engine's.
+
+    Nothing is copied and the GIL is released: no array may be changed meanwhile.
+
+    Parameters
+    ----------
+    expr : str
+        Text over features and parameters.
+    parameters : dict of str to float
+        Values of its parameters.
+    features : ndarray of float64, shape (n, number of features)
+        Contiguous; feature by feature (Fortran order) is read faster than row by row.
+    times_ns : ndarray of int64, shape (n,)
+        Engine time of each row; it goes back at a start only.
+    starts : ndarray of uint8, shape (n,)
+        Not 0 where the market started over before the row.
+    out : ndarray of float64, shape (n,)
+        Written; apart from the other arrays.
+
+    Raises
+    ------
+    ExpressionError
+        When the text does not compile.
+    TapeError
+        When arrays do not fit together.
+    """
+
+def feature_columns(tape: bytes, engine_config_json: str, alpha_index: int = 0) -> dict[str, Any]:
+    """Features at every record at which an alpha's signal is computed.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    engine_config_json : str
+        Engine config.
+    alpha_index : int, optional
+        Which alpha of it.
+
+    Returns
+    -------
+    dict
+        ``names``; as bytes ``features`` (``f64`` row by row), ``times_ns``, ``receive_time_ns``,
+        ``mid`` (``i64``), ``starts`` and ``is_good_book`` (``u8``). `evaluate_expression` over them
+        gives the engine's signal at every row, and at the good books what `evaluate` gives.
+    """
+
+def signal_terms(
+    tape: bytes, engine_config_json: str, alpha_index: int, input_seq: int
+) -> dict[str, Any] | None:
+    """What an alpha's signal was made of at its last market record up to an input.
+
+    Parameters
+    ----------
+    tape : bytes
+        Sequenced inputs.
+    engine_config_json : str
+        Engine config.
+    alpha_index : int
+        Which alpha of it.
+    input_seq : int
+        Nothing behind this input is read.
+
+    Returns
+    -------
+    dict or None
+        ``input_seq`` of the market record, ``features`` (name to value, those it reads),
+        ``terms`` (list of canonical text and value), ``value``; None before the first record.
     """
 
 def feature_registry() -> list[dict[str, Any]]:

@@ -53,9 +53,13 @@ class PlatformError(Exception):
         return _ROWS[self.code][2] if self.code in _ROWS else ""
 
     def render(self) -> str:
-        """Three lines for a terminal: what, why, next."""
+        """Three lines for a terminal: what, why, next; behind the first the place in a text."""
+        excerpt = "".join(
+            f"    {line}\n" for line in str(self.facts.get("excerpt", "")).split("\n")
+        )
         return (
             f"error {code_name(self.code)} ({self.code}): {self.message}\n"
+            f"{excerpt if self.facts.get('excerpt') else ''}"
             f"  why:  {self.why}\n"
             f"  next: {self.next_step}"
         )

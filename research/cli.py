@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft_platform.errors import PlatformError
+from hft_platform.errors import PlatformError, ReasonCode
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -227,7 +227,7 @@ def _gates(arguments: argparse.Namespace) -> int:
         verdict = run_gate(ws, alpha, gate, config_dir=arguments.config_dir)
         rows.append(verdict.content() | {"sha256": verdict.sha256})
         if not arguments.json:
-            sys.stdout.write(_verdict_text(rows[-1]) + "\n")
+            sys.stdout.write(_verdict_text(rows[-1]) + "\n" + _expression_place(rows[-1], alpha))
             sys.stdout.flush()
         if not verdict.is_passed:
             break
@@ -236,6 +236,17 @@ def _gates(arguments: argparse.Namespace) -> int:
     elif rows[-1]["verdict"] != "passed":
         sys.stdout.write(f"next: hft-research gates {alpha.alpha_id} --why\n")
     return DONE if rows[-1]["verdict"] == "passed" else REFUSED
+
+
+def _expression_place(row: dict[str, Any], alpha: Alpha) -> str:
+    """Where in the expression the fault is, when a verdict is about one."""
+    codes = (ReasonCode.UNKNOWN_FEATURE, ReasonCode.EXPRESSION_INVALID)
+    if not any(reason["code"] in codes for reason in row["reasons"]):
+        return ""
+    from research.registry import expression_excerpt
+
+    excerpt = expression_excerpt(alpha) or ""
+    return "".join(f"    {line}\n" for line in excerpt.splitlines())
 
 
 def _verdict_text(row: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """Explain: for any order, the chain that caused it, read from the session's logs alone.
 
-Market record → features → signal → strategy → checks → intent → requests → fills.
+Market record → features → signal and its terms → strategy → checks → intent → requests → fills.
 
 Why: "why did it do that" must have an answer that needs no process, no store and no memory.
 
 Invariants:
-1. Feature values come from the same incremental code that the engine ran, over the same inputs.
+1. Features and terms come from the same incremental code that the engine ran, over the same inputs.
 2. Nothing is looked up outside the session's folder.
 
 It judges nothing. Operator's page: `docs/runbook.md`.
@@ -49,6 +49,7 @@ class Explanation:
     symbol: str
     cause: dict[str, Any]
     features: dict[str, float | None]
+    terms: list[dict[str, Any]]
     expression: str
     decisions: list[dict[str, Any]]
     broker_events: list[dict[str, Any]]
@@ -67,6 +68,11 @@ class Explanation:
             "  features  " + ", ".join(f"{k}={number(v)}" for k, v in self.features.items()),
             f"  signal    {self.expression} = {number(self.decisions[0]['signal'])} ticks",
         ]
+        # A signal of one term is that term.
+        if len(self.terms) > 1:
+            lines.extend(
+                f"  term      {row['text']} = {number(row['value'])}" for row in self.terms
+            )
         for row in self.decisions:
             text = f"  decision  {row['action']} ({row['intent_reason']}) {row['verdict']}"
             if row["verdict"] == "refused":
@@ -132,12 +138,14 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
     instrument = next(
         row for row in config["instruments"] if row["instrument_id"] == alpha["instrument_id"]
     )
+    parts_of_signal = _signal_terms(logs.inputs, config, first)
     return Explanation(
         order_id=order_id,
         alpha_id=alpha["alpha_id"],
         symbol=instrument["symbol"],
         cause=_cause(parts, int(first["input_seq"])),
-        features=_features(logs.inputs, config, first),
+        features={name: _finite(value) for name, value in parts_of_signal["features"].items()},
+        terms=[{"text": text, "value": _finite(value)} for text, value in parts_of_signal["terms"]],
         expression=alpha["expression"],
         decisions=[_decision_row(row) for row in mine],
         broker_events=[_broker_row(row) for row in broker[broker["order_id"] == order_id]],
@@ -191,36 +199,25 @@ def _summary(kind: str, row: np.void) -> str:
     return ""
 
 
-def _features(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[str, float | None]:
-    """Feature values at the cause, from the same incremental code the engine ran."""
-    alpha_index = int(decision["alpha_index"])
-    alpha = config["alphas"][alpha_index]
-    before = _records_up_to(inputs, int(decision["input_seq"]))
-    with typed_errors("features"):
-        names, values, _ = _core.evaluate_features(
-            before, canonical_json(config).decode(), alpha_index
+def _signal_terms(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[str, Any]:
+    """Features and terms behind a decision, from the same compiled program over the same inputs.
+
+    They are those of the last market record up to the cause: a timer or a fill decides on the
+    signal that stands.
+    """
+    with typed_errors("signal"):
+        parts = _core.signal_terms(
+            inputs,
+            canonical_json(config).decode(),
+            int(decision["alpha_index"]),
+            int(decision["input_seq"]),
         )
-        read = _core.check_expression(alpha["expression"], list(alpha["parameters"]))["features"]
-    matrix = np.frombuffer(values, dtype="<f8").reshape(-1, len(names))
-    if matrix.shape[0] == 0:
-        return {}
-    last = dict(zip(names, matrix[-1].tolist(), strict=True))
-    return {name: _finite(last[name]) for name in read}
+    return parts or {"features": {}, "terms": [], "value": math.nan}
 
 
 def _finite(value: float) -> float | None:
     """The value, or None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def _records_up_to(inputs: bytes, input_seq: int) -> bytes:
-    """The inputs up to and including one; they are in the order of their sequence."""
-    offset = 0
-    while offset < len(inputs):
-        if int.from_bytes(inputs[offset + 8 : offset + 16], "little") > input_seq:
-            break
-        offset += int.from_bytes(inputs[offset : offset + 2], "little")
-    return inputs[:offset]
 
 
 def _decision_row(row: np.void) -> dict[str, Any]:

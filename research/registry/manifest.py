@@ -223,7 +223,7 @@ class AlphaManifest(_Strict):
         for name in self._references():
             if name not in self.parameters:
                 raise ValueError(f"template names ${name}, which is not among the parameters")
-        used = set(self._references()) | set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", self.expression))
+        used = set(self._references()) | set(re.findall(r"\b[A-Za-z_]\w*", self.expression))
         unused = sorted(set(self.parameters) - used)
         if unused:
             raise ValueError(f"parameter {unused[0]} is used nowhere; it would count as a trial")

@@ -32,7 +32,7 @@ def check_expression(alpha: Alpha) -> dict[str, Any]:
     Returns
     -------
     dict
-        What the compiler says: ``features``, ``operations``, ``memory_bytes``, ``canonical``.
+        What the compiler says; see `_core.check_expression`.
 
     Raises
     ------
@@ -52,8 +52,21 @@ def check_expression(alpha: Alpha) -> dict[str, Any]:
             next_step=f"write {suggestion} in field expression of the manifest"
             if suggestion
             else None,
-            facts={"position": position, "suggestion": suggestion},
+            facts={
+                "position": position,
+                "suggestion": suggestion,
+                "excerpt": _core.expression_excerpt(manifest.expression, position),
+            },
         ) from error
+
+
+def expression_excerpt(alpha: Alpha) -> str | None:
+    """The place in an alpha's expression that is wrong, over a caret; None when nothing is."""
+    try:
+        check_expression(alpha)
+    except PlatformError as error:
+        return str(error.facts["excerpt"])
+    return None
 
 
 def trials_of(alpha: Alpha, judged: JudgedData) -> list[Trial]:

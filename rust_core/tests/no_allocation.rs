@@ -5,11 +5,15 @@
     reason = "tests stop at the first surprise"
 )]
 
+#[path = "support/expressions.rs"]
+mod expressions;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use _core::alpha::{Expression, Program};
 use _core::engine::Engine;
 use _core::record::{CommandKind, Tape};
 use support::{MAKER, SECOND, Session, TAKER, book, command, config, tape};
@@ -30,22 +34,31 @@ const TARGET: &str = r#"{"kind":"target","ticks_per_clip":0.5,"dead_band_ticks":
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Bytes asked for and given back so far.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+static GIVEN_BACK: AtomicU64 = AtomicU64::new(0);
+/// The counters are of the whole process, and tests run side by side.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 // SAFETY: every call goes to the system allocator unchanged; only a counter is added.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ASKED.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        GIVEN_BACK.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ASKED.fetch_add(new_size as u64, Ordering::Relaxed);
+        GIVEN_BACK.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
@@ -79,10 +92,18 @@ fn day(template: &str, expression: &str) -> Vec<u8> {
 
 #[test]
 fn a_whole_day_allocates_nothing_after_construction() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let strong = "k * imbalance_l1 + 0.01 * ofi_l5_5s";
+    // Every kind of memory, in time and in events.
+    let remembering = "k * imbalance_l1 + 0.01 * (zscore(spread_ticks, 2s) + ema(imbalance_l1, 1s) \
+        + mean(imbalance_l1, 500ms) + corr(imbalance_l1, spread_ticks, 50ev) + std(imbalance_l1, 20ev) \
+        + lag(imbalance_l1, 1s) + delta(imbalance_l1, 3ev) + decay(imbalance_l1, 1s) \
+        + min(imbalance_l1, 2s) - max(imbalance_l1, 9ev) + where(min(spread_ticks, 2) > 1, 1, 0) \
+        + tanh(imbalance_l1) * exp(-abs(imbalance_l1)))";
     let mild = "0.1 * imbalance_l1";
     for (template, expression) in [
         (TAKER, strong),
+        (TAKER, remembering),
         (MAKER, mild),
         (QUEUE_MAKER, mild),
         (GLFT_MAKER, mild),
@@ -108,5 +129,34 @@ fn a_whole_day_allocates_nothing_after_construction() {
         let counted = ALLOCATIONS.load(Ordering::Relaxed);
         drop(std::hint::black_box(vec![1_u8; 100]));
         assert!(ALLOCATIONS.load(Ordering::Relaxed) > counted);
+    }
+}
+
+/// Invariant 1 of alphas: what a program says it needs is what it asks the allocator for.
+#[test]
+fn reported_memory_is_what_is_allocated() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let held = || {
+        ASKED
+            .load(Ordering::Relaxed)
+            .wrapping_sub(GIVEN_BACK.load(Ordering::Relaxed))
+    };
+    let mut texts = vec![
+        "spread_ticks".to_owned(),
+        "corr(spread_ticks, imbalance_l1, 4096ev)".to_owned(),
+        "zscore(spread_ticks, 30s) + mean(imbalance_l1, 1h) + lag(imbalance_l1, 10s)".to_owned(),
+    ];
+    texts.extend((0..40).map(expressions::expression));
+    for text in texts {
+        let parsed = Expression::parse(&text, &expressions::PARAMETERS).unwrap();
+        let parameters = expressions::parameters();
+        let before = held();
+        let Ok(program) = Program::compile(&parsed, &parameters) else {
+            continue;
+        };
+        let allocated = held().wrapping_sub(before);
+        assert_eq!(allocated, program.memory_bytes() as u64, "{text}");
+        drop(program);
+        assert_eq!(held(), before, "{text}");
     }
 }

@@ -1,6 +1,8 @@
 //! Whole tapes: the same code as event by event, in a loop.
 
-use super::{AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, validate};
+use super::{
+    AlphaConfig, AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, validate,
+};
 use crate::features::FEATURES;
 use crate::reason::ReasonCode;
 use crate::record::{
@@ -105,28 +107,34 @@ pub fn run_tape(
     Ok(())
 }
 
-/// Runs an alpha's instrument over a tape and calls `row` at every good book.
-fn each_book(
-    tape: &[u8],
+/// An alpha of a valid config, and the place of its instrument.
+pub(super) fn alpha_of(
     config: &EngineConfig,
     alpha_index: usize,
-    mut row: impl FnMut(&RecordHeader, &Market, f64),
-) -> Result<(), BatchError> {
+) -> Result<(&AlphaConfig, usize), BatchError> {
     validate::validate(config)?;
     let alpha_count = config.alphas.len();
-    let alpha = config.alphas.get(alpha_index).ok_or(BatchError::NoAlpha {
+    let missing = BatchError::NoAlpha {
         alpha_index,
         alpha_count,
-    })?;
+    };
+    let alpha = config.alphas.get(alpha_index).ok_or(missing.clone())?;
     let place = config
         .instruments
         .iter()
         .position(|instrument| instrument.instrument_id == alpha.instrument_id);
-    let place = place.ok_or(BatchError::NoAlpha {
-        alpha_index,
-        alpha_count,
-    })?;
-    let mut state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
+    Ok((alpha, place.ok_or(missing)?))
+}
+
+/// Runs an alpha's instrument over a tape and calls `take` at every record at which the engine
+/// computes a signal, with true at a good book, until it gives false.
+pub(super) fn each_record(
+    tape: &[u8],
+    config: &EngineConfig,
+    alpha_index: usize,
+    mut take: impl FnMut(&RecordHeader, &Market, bool) -> bool,
+) -> Result<(), BatchError> {
+    let (alpha, place) = alpha_of(config, alpha_index)?;
     let mut market = Market::new(config.instruments[place].clone());
     let mut sequencer = Sequencer::default();
     for item in Tape::new(tape) {
@@ -138,24 +146,44 @@ fn each_book(
         if header.instrument_id != alpha.instrument_id {
             continue;
         }
-        if let Some(record) = BookRecord::read(bytes) {
-            // What is malformed leaves an invalid book behind, which gives no row.
+        let goes_on = if let Some(record) = BookRecord::read(bytes) {
+            // What is malformed leaves an invalid book behind, which is not a good one.
             let stored = market.on_book(&header, &record);
-            let signal = state.source.evaluate(&market, header.sequence_time_ns);
-            if stored.is_ok() && market.book.is_valid() {
-                row(&header, &market, signal);
-            }
+            let is_good = stored.is_ok() && market.book.is_valid();
+            take(&header, &market, is_good)
         } else if let Some(record) = TradeRecord::read(bytes) {
             // A print that the market refuses changes no memory, as in the engine.
-            if market.on_trade(&header, &record).is_ok() {
-                state.source.evaluate(&market, header.sequence_time_ns);
-            }
+            market.on_trade(&header, &record).is_err() || take(&header, &market, false)
         } else if let Some(record) = InstrumentRecord::read(bytes) {
             // Another contract leaves the market without a book, as in the engine.
             let _counted_by_the_engine = market.on_instrument(&record);
+            true
+        } else {
+            true
+        };
+        if !goes_on {
+            break;
         }
     }
     Ok(())
+}
+
+/// Runs an alpha's instrument over a tape and calls `row` at every good book.
+fn each_book(
+    tape: &[u8],
+    config: &EngineConfig,
+    alpha_index: usize,
+    mut row: impl FnMut(&RecordHeader, &Market, f64),
+) -> Result<(), BatchError> {
+    let (alpha, place) = alpha_of(config, alpha_index)?;
+    let mut state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
+    each_record(tape, config, alpha_index, |header, market, is_good_book| {
+        let signal = state.source.evaluate(market, header.sequence_time_ns);
+        if is_good_book {
+            row(header, market, signal);
+        }
+        true
+    })
 }
 
 /// Value of an alpha at every good book of its instrument.

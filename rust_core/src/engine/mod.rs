@@ -15,6 +15,7 @@ mod alpha_state;
 mod batch;
 mod config;
 mod counters;
+mod inspect;
 mod market;
 mod policy;
 mod sequencer;
@@ -29,6 +30,7 @@ pub use config::{
     OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template, WithdrawalAction,
 };
 pub use counters::Counters;
+pub use inspect::{FeatureColumns, SignalTerms, feature_columns, signal_terms};
 pub use policy::ALL_ALPHAS;
 pub use sequencer::Sequencer;
 pub use steps::{APPROVED, REFUSED, STEPS};

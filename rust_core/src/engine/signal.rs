@@ -37,20 +37,20 @@ impl Signal {
     }
 
     /// The value after the market took a record at `now_ns`.
-    pub(super) fn evaluate(&mut self, market: &Market, _now_ns: i64) -> f64 {
+    pub(super) fn evaluate(&mut self, market: &Market, now_ns: i64) -> f64 {
         if self.epoch != market.epoch {
             self.epoch = market.epoch;
             self.reset();
         }
-        match &self.source {
-            Source::Expression(program) => program.evaluate(market.features.values()),
+        match &mut self.source {
+            Source::Expression(program) => program.evaluate(market.features.values(), now_ns),
         }
     }
 
     /// Forgets everything that was seen.
     fn reset(&mut self) {
-        match &self.source {
-            Source::Expression(_) => {}
+        match &mut self.source {
+            Source::Expression(program) => program.reset(),
         }
     }
 }

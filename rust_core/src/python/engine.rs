@@ -41,7 +41,7 @@ fn config_error(error: &EngineError) -> PyErr {
     ConfigError::new_err((error.code().code(), error.to_string()))
 }
 
-fn batch_error(error: BatchError) -> PyErr {
+pub(super) fn batch_error(error: BatchError) -> PyErr {
     match error {
         BatchError::Config(error) => config_error(&error),
         BatchError::NoAlpha { .. } => {
@@ -53,7 +53,7 @@ fn batch_error(error: BatchError) -> PyErr {
     }
 }
 
-fn expression_error(error: ExpressionFault) -> PyErr {
+pub(super) fn expression_error(error: ExpressionFault) -> PyErr {
     ExpressionError::new_err((
         error.code.code(),
         error.message,
@@ -62,7 +62,7 @@ fn expression_error(error: ExpressionFault) -> PyErr {
     ))
 }
 
-fn parse_config(json: &str) -> PyResult<EngineConfig> {
+pub(super) fn parse_config(json: &str) -> PyResult<EngineConfig> {
     EngineConfig::from_json(json).map_err(|error| config_error(&error))
 }
 
@@ -258,6 +258,13 @@ fn check_expression<'py>(
     table.set_item("sha256", sha256)?;
     table.set_item("memory_bytes", program.memory_bytes())?;
     table.set_item("operations", program.operation_count())?;
+    let need = expression.need();
+    table.set_item("nodes", expression.node_count())?;
+    table.set_item("unit", expression.unit().to_string())?;
+    table.set_item("warm_up_ns", need.warm_up_ns)?;
+    table.set_item("warm_up_events", need.warm_up_events)?;
+    table.set_item("window_ns_max", need.window_ns_max)?;
+    table.set_item("window_events_max", need.window_events_max)?;
     Ok(table)
 }
 

@@ -1,6 +1,8 @@
 //! PyO3 bindings: the only files that know Python. A file for each noun.
 use pyo3::prelude::*;
 
+mod alpha;
+mod arrays;
 mod engine;
 mod generator;
 mod normaliser;
@@ -15,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     record::register(module)?;
     wal::register(module)?;
     engine::register(module)?;
+    alpha::register(module)?;
     simulation::register(module)?;
     strategy::register(module)?;
     generator::register(module)?;
