@@ -20,6 +20,7 @@
 //! `docs/backtest.md`.
 
 mod faulty;
+mod feed;
 mod head;
 mod schedule;
 mod script;
@@ -337,41 +338,6 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         }
     }
 
-    /// The tape is the beginning of the market; more comes by [`Self::feed`].
-    #[must_use]
-    pub fn with_open_feed(mut self) -> Self {
-        self.is_feed_open = true;
-        self
-    }
-
-    /// Takes what was received next. A record of a time that was run through already happens now.
-    ///
-    /// # Errors
-    /// [`SimulationError::Feed`] when the feed is not open, [`SimulationError::Tape`] when the
-    /// bytes are no market tape in receive order; nothing of them is taken then.
-    pub fn feed(&mut self, bytes: Vec<u8>) -> Result<(), SimulationError> {
-        if !self.is_feed_open {
-            return Err(SimulationError::Feed {
-                action: "feed",
-                state: "the market has ended",
-            });
-        }
-        Ok(self.tape.append(bytes, self.exchange_next)?)
-    }
-
-    /// Nothing more is received: what waits is played to its end.
-    pub fn end_feed(&mut self) {
-        if std::mem::take(&mut self.is_feed_open) {
-            self.drain_after_market(self.last_market_ns);
-        }
-    }
-
-    /// True while more of the market may come.
-    #[must_use]
-    pub fn is_feed_open(&self) -> bool {
-        self.is_feed_open
-    }
-
     /// Lets things go wrong; `None` changes nothing.
     ///
     /// # Errors
@@ -586,16 +552,6 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         }
         self.drain_after_market(self.now_ns);
         Ok(())
-    }
-
-    /// Once the last row of the market has happened, requests may work for a while.
-    fn drain_after_market(&mut self, ended_ns: i64) {
-        let has_market = self.is_feed_open
-            || self.local_next < self.tape.local().len()
-            || self.exchange_next < self.tape.exchange().len();
-        if self.stretch == Stretch::Market && !has_market {
-            self.stretch = Stretch::Draining(ended_ns + DRAIN_NS_MAX);
-        }
     }
 
     /// All rows of one exchange time, then the fills they made.

@@ -14,14 +14,19 @@
 //! It matches nothing and schedules nothing: it says what comes when. Operator's page:
 //! `docs/backtest.md`.
 
+mod prices;
+mod report;
+
+pub use report::{FaultCounts, FaultReport};
+
 use std::collections::BTreeMap;
 
-use crate::convert::is_not_tradable;
 use crate::exchange::{OrderLife, VenueInstrument, VenueOrder, VenueReport};
-use crate::faults::{BPS_MAX, Fault, FaultProfile};
+use crate::faults::{Fault, FaultProfile};
 use crate::latency::LatencyKind;
 use crate::reason::ReasonCode;
-use crate::record::{BookRecord, BrokerEventKind, Record, RecordHeader, TradeRecord};
+use crate::record::{BrokerEventKind, RecordHeader};
+use prices::MarketView;
 
 /// Something to happen between exchange and engine.
 #[derive(Debug, Clone, Copy)]
@@ -97,82 +102,6 @@ struct OrderTrack {
     remainder: Option<Remainder>,
     report_count: u32,
     execution_count: u32,
-}
-
-/// What the exchange's price checks look at.
-#[derive(Debug, Default)]
-struct MarketView {
-    book: Option<BookRecord>,
-    last_trade: Option<i64>,
-    /// Limit-down and limit-up, once their reference is known.
-    limits: Option<(i64, i64)>,
-}
-
-/// How often what went wrong.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FaultCounts {
-    /// Fills that left a rest.
-    pub partial_fills: u64,
-    /// New orders refused by a drawn reason.
-    pub rejected: u64,
-    /// New orders refused beyond limit-up or limit-down.
-    pub beyond_limit: u64,
-    /// New orders refused because of the dynamic band.
-    pub beyond_band: u64,
-    /// Orders that expired at the session's end.
-    pub expired_at_end: u64,
-    /// Requests refused after it.
-    pub refused_after_end: u64,
-    /// Requests that never arrived.
-    pub lost_requests: u64,
-    /// Reports that were withheld as lost replies.
-    pub lost_replies: u64,
-    /// Timeout records.
-    pub timeouts: u64,
-    /// Of the unanswered requests, those that the broker answered when asked.
-    pub resolved: u64,
-    /// Orders of which something is still withheld or never arrived at the end.
-    pub unresolved: u64,
-    /// Reports that came twice.
-    pub duplicated: u64,
-    /// Reports that came late.
-    pub late: u64,
-    /// Acknowledgements that came after a fill.
-    pub fills_before_ack: u64,
-}
-
-impl FaultCounts {
-    /// Names and values, in field order.
-    #[must_use]
-    pub fn rows(&self) -> [(&'static str, u64); 14] {
-        [
-            ("partial_fills", self.partial_fills),
-            ("rejected", self.rejected),
-            ("beyond_limit", self.beyond_limit),
-            ("beyond_band", self.beyond_band),
-            ("expired_at_end", self.expired_at_end),
-            ("refused_after_end", self.refused_after_end),
-            ("lost_requests", self.lost_requests),
-            ("lost_replies", self.lost_replies),
-            ("timeouts", self.timeouts),
-            ("resolved", self.resolved),
-            ("unresolved", self.unresolved),
-            ("duplicated", self.duplicated),
-            ("late", self.late),
-            ("fills_before_ack", self.fills_before_ack),
-        ]
-    }
-}
-
-/// What a simulation with faults leaves beside its results.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FaultReport {
-    /// How often what went wrong.
-    pub counts: FaultCounts,
-    /// Refusals of new orders by `ReasonCode` number, drawn and by rule.
-    pub rejects: BTreeMap<u16, u64>,
-    /// Signed position an instrument, as the exchange knows it.
-    pub positions: BTreeMap<u32, i64>,
 }
 
 /// Faults of one session.
@@ -288,40 +217,18 @@ impl Faults {
 
     /// Takes one market record at its exchange time.
     pub(super) fn on_market(&mut self, header: &RecordHeader, bytes: &[u8]) {
-        if is_not_tradable(header) {
-            return;
-        }
         let instrument_id = header.instrument_id;
-        let tick_size = self.tick_size(instrument_id);
+        let tick_size = self
+            .instrument(instrument_id)
+            .map_or(1, |instrument| instrument.tick_size);
         let view = self.markets.entry(instrument_id).or_default();
-        if let Some(trade) = TradeRecord::read(bytes) {
-            if trade.price > 0 {
-                view.last_trade = Some(trade.price);
-            }
-            return;
-        }
-        let Some(book) = BookRecord::read(bytes) else {
-            return;
-        };
-        let (bid, ask) = (book.bid_price[0], book.ask_price[0]);
-        let is_two_sided = bid > 0 && ask > bid;
-        if let (Some(limit), None, true) = (self.profile.price_limit, view.limits, is_two_sided) {
-            let mid = bid + (ask - bid) / 2;
-            let reference = limit.reference_price.unwrap_or(mid);
-            view.limits = Some(inward_limits(reference, limit.bps, tick_size));
-        }
-        view.book = Some(book);
+        view.take(header, bytes, self.profile.price_limit, tick_size);
     }
 
     fn instrument(&self, instrument_id: u32) -> Option<&VenueInstrument> {
         self.instruments
             .iter()
             .find(|instrument| instrument.instrument_id == instrument_id)
-    }
-
-    fn tick_size(&self, instrument_id: u32) -> i64 {
-        self.instrument(instrument_id)
-            .map_or(1, |instrument| instrument.tick_size)
     }
 
     /// The refusal of a request that has arrived, if the exchange refuses it.
@@ -344,13 +251,14 @@ impl Faults {
                 ReasonCode::SessionNotOpen,
             ));
         }
+        let band = self.profile.price_band;
         let reason = if self.is_over {
             counts.refused_after_end += 1;
             ReasonCode::SessionNotOpen
-        } else if self.is_beyond_limit(order) {
+        } else if self.is_beyond(order, MarketView::is_beyond_limit) {
             self.report.counts.beyond_limit += 1;
             ReasonCode::PriceOutsideDailyLimit
-        } else if self.is_beyond_band(order) {
+        } else if self.is_beyond(order, |view, order| view.is_beyond_band(order, band)) {
             self.report.counts.beyond_band += 1;
             ReasonCode::PriceOutsideBand
         } else if let Some(reason) = self.profile.reject_reason(order.order_id) {
@@ -368,30 +276,13 @@ impl Faults {
         ))
     }
 
-    fn is_beyond_limit(&self, order: &VenueOrder) -> bool {
+    fn is_beyond(
+        &self,
+        order: &VenueOrder,
+        check: impl Fn(&MarketView, &VenueOrder) -> bool,
+    ) -> bool {
         let view = self.markets.get(&order.instrument_id);
-        view.and_then(|view| view.limits)
-            .is_some_and(|(down, up)| order.price < down || order.price > up)
-    }
-
-    fn is_beyond_band(&self, order: &VenueOrder) -> bool {
-        let (Some(band), Some(view)) = (
-            self.profile.price_band,
-            self.markets.get(&order.instrument_id),
-        ) else {
-            return false;
-        };
-        let Some(book) = &view.book else {
-            return false;
-        };
-        let (bid, ask) = (book.bid_price[0], book.ask_price[0]);
-        let mid = (bid > 0 && ask > bid).then(|| bid + (ask - bid) / 2);
-        let (Some(base), Some(worst)) = (view.last_trade.or(mid), possible_fill(order, book))
-        else {
-            return false;
-        };
-        (i128::from(worst) - i128::from(base)).abs() * i128::from(BPS_MAX)
-            > i128::from(base) * i128::from(band.bps)
+        view.is_some_and(|view| check(view, order))
     }
 
     /// Lets fills of larger orders come in parts: cuts `reports`, and says in `due` which order's
@@ -696,97 +587,5 @@ fn truth_after(truth: Truth, report: &VenueReport) -> Truth {
             }
         }
         _ => Truth::Done,
-    }
-}
-
-/// Limit-down and limit-up, rounded inward to the tick.
-fn inward_limits(reference: i64, bps: u32, tick_size: i64) -> (i64, i64) {
-    let scaled = |share: i64| {
-        let price = i128::from(reference) * i128::from(share) / i128::from(BPS_MAX);
-        i64::try_from(price).unwrap_or(i64::MAX)
-    };
-    let (share, whole) = (i64::from(bps), i64::from(BPS_MAX));
-    let up = scaled(whole + share) / tick_size * tick_size;
-    let down_exact = i128::from(reference) * i128::from(whole - share);
-    let unit = i128::from(tick_size) * i128::from(whole);
-    // Rounded up: the limit lies inside.
-    let down_ticks = (down_exact + unit - 1) / unit;
-    let down = i64::try_from(down_ticks * i128::from(tick_size)).unwrap_or(i64::MAX);
-    (down, up)
-}
-
-/// The worst shown price that an order's quantity reaches within its limit; `None` when it takes
-/// nothing.
-fn possible_fill(order: &VenueOrder, book: &BookRecord) -> Option<i64> {
-    let (prices, quantities) = if order.side > 0 {
-        (&book.ask_price, &book.ask_qty)
-    } else {
-        (&book.bid_price, &book.bid_qty)
-    };
-    let (mut left_qty, mut worst) = (order.qty, None);
-    for (price, qty) in prices.iter().zip(quantities) {
-        let is_within = *price > 0 && (order.price - price) * order.side >= 0;
-        if !is_within || left_qty <= 0 {
-            break;
-        }
-        worst = Some(*price);
-        left_qty -= qty;
-    }
-    worst
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::SCALE;
-
-    #[test]
-    fn limits_are_rounded_inward_to_the_tick() {
-        for (reference, up, down) in [
-            (41_636, 45_799, 37_473),
-            (40_124, 44_136, 36_112),
-            (14_765, 16_241, 13_289),
-        ] {
-            let limits = inward_limits(reference * SCALE, 1_000, SCALE);
-            assert_eq!(limits, (down * SCALE, up * SCALE), "reference {reference}");
-        }
-        // A reference of which a tenth is a whole number of ticks.
-        assert_eq!(
-            inward_limits(2_220 * SCALE, 1_000, 5 * SCALE).1,
-            2_440 * SCALE
-        );
-        assert_eq!(
-            inward_limits(2_220 * SCALE, 1_000, 5 * SCALE).0,
-            2_000 * SCALE
-        );
-    }
-
-    #[test]
-    fn a_possible_fill_is_the_worst_level_that_the_quantity_reaches_within_the_limit() {
-        let mut book = BookRecord::empty();
-        for level in 0..3_i64 {
-            let at = usize::try_from(level).unwrap_or(0);
-            book.ask_price[at] = (101 + level) * SCALE;
-            book.ask_qty[at] = 2 * SCALE;
-            book.bid_price[at] = (100 - level) * SCALE;
-            book.bid_qty[at] = 2 * SCALE;
-        }
-        let order = |side: i64, price: i64, lots: i64| VenueOrder {
-            order_id: 1,
-            instrument_id: 1,
-            side,
-            price: price * SCALE,
-            qty: lots * SCALE,
-            life: OrderLife::RestOfDay,
-        };
-        let found = |side, price, lots| {
-            possible_fill(&order(side, price, lots), &book).map(|price| price / SCALE)
-        };
-        assert_eq!(found(1, 100, 1), None, "it rests");
-        assert_eq!(found(1, 110, 2), Some(101));
-        assert_eq!(found(1, 110, 3), Some(102));
-        assert_eq!(found(1, 101, 9), Some(101), "its own limit holds it");
-        assert_eq!(found(-1, 90, 5), Some(98));
-        assert_eq!(found(-1, 101, 1), None);
     }
 }
