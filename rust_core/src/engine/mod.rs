@@ -35,7 +35,6 @@ pub use steps::{APPROVED, REFUSED, STEPS};
 pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
 use crate::alpha::ExpressionError;
-use crate::features::VOLATILITY_10S;
 use crate::gateway::{Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
@@ -344,6 +343,7 @@ impl Engine {
                 .take(OWN_ORDER_COUNT_MAX),
         );
         let alpha = &mut self.alphas[alpha_index];
+        let values = market.features.values();
         let view = View {
             now_ns,
             book: &market.book,
@@ -359,7 +359,7 @@ impl Engine {
             order_qty_max: alpha.config.limits.order_qty_max,
             tick_size: market.instrument.tick_size,
             lot_size: market.instrument.lot_size,
-            volatility: strategy::per_root_second(market.features.values()[VOLATILITY_10S]),
+            volatility: strategy::per_root_second(values[crate::features::VOLATILITY_10S]),
             multiplier: market.instrument.multiplier,
             costs: &market.instrument.costs,
             trading_end_ns: self.trading_end_ns,
