@@ -10,7 +10,6 @@ use crate::gateway::Position;
 use crate::reason::ReasonCode;
 use crate::record::ConfigSwitchRecord;
 use crate::risk::{RATE_WINDOW_NS, TimeWindow};
-use crate::strategy::Memory;
 
 /// The last refusal that was written out, so that repeats are only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +50,7 @@ pub(super) struct AlphaState {
     /// Its last value.
     pub(super) signal: f64,
     /// What its template remembers.
-    pub(super) memory: Memory,
+    pub(super) memory: crate::strategy::Memory,
     lot_size: i64,
     /// Effective clip and position limit at `weight_ppm`.
     pub(super) clip_qty: i64,
@@ -128,7 +127,7 @@ impl AlphaState {
             market_index,
             source: Signal::of_expression(program),
             signal: f64::NAN,
-            memory: Memory::default(),
+            memory: crate::strategy::Memory::default(),
             lot_size: instrument.lot_size,
             clip_qty: 0,
             position_qty_max: 0,

@@ -13,10 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::EngineError;
 use crate::costs::CostModel;
-pub use crate::strategy::Template;
 
 /// Version of this layout.
 pub const CONFIG_SCHEMA: u32 = 1;
+
+pub use crate::strategy::Template;
 
 /// A present key whose value may be null; leaving the key out is an error.
 fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {

@@ -2,12 +2,9 @@
 
 use crate::book::{Book, VALUE_MAX, starts_over};
 use crate::engine::InstrumentConfig;
-use crate::features::{FeatureSet, VOLATILITY_10S};
+use crate::features::FeatureSet;
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, InstrumentRecord, RecordHeader, TradeRecord, flags};
-
-/// One over the square root of 10.
-const PER_ROOT_10: f64 = 0.316_227_766_016_837_94;
 
 /// Book and features of one instrument, fed by its records.
 #[derive(Debug, Clone)]
@@ -36,13 +33,6 @@ impl Market {
             has_reference: true,
             epoch: 0,
         }
-    }
-
-    /// Ticks per square root of a second, NaN until it is known: the feature is the root of a sum of
-    /// squared moves that fades with 10 s, so it holds 10 s of variance.
-    #[must_use]
-    pub fn volatility(&self) -> f64 {
-        self.features.values()[VOLATILITY_10S] * PER_ROOT_10
     }
 
     fn start_over_if_told(&mut self, header: &RecordHeader) {

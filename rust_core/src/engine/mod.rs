@@ -328,7 +328,9 @@ impl Engine {
     fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
-        let (mode, cancel_reason) = self.mode(&self.alphas[alpha_index], now_ns);
+        let alpha = &self.alphas[alpha_index];
+        let market = &self.markets[alpha.market_index];
+        let (mode, cancel_reason) = self.mode(alpha, now_ns);
         // The scratch lists are taken out and put back, which allocates nothing.
         let (mut own, mut wishes) = (
             std::mem::take(&mut self.own_orders),
@@ -344,7 +346,7 @@ impl Engine {
                 .take(OWN_ORDER_COUNT_MAX),
         );
         let alpha = &mut self.alphas[alpha_index];
-        let market = &self.markets[alpha.market_index];
+        let values = market.features.values();
         let view = View {
             now_ns,
             book: &market.book,
@@ -353,7 +355,6 @@ impl Engine {
                 .fault(now_ns, self.config.account_limits.quote_age_ns_max)
                 .is_none(),
             signal: alpha.signal,
-            volatility: market.volatility(),
             position_qty: alpha.position.qty,
             entry_ns: alpha.entry_ns,
             clip_qty: alpha.clip_qty,
@@ -361,6 +362,7 @@ impl Engine {
             order_qty_max: alpha.config.limits.order_qty_max,
             tick_size: market.instrument.tick_size,
             lot_size: market.instrument.lot_size,
+            volatility: strategy::per_root_second(values[crate::features::VOLATILITY_10S]),
             multiplier: market.instrument.multiplier,
             costs: &market.instrument.costs,
             trading_end_ns: self.trading_end_ns,

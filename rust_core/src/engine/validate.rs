@@ -1,12 +1,13 @@
 //! Checks a config as a whole before an engine is made of it.
 
+mod template;
+
 use super::{
     AccountLimits, AlphaConfig, CONFIG_SCHEMA, EngineConfig, EngineError, InstrumentConfig,
     SessionConfig, Template,
 };
 use crate::book::VALUE_MAX;
 use crate::risk::WINDOW_COUNT_MAX;
-use crate::strategy::{SigmaSource, Target};
 
 /// Instruments of one engine.
 pub const INSTRUMENT_COUNT_MAX: usize = 256;
@@ -18,8 +19,6 @@ pub const PHASE_COUNT_MAX: usize = 64;
 pub const WEIGHT_PPM_MAX: u64 = 1_000_000;
 /// Ticks and skews beyond this are not meant.
 const TICKS_MAX: f64 = 1e9;
-/// One day.
-const DAY_NS: i64 = 86_400_000_000_000;
 
 pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0_u8; 32];
@@ -70,58 +69,12 @@ impl Checker {
     }
 
     fn finite(&self, field: &str, value: f64, low: f64) -> Result<(), EngineError> {
-        self.within(field, value, low, TICKS_MAX)
-    }
-
-    fn within(&self, field: &str, value: f64, low: f64, high: f64) -> Result<(), EngineError> {
         self.require(
-            (low..=high).contains(&value),
+            (low..=TICKS_MAX).contains(&value),
             field,
             value,
-            &format!("{low} to {high}"),
+            &format!("{low} to {TICKS_MAX}"),
         )
-    }
-
-    /// Numbers that two quoting rules share; in this range their formulas stay finite.
-    fn quoting_model(
-        &self,
-        gamma: f64,
-        k: f64,
-        source: SigmaSource,
-        sigma_ticks: f64,
-    ) -> Result<(), EngineError> {
-        self.within("template.gamma", gamma, 1e-6, 1e3)?;
-        self.within("template.k", k, 1e-4, 1e4)?;
-        // A measured volatility may have no floor; a stated one of zero would be a slip.
-        let low = match source {
-            SigmaSource::Stated => 1e-6,
-            SigmaSource::Measured => 0.0,
-        };
-        self.within("template.sigma_ticks", sigma_ticks, low, 1e6)
-    }
-
-    /// A duration of at most a day.
-    fn duration(&self, field: &str, value: i64, low: i64) -> Result<(), EngineError> {
-        let allowed = format!("{low} to {DAY_NS}");
-        self.require((low..=DAY_NS).contains(&value), field, value, &allowed)
-    }
-
-    /// How quotes follow the signal and the wanted price.
-    fn following(&self, signal_skew: f64, requote_ticks: f64) -> Result<(), EngineError> {
-        self.finite("template.signal_skew", signal_skew, -TICKS_MAX)?;
-        self.finite("template.requote_ticks", requote_ticks, f64::MIN_POSITIVE)
-    }
-
-    /// Numbers of the rule that values a queue place.
-    fn queue_value(
-        &self,
-        requote_gain_ticks: f64,
-        queue_lots: f64,
-        edge_ticks_min: f64,
-    ) -> Result<(), EngineError> {
-        self.finite("template.requote_gain_ticks", requote_gain_ticks, 0.0)?;
-        self.finite("template.queue_lots", queue_lots, f64::MIN_POSITIVE)?;
-        self.finite("template.edge_ticks_min", edge_ticks_min, 0.0)
     }
 
     fn count(&self, field: &str, count: usize, low: usize, high: usize) -> Result<(), EngineError> {
@@ -349,75 +302,12 @@ fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
             at.finite("template.signal_skew", signal_skew, -TICKS_MAX)?;
             at.finite("template.inventory_skew_ticks", inventory_skew_ticks, 0.0)
         }
-        Template::CostTaker(rule) => {
-            at.finite("template.cost_margin_ticks", rule.cost_margin_ticks, 0.0)?;
-            let plain = Template::Taker {
-                entry_ticks: rule.entry_ticks,
-                exit_ticks: rule.exit_ticks,
-                hold_ns: rule.hold_ns,
-                slippage_ticks: rule.slippage_ticks,
-            };
-            template(at, &plain)
-        }
-        Template::QueueMaker(rule) => {
-            let plain = Template::Maker {
-                half_spread_ticks: rule.half_spread_ticks,
-                requote_ticks: rule.requote_ticks,
-                signal_skew: rule.signal_skew,
-                inventory_skew_ticks: rule.inventory_skew_ticks,
-            };
-            template(at, &plain)?;
-            at.queue_value(
-                rule.requote_gain_ticks,
-                rule.queue_lots,
-                rule.edge_ticks_min,
-            )
-        }
-        Template::AvellanedaStoikovMaker(rule) => {
-            at.quoting_model(rule.gamma, rule.k, rule.sigma_source, rule.sigma_ticks)?;
-            at.duration("template.horizon_ns", rule.horizon_ns, 1)?;
-            at.following(rule.signal_skew, rule.requote_ticks)?;
-            at.queue_value(
-                rule.requote_gain_ticks,
-                rule.queue_lots,
-                rule.edge_ticks_min,
-            )
-        }
-        Template::GlftMaker(rule) => {
-            at.quoting_model(rule.gamma, rule.k, rule.sigma_source, rule.sigma_ticks)?;
-            at.within("template.fills_per_s", rule.fills_per_s, 1e-6, 1e6)?;
-            at.following(rule.signal_skew, rule.requote_ticks)?;
-            at.queue_value(
-                rule.requote_gain_ticks,
-                rule.queue_lots,
-                rule.edge_ticks_min,
-            )
-        }
-        Template::Target(rule) => target(at, &rule),
+        Template::CostTaker(rule) => template::cost_taker(at, &rule),
+        Template::QueueMaker(rule) => template::queue_maker(at, &rule),
+        Template::AvellanedaStoikovMaker(rule) => template::avellaneda_stoikov(at, &rule),
+        Template::GlftMaker(rule) => template::glft(at, &rule),
+        Template::Target(rule) => template::target(at, &rule),
     }
-}
-
-fn target(at: &Checker, rule: &Target) -> Result<(), EngineError> {
-    at.finite(
-        "template.ticks_per_clip",
-        rule.ticks_per_clip,
-        f64::MIN_POSITIVE,
-    )?;
-    at.finite("template.dead_band_ticks", rule.dead_band_ticks, 0.0)?;
-    at.within("template.clips_max", rule.clips_max, 1.0, 1e6)?;
-    at.within("template.trade_clips_min", rule.trade_clips_min, 0.0, 1e6)?;
-    at.duration("template.patience_ns", rule.patience_ns, 0)?;
-    at.finite(
-        "template.requote_ticks",
-        rule.requote_ticks,
-        f64::MIN_POSITIVE,
-    )?;
-    at.require(
-        (0..=1_000_000).contains(&rule.slippage_ticks),
-        "template.slippage_ticks",
-        rule.slippage_ticks,
-        "0 to 1000000",
-    )
 }
 
 fn account(config: &AccountLimits) -> Result<(), EngineError> {

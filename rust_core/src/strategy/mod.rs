@@ -179,6 +179,14 @@ pub fn wish(
     }
 }
 
+/// Volatility per square root of a second from the feature `volatility_10s`, which is the root of a
+/// sum of squared moves that fades with 10 s and so holds 10 s of variance.
+#[must_use]
+pub fn per_root_second(volatility_10s: f64) -> f64 {
+    const PER_ROOT_10: f64 = 0.316_227_766_016_837_94;
+    volatility_10s * PER_ROOT_10
+}
+
 fn cancel_all(view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
     for order in orders.iter().filter(|order| is_cancelable(order)) {
         out.push(Wish::Cancel {
