@@ -28,7 +28,7 @@ def instrument(symbol: str = "SIM_EDGE", instrument_id: int = 9001) -> Any:
     """An instrument of the shape that the market model has."""
     return SimpleNamespace(
         symbol=symbol, instrument_id=instrument_id, tick_size=SCALE, lot_size=SCALE,
-        multiplier=200 * SCALE,
+        multiplier=200 * SCALE, order_qty_max=100 * SCALE, banding_bps=None, eligibility="full",
         costs=SimpleNamespace(as_dict=lambda: {"kind": "value_bps", "maker_bps": 0.0}),
     )  # fmt: skip
 
@@ -38,6 +38,7 @@ def session() -> Any:
     phase = {"start_ns": 1, "end_ns": 2, "phase": "open"}
     return SimpleNamespace(
         session_id="2026-02-02/day", trading_day=20_260_202,
+        preopen_phases=(),
         phases=(SimpleNamespace(as_dict=lambda: phase),),
     )  # fmt: skip
 
@@ -53,7 +54,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "order_qty_lots": 10,
         "ttl_ms": 500,
         "limits": {"order_qty_lots_max": 10, "position_qty_lots_max": 20,
-                   "daily_loss_max": 200_000, "drawdown_max": 200_000, "order_rate_max": 60},
+                   "daily_loss_max": 200_000, "drawdown_max": 200_000,
+                   "loss_speed_max": 100_000, "order_rate_max": 60},
         "on_withdrawal": {"action": "flatten", "deadline_ms": 10_000},
     } | changes  # fmt: skip
 
