@@ -29,6 +29,7 @@ fn inputs(template: &str) -> (EngineConfig, Vec<u8>) {
     // A whole day of trading, so that entries, quotes and checks are part of the work.
     config.alphas[0].limits.daily_loss_max = i64::MAX / 4;
     config.alphas[0].limits.drawdown_max = i64::MAX / 4;
+    config.alphas[0].limits.loss_speed_max = i64::MAX / 4;
     config.session.phases[0].end_ns += 100_000 * support::SECOND;
     for window in &mut config.session.phases[1..] {
         window.start_ns += 100_000 * support::SECOND;

@@ -16,7 +16,7 @@ mod support;
 use std::hint::black_box;
 use std::time::Instant;
 
-use _core::engine::{Engine, EngineConfig};
+use _core::engine::{Eligibility, Engine, EngineConfig, Phase};
 use _core::record::{RecordHeader, SCALE, Tape};
 use _core::risk::{self, Facts};
 use support::{SECOND, Session, TAKER, book, config};
@@ -31,6 +31,7 @@ fn session() -> (EngineConfig, Vec<u8>) {
     let mut config = config(TAKER, "k * imbalance_l1");
     config.alphas[0].limits.daily_loss_max = i64::MAX / 4;
     config.alphas[0].limits.drawdown_max = i64::MAX / 4;
+    config.alphas[0].limits.loss_speed_max = i64::MAX / 4;
     config.alphas[0].expires_ns = i64::MAX;
     config.session.phases.truncate(1);
     config.session.phases[0].end_ns += 1_000_000 * SECOND;
@@ -103,6 +104,7 @@ fn main() {
     );
 }
 
+/// An order at every limit, so that no check can be decided early.
 fn facts() -> Facts {
     Facts {
         side: 1,
@@ -113,25 +115,41 @@ fn facts() -> Facts {
         halted_by: None,
         permit_fault: None,
         is_reduce_only: false,
-        phase: Some(_core::engine::Phase::Open),
+        unexplained_qty: None,
+        phase: Some(Phase::Open),
         is_duplicate: false,
         has_reference: true,
+        eligibility: Eligibility::Full,
         book_fault: None,
         quote_age_ns: 0,
         quote_age_ns_max: 1_000,
+        clock_skew_ns: Some(-1_000),
+        clock_skew_ns_max: Some(1_000),
         mid: Some(100 * SCALE),
+        opposite_best: Some(100 * SCALE),
         tick_size: SCALE,
         limit_up: Some(110 * SCALE),
         limit_down: Some(90 * SCALE),
+        band_base: Some(100 * SCALE),
+        banding_bps: Some(100),
         price_collar_bps: 100,
+        exit_collar_bps: 100,
         order_qty_max: SCALE,
+        exchange_qty_max: Some(SCALE),
         lot_size: SCALE,
         position_qty: SCALE,
         open_buy_qty: SCALE,
         open_sell_qty: 0,
         position_qty_max: 3 * SCALE,
+        account_position_qty: 5,
+        account_position_qty_max: 5,
         gross_notional: Ok(1_000),
         gross_notional_max: 1_000,
+        net_notional: Ok(500),
+        net_notional_max: 500,
+        free_margin: Some(Ok(700)),
+        free_margin_min: 700,
+        margin_age_ns: 0,
         alpha_order_count: 9,
         alpha_order_rate_max: 10,
         account_order_count: 119,
@@ -139,13 +157,29 @@ fn facts() -> Facts {
         cancel_reserve: 60,
         repeated_order_count: 2,
         repeated_order_max: 3,
+        fill_pause_ns: 0,
+        request_count: 1_000,
+        request_count_max: 1_000,
         own_opposite_price: None,
+        exit_blocked_by: None,
         net_pnl: -99,
         loss_latch: None,
         daily_loss_max: 100,
         drawdown: 99,
         drawdown_max: 100,
+        loss_speed: 99,
+        loss_speed_max: 100,
+        account_net_pnl: -999,
+        account_loss_latch: None,
+        account_daily_loss_max: 1_000,
+        account_drawdown: 999,
+        account_drawdown_max: 1_000,
+        account_loss_speed: 999,
+        account_loss_speed_max: 1_000,
         reject_count: 5,
+        reject_count_max: 5,
+        unknown_count: 2,
+        unknown_count_max: 2,
         has_capacity: true,
     }
 }

@@ -92,14 +92,15 @@ impl Engine {
                     intent
                 };
                 let exposure = self.step_exposure(&intent, is_reducing);
-                let exit_blocked_by = is_reducing
-                    .then(|| self.clear_way(&intent, cause, out))
-                    .flatten();
                 // risk: every check, first refusal wins.
                 let mut facts =
                     self.facts(&intent, &exposure, is_duplicate, cause.sequence_time_ns);
-                facts.exit_blocked_by = exit_blocked_by;
-                let refusal = risk::evaluate(&facts);
+                let mut refusal = risk::evaluate(&facts);
+                if is_reducing && refusal.is_none() {
+                    // Nothing else holds the exit, so our own orders make way for it.
+                    facts.exit_blocked_by = self.clear_way(&intent, cause, out);
+                    refusal = risk::evaluate(&facts);
+                }
                 // durable, dispatch: the runtime writes the decision, then calls the broker.
                 // commit: the order and its exposure exist from here on.
                 self.step_commit(&intent, &facts, refusal, cause, out);
@@ -570,6 +571,68 @@ mod tests {
         let (header, mut out) = (*record.header(), Vec::new());
         engine.on_record(&header, record.as_bytes(), &mut out);
         out
+    }
+
+    fn exit(side: i64, price: i64, qty: i64) -> OrderIntent {
+        OrderIntent {
+            alpha_index: 0,
+            market_index: 0,
+            intent_id: 1,
+            side,
+            price,
+            qty,
+            time_in_force: 2,
+            reason: IntentReason::Flatten,
+        }
+    }
+
+    /// An engine with a book of 1,000 / 1,002 whose config was changed.
+    fn fitted(change: fn(&mut crate::engine::EngineConfig), side: i64, price: i64) -> (i64, i64) {
+        let mut config: crate::engine::EngineConfig = serde_json::from_str(CONFIG).unwrap();
+        change(&mut config);
+        let mut engine = Engine::new(config).unwrap();
+        let mut book = BookRecord::empty();
+        (book.bid_price[0], book.bid_qty[0]) = (1_000 * SCALE, SCALE);
+        (book.ask_price[0], book.ask_qty[0]) = (1_002 * SCALE, SCALE);
+        feed(&mut engine, 1, book);
+        let intent = engine.shape_exit(exit(side, price * SCALE, 3 * SCALE + SCALE / 2));
+        (intent.price / SCALE, intent.qty * 10 / SCALE)
+    }
+
+    #[test]
+    fn an_exit_is_fitted_to_collar_band_daily_limit_cap_and_lots() {
+        // 5 % beyond the best price on the other side, whole lots.
+        assert_eq!(fitted(|_| (), -1, 500), (950, 30));
+        assert_eq!(fitted(|_| (), 1, 9_000), (1_052, 30), "inside 1,052.1");
+        assert_eq!(
+            fitted(|_| (), -1, 999),
+            (999, 30),
+            "what fits is left alone"
+        );
+        assert_eq!(
+            fitted(|_| (), -1, 5_000),
+            (5_000, 30),
+            "asking for more costs nothing"
+        );
+        assert_eq!(
+            fitted(|c| c.instruments[0].banding_bps = Some(155), -1, 500),
+            (986, 30),
+            "1.55 % below the mid of 1,001 is 985.5"
+        );
+        let limits: fn(&mut crate::engine::EngineConfig) = |c| {
+            (c.instruments[0].limit_down, c.instruments[0].limit_up) =
+                (Some(990 * SCALE), Some(1_010 * SCALE));
+        };
+        assert_eq!(fitted(limits, -1, 500), (990, 30));
+        assert_eq!(fitted(limits, 1, 9_000), (1_010, 30));
+        assert_eq!(
+            fitted(
+                |c| c.instruments[0].order_qty_max = Some(2 * SCALE),
+                -1,
+                999
+            ),
+            (999, 20)
+        );
     }
 
     /// The id is made by a counter, so only a broken or restored counter can repeat one.
