@@ -80,6 +80,66 @@ fn adopt(lots: i64) -> CommandRecord {
     record
 }
 
+/// Every limit, left out or out of its range, is an error that names it: none has a default.
+#[test]
+fn a_limit_that_is_missing_or_out_of_range_is_named() {
+    let good: serde_json::Value =
+        serde_json::from_str(&support::config_json(TAKER, BY_IMBALANCE)).unwrap();
+    let places = [
+        ("/account_limits", 19),
+        ("/alphas/0/limits", 6),
+        ("/instruments/0", 11),
+    ];
+    for (place, count) in places {
+        let keys: Vec<String> = good
+            .pointer(place)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        assert_eq!(keys.len(), count, "{place}: {keys:?}");
+        for key in keys {
+            for value in [
+                None,
+                Some(serde_json::json!(-1)),
+                Some(serde_json::json!("many")),
+            ] {
+                let mut damaged = good.clone();
+                let table = damaged.pointer_mut(place).unwrap().as_object_mut().unwrap();
+                match &value {
+                    None => drop(table.remove(&key)),
+                    Some(value) => drop(table.insert(key.clone(), value.clone())),
+                }
+                // A symbol may be any word, and these two may be any of their kind.
+                let is_word = key == "symbol" && value.as_ref().is_some_and(|v| v.is_string());
+                if is_word {
+                    continue;
+                }
+                let error = Engine::from_json(&damaged.to_string()).unwrap_err();
+                assert_eq!(error.code(), ReasonCode::ConfigMalformed, "{key} {value:?}");
+                let text = error.to_string();
+                let is_typed = text.contains("invalid") || text.contains("expected");
+                assert!(text.contains(&key) || is_typed, "{key} {value:?}: {text}");
+            }
+        }
+    }
+    let cases: [fn(&mut EngineConfig); 6] = [
+        |c| c.account_limits.exit_collar_bps = c.account_limits.price_collar_bps - 1,
+        |c| c.account_limits.reject_rate_max = 1_024,
+        |c| c.account_limits.clock_skew_ns_max = Some(0),
+        |c| c.instruments[0].order_qty_max = Some(SCALE + 1),
+        |c| c.instruments[0].banding_bps = Some(10_001),
+        |c| c.account_limits.order_to_trade_max = 0,
+    ];
+    for (index, damage) in cases.into_iter().enumerate() {
+        let mut whole = config(TAKER, BY_IMBALANCE);
+        damage(&mut whole);
+        assert!(Engine::new(whole).is_err(), "case {index}");
+    }
+}
+
 /// A book whose asks are far away, as after a gap.
 fn gap(bid: i64) -> BookRecord {
     let mut record = book(bid, 1, 30, 30);

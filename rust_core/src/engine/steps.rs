@@ -203,20 +203,17 @@ impl Engine {
         let reserve = if is_reducing { 0 } else { EXIT_RESERVE };
         let (market, price, qty) = (intent.market_index, intent.price, intent.qty);
         // A reducing order cannot add to these sums, so they are not needed.
-        let (gross_notional, net_notional) = if is_reducing {
-            (Ok(0), Ok(0))
+        let values = if is_reducing {
+            Ok((0, 0))
         } else {
-            (
-                self.account.gross_with(market, price, qty),
-                self.account.net_with(market, intent.side, price, qty),
-            )
+            self.account.values_with(market, intent.side, price, qty)
         };
         ExposureFacts {
             is_reducing,
             open_buy_qty: open.buy_qty,
             open_sell_qty: open.sell_qty,
-            gross_notional,
-            net_notional,
+            gross_notional: values.map(|values| values.0),
+            net_notional: values.map(|values| values.1),
             account_position_qty: self
                 .account
                 .worst_with(intent.alpha_index, intent.side, qty),

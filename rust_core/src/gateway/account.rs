@@ -163,6 +163,8 @@ pub struct Account {
     lot_sizes: Box<[i64]>,
     /// Price at which an open order is valued, by the order's slot.
     value_prices: Box<[i64]>,
+    /// Its value there, 0 when it is done.
+    values: Box<[Money]>,
     open_value: [Money; 2],
     gross_value: Money,
     net_value: Money,
@@ -229,6 +231,7 @@ impl Account {
             markets: markets.iter().map(sums).collect(),
             lot_sizes: markets.iter().map(|market| market.1).collect(),
             value_prices: vec![0; ORDER_COUNT_MAX].into_boxed_slice(),
+            values: vec![0; ORDER_COUNT_MAX].into_boxed_slice(),
             open_value: [0; 2],
             gross_value: 0,
             net_value: 0,
@@ -264,7 +267,9 @@ impl Account {
         let value_price = mark_price.map_or(order.price, |mark| mark.max(order.price));
         self.value_prices[slot_of(order)] = value_price;
         let multiplier = self.markets[order.market_index].multiplier;
-        self.open_value[place] += order_value(value_price, order.remaining_qty(), multiplier);
+        let value = order_value(value_price, order.remaining_qty(), multiplier);
+        self.values[slot_of(order)] = value;
+        self.open_value[place] += value;
         self.markets[order.market_index].open_count[place] += 1;
         self.change_holding(order.alpha_index as usize, |holding| {
             holding.open_qty[place] += order.remaining_qty();
@@ -289,8 +294,13 @@ impl Account {
         let place = place_of(after.side);
         let multiplier = self.markets[after.market_index].multiplier;
         let value_price = self.value_prices[slot_of(after)];
-        self.open_value[place] += order_value(value_price, qty_after, multiplier)
-            - order_value(value_price, qty_before, multiplier);
+        let value = if qty_after == 0 {
+            0
+        } else {
+            order_value(value_price, qty_after, multiplier)
+        };
+        self.open_value[place] +=
+            value - std::mem::replace(&mut self.values[slot_of(after)], value);
         if is_done {
             self.markets[after.market_index].open_count[place] -= 1;
         }
@@ -350,45 +360,31 @@ impl Account {
         self.markets.iter().find_map(|sums| sums.value.err())
     }
 
-    /// Gross value of all positions and open orders, with an order more; call [`Self::settle`] first.
+    /// Gross value of all positions and open orders with an order more, and net value on its side
+    /// with every open order there filled as well; call [`Self::settle`] first.
     ///
     /// # Errors
     /// The code of what is missing or out of range.
-    pub fn gross_with(
-        &self,
-        market_index: usize,
-        price: i64,
-        qty: i64,
-    ) -> Result<Money, ReasonCode> {
-        if let Some(code) = self.fault() {
-            return Err(code);
-        }
-        let value = self.value_of(market_index, price, qty)?;
-        let open = self.open_value[0].checked_add(self.open_value[1]);
-        open.and_then(|open| open.checked_add(self.gross_value))
-            .and_then(|sum| sum.checked_add(value))
-            .ok_or(ReasonCode::ArithmeticOverflow)
-    }
-
-    /// Net value on `side` with every open order there and one more filled; [`Self::settle`] first.
-    ///
-    /// # Errors
-    /// The code of what is missing or out of range.
-    pub fn net_with(
+    pub fn values_with(
         &self,
         market_index: usize,
         side: i64,
         price: i64,
         qty: i64,
-    ) -> Result<Money, ReasonCode> {
+    ) -> Result<(Money, Money), ReasonCode> {
         if let Some(code) = self.fault() {
             return Err(code);
         }
         let value = self.value_of(market_index, price, qty)?;
-        (self.net_value * i128::from(side))
-            .checked_add(self.open_value[place_of(side)])
-            .and_then(|sum| sum.checked_add(value))
-            .ok_or(ReasonCode::ArithmeticOverflow)
+        let open = self.open_value[place_of(side)];
+        let gross = open.checked_add(self.open_value[place_of(-side)]);
+        let gross = gross
+            .and_then(|open| open.checked_add(self.gross_value))
+            .and_then(|sum| sum.checked_add(value));
+        let net = (self.net_value * i128::from(side))
+            .checked_add(open)
+            .and_then(|sum| sum.checked_add(value));
+        gross.zip(net).ok_or(ReasonCode::ArithmeticOverflow)
     }
 
     /// An order is worth what it can cost: its price, or the mark when that is higher.

@@ -78,8 +78,8 @@ fn gross_adds_what_net_takes_off_and_an_order_counts_at_its_worse_price() {
     let mut account = account();
     let value = |account: &mut Account, side, price: i64| {
         account.settle();
-        let gross = account.gross_with(0, price * SCALE, SCALE).unwrap();
-        let net = account.net_with(0, side, price * SCALE, SCALE).unwrap();
+        let values = account.values_with(0, side, price * SCALE, SCALE);
+        let (gross, net) = values.unwrap();
         (gross / i128::from(SCALE), net / i128::from(SCALE))
     };
     assert_eq!(value(&mut account, 1, 100), (200, 200));
@@ -102,7 +102,7 @@ fn gross_adds_what_net_takes_off_and_an_order_counts_at_its_worse_price() {
     account.on_fill(2, SCALE, 3);
     account.settle();
     assert_eq!(
-        account.gross_with(0, SCALE, SCALE),
+        account.values_with(0, 1, SCALE, SCALE),
         Err(ReasonCode::ReferenceMissing),
         "a position without a mark"
     );
@@ -110,12 +110,12 @@ fn gross_adds_what_net_takes_off_and_an_order_counts_at_its_worse_price() {
     account.on_fill(2, VALUE_MAX, 4);
     account.settle();
     assert_eq!(
-        account.net_with(0, 1, SCALE, SCALE),
+        account.values_with(0, 1, SCALE, SCALE),
         Err(ReasonCode::ArithmeticOverflow)
     );
     account.on_fill(2, 0, 5);
     account.settle();
-    assert!(account.gross_with(0, SCALE, SCALE).is_ok());
+    assert!(account.values_with(0, 1, SCALE, SCALE).is_ok());
 }
 
 #[test]
