@@ -69,6 +69,8 @@ fn seen(session: &Session) -> BTreeSet<u16> {
 
 type Change = fn(&mut EngineConfig);
 
+type Happen = fn(&mut Session, &DecisionRecord);
+
 /// One entry signal under a changed config.
 fn entry(change: Change, signal: BookRecord) -> Session {
     let mut whole = config(TAKER, BY_IMBALANCE);
@@ -419,7 +421,7 @@ fn odd_events() -> Vec<(ReasonCode, Session)> {
         (session, order)
     };
     let mut rows = Vec::new();
-    let cases: [(ReasonCode, fn(&mut Session, &DecisionRecord)); 6] = [
+    let cases: [(ReasonCode, Happen); 6] = [
         (ReasonCode::OrderUnknown, |s, order| {
             let mut record = fill(order, SCALE, 7);
             record.order_id = 99;

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "tests stop at the first surprise"
 )]
 
@@ -614,7 +615,7 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
             }
         }
         let mut has_opened = [false; 2];
-        for decision in session.decisions[before..].to_vec() {
+        for decision in session.decisions[before..].iter().copied() {
             let is_place = decision.action == ActionKind::Place as u32;
             let on_side = if decision.side > 0 {
                 decision.open_buy_qty

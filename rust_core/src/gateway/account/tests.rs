@@ -258,7 +258,7 @@ fn an_answer_that_makes_no_sense_changes_nothing() {
 #[test]
 fn a_difference_is_unreconciled_unless_something_in_flight_explains_it() {
     let mut account = account();
-    let mut tell = |account: &mut Account, lots, now| {
+    let tell = |account: &mut Account, lots, now| {
         account.on_answer(Some(0), &position(lots, now), now, [].iter())
     };
     account.on_fill(0, 2 * SCALE, 10);
@@ -316,7 +316,8 @@ fn a_difference_is_unreconciled_unless_something_in_flight_explains_it() {
 
 #[test]
 fn the_account_latches_each_of_its_loss_limits() {
-    let cases: [(&[(i128, i64)], Option<ReasonCode>); 6] = [
+    type Results = [(i128, i64)];
+    let cases: [(&Results, Option<ReasonCode>); 6] = [
         (&[(-299, 0)], None),
         (&[(-300, 0)], Some(ReasonCode::AccountLossSpeedReached)),
         (&[(-299, 0), (-499, 70)], None),
