@@ -53,7 +53,12 @@ struct Holding {
 impl Holding {
     /// What it would hold on `side` with its open orders there and `more` filled.
     fn worst(&self, side: i64, more: i64) -> i128 {
-        let held = i128::from(self.position_qty) * i128::from(side);
+        let position_qty = i128::from(self.position_qty);
+        let held = if side > 0 {
+            position_qty
+        } else {
+            -position_qty
+        };
         (held + i128::from(self.open_qty[place_of(side)]) + i128::from(more)).max(0)
     }
 }
@@ -104,14 +109,19 @@ impl Default for MarketSums {
 }
 
 impl MarketSums {
-    /// Adds a holding, or takes it out with `sign` -1.
-    fn add(&mut self, holding: &Holding, sign: i128) {
-        self.position_qty += sign * i128::from(holding.position_qty);
-        self.position_abs_qty += sign * i128::from(holding.position_qty).abs();
+    /// Replaces a holding by what it became.
+    #[inline]
+    fn replace(&mut self, before: &Holding, after: &Holding) {
+        let change = |from: i64, to: i64| i128::from(to) - i128::from(from);
+        if before.position_qty != after.position_qty {
+            self.position_qty += change(before.position_qty, after.position_qty);
+            self.position_abs_qty +=
+                i128::from(after.position_qty).abs() - i128::from(before.position_qty).abs();
+        }
         for side in SIDES {
             let place = place_of(side);
-            self.worst_qty[place] += sign * holding.worst(side, 0);
-            self.open_qty[place] += sign * i128::from(holding.open_qty[place]);
+            self.worst_qty[place] += after.worst(side, 0) - before.worst(side, 0);
+            self.open_qty[place] += change(before.open_qty[place], after.open_qty[place]);
         }
     }
 
@@ -250,13 +260,13 @@ impl Account {
         }
     }
 
-    /// Lets `change` work on a holding while it is taken out of its market's sums.
+    /// Lets `change` work on a holding and carries the difference into its market's sums.
     fn change_holding(&mut self, alpha_index: usize, change: impl FnOnce(&mut Holding)) -> usize {
         let market_index = self.holdings[alpha_index].market_index;
         let sums = &mut self.markets[market_index];
-        sums.add(&self.holdings[alpha_index], -1);
+        let before = self.holdings[alpha_index];
         change(&mut self.holdings[alpha_index]);
-        sums.add(&self.holdings[alpha_index], 1);
+        sums.replace(&before, &self.holdings[alpha_index]);
         market_index
     }
 
@@ -692,10 +702,10 @@ impl Account {
             open_value == self.open_value,
             "Invariant: open value is the sum over open orders"
         );
-        let mut sums = MarketSums::default();
+        let (mut sums, nothing) = (MarketSums::default(), Holding::default());
         self.holdings
             .iter()
-            .for_each(|holding| sums.add(holding, 1));
+            .for_each(|holding| sums.replace(&nothing, holding));
         let total = |take: fn(&MarketSums) -> i128| self.markets.iter().map(take).sum::<i128>();
         assert!(
             sums.open_qty == open_qty,

@@ -132,6 +132,8 @@ pub struct LossWindow {
     first: usize,
     count: usize,
     last: Money,
+    last_step: i64,
+    last_fall: Money,
 }
 
 impl Default for LossWindow {
@@ -141,6 +143,8 @@ impl Default for LossWindow {
             first: 0,
             count: 0,
             last: 0,
+            last_step: i64::MIN,
+            last_fall: 0,
         }
     }
 }
@@ -149,6 +153,9 @@ impl LossWindow {
     /// Takes the result at `now_ns` and gives how far it is below the best within the window.
     pub fn fall(&mut self, net: Money, now_ns: i64) -> Money {
         let step = now_ns.div_euclid(STEP_NS);
+        if step == self.last_step && net == self.last {
+            return self.last_fall;
+        }
         let oldest = step.saturating_sub(LOSS_WINDOW_NS / STEP_NS);
         while self.count > 0 && self.rows[self.first].0 < oldest {
             self.first = (self.first + 1) % STEP_COUNT;
@@ -158,7 +165,9 @@ impl LossWindow {
         self.push(step, self.last);
         self.push(step, net);
         self.last = net;
-        self.rows[self.first].1.saturating_sub(net)
+        self.last_step = step;
+        self.last_fall = self.rows[self.first].1.saturating_sub(net);
+        self.last_fall
     }
 
     fn push(&mut self, step: i64, net: Money) {
