@@ -148,6 +148,8 @@ def test_a_local_product_replaces_the_packaged_one_as_a_whole(tmp_path: Path) ->
     txf = load_instruments(tmp_path).by_symbol("TXFD6")
     assert txf.costs_json()["commission_per_lot"] == 1_750_000_000
     assert (txf.gap_ns, txf.roll_rule.kind) == (900_000_000, "none")
+    assert (txf.order_qty_max, txf.banding_bps) == (5_000_000_000, 200)
+    assert txf.eligibility == "disposition"
     path.unlink()
     assert load_instruments(tmp_path).by_symbol("TXFD6").gap_ns == 5_000_000_000
 
@@ -235,7 +237,7 @@ CALENDAR = (
     "schema: 1\ncalendars:\n  local:\n    kind: exchange\n    utc_offset: '+08:00'\n"
     "    sessions:\n      day: {{open: '08:45', close: '{close}', trading_day: same,"
     " close_only_s: {close_only}, force_flat_s: 60, preopen_s: 900,"
-    " no_cancel_s: 120}}\n"
+    " no_cancel_s: {no_cancel}}}\n"
     "      night: {{open: '15:00', close: '05:00', trading_day: next, close_only_s: 300,"
     " force_flat_s: 60, preopen_s: 600, no_cancel_s: 0}}\n"
     "    last_day_close: null\n    holidays: [{holiday}]\n    without_night: []\n"
@@ -249,10 +251,11 @@ CALENDAR = (
         ({"close": "25:00"}, "HH:MM"),
         ({"close_only": 30}, "force_flat_s <= close_only_s"),
         ({"holiday": 20260230}, "yyyymmdd"),
+        ({"no_cancel": 901}, "no_cancel_s <= preopen_s"),
     ],
 )
 def test_a_wrong_calendar_is_refused(tmp_path: Path, values: dict, said: str) -> None:
-    good = {"close": "13:45", "close_only": 300, "holiday": 20260101}
+    good = {"close": "13:45", "close_only": 300, "no_cancel": 120, "holiday": 20260101}
     write(tmp_path, CALENDAR.format(**good))
     load_instruments(tmp_path)
     write(tmp_path, CALENDAR.format(**(good | values)))
