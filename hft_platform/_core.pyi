@@ -236,7 +236,7 @@ class Engine:
         dict
             ``records``, ``refusals``, ``dropped`` and ``broker_events`` by code, ``decisions``,
             ``approved``, ``fills``, ``nan_signals``, ``open_orders``, ``halted_by`` (0: not), and
-            a row for each alpha under ``alphas``.
+            a row for each alpha under ``alphas``; sums over all alphas under ``account``.
         """
 
 def replay(engine_config_json: str, inputs_tape: bytes) -> bytes:

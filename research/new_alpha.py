@@ -36,6 +36,7 @@ limits:
   position_qty_lots_max: 10
   daily_loss_max: 200000
   drawdown_max: 200000
+  loss_speed_max: 100000
   order_rate_max: 60
 gate_weight_ppm: 100000
 latency_profile: shioaji_live_2026_04

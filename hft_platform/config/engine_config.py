@@ -188,6 +188,7 @@ class AlphaSpec:
                 "position_qty_max": limits["position_qty_lots_max"] * lot,
                 "daily_loss_max": limits["daily_loss_max"] * SCALE,
                 "drawdown_max": limits["drawdown_max"] * SCALE,
+                "loss_speed_max": limits["loss_speed_max"] * SCALE,
                 "order_rate_max": limits["order_rate_max"],
             },
             on_withdrawal={
@@ -285,7 +286,7 @@ def build_engine_config(
     *,
     instruments: InstrumentTable | Iterable[Instrument],
     session: Session,
-    account_limits: Mapping[str, int],
+    account_limits: Mapping[str, int | None],
     daily_limits: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Build the engine config of one session.
@@ -322,7 +323,7 @@ def build_engine_config(
         "session": {
             "session_id": session.session_id,
             "trading_day": session.trading_day,
-            "phases": [phase.as_dict() for phase in session.phases],
+            "phases": [phase.as_dict() for phase in (*session.preopen_phases, *session.phases)],
         },
         "instruments": [
             _instrument(instrument, limits_of.get(instrument.symbol)) for instrument in used
@@ -375,6 +376,9 @@ def _instrument(instrument: Instrument, daily: tuple[int, int] | None) -> dict[s
         "multiplier": instrument.multiplier,
         "limit_up": daily[0] if daily else None,
         "limit_down": daily[1] if daily else None,
+        "order_qty_max": instrument.order_qty_max,
+        "banding_bps": instrument.banding_bps,
+        "eligibility": instrument.eligibility,
         "costs": instrument.costs.as_dict(),
     }
 

@@ -161,6 +161,7 @@ class PromotedLimits(_Strict):
     position_qty_max: _Positive
     daily_loss_max: _Positive
     drawdown_max: _Positive
+    loss_speed_max: _Positive
     order_rate_max: Annotated[int, Field(gt=0, le=10_000)]
 
 

@@ -38,16 +38,35 @@ class AccountLimits(_Strict):
     """Limits of the account, as the engine takes them."""
 
     gross_notional_max: _Limit
+    net_notional_max: _Limit
+    position_lots_max: _Limit
+    daily_loss_max: _Limit
+    drawdown_max: _Limit
+    loss_speed_max: _Limit
+    free_margin_min: Annotated[int, Field(ge=0, lt=1 << 63)] | None
+    account_age_ns_max: _Limit
     order_rate_max: Annotated[int, Field(gt=0, le=1_000_000)]
     cancel_reserve: Annotated[int, Field(ge=0, le=1_000_000)]
+    order_to_trade_max: Annotated[int, Field(gt=0, lt=1 << 32)]
+    reject_rate_max: Annotated[int, Field(gt=0, lt=1_024)]
+    unknown_rate_max: Annotated[int, Field(gt=0, lt=1_024)]
+    one_side_fill_max: Annotated[int, Field(gt=0, lt=1_024)]
     price_collar_bps: Annotated[int, Field(gt=0, le=10_000)]
+    exit_collar_bps: Annotated[int, Field(gt=0, le=10_000)]
     quote_age_ns_max: _Limit
+    clock_skew_ns_max: _Limit | None
     repeated_order_max: Annotated[int, Field(gt=0, le=1_000_000)]
 
     @model_validator(mode="after")
     def _reserve_leaves_room(self) -> AccountLimits:
         if self.cancel_reserve >= self.order_rate_max:
             raise ValueError("cancel_reserve is not below order_rate_max: nothing could be placed")
+        return self
+
+    @model_validator(mode="after")
+    def _exits_are_not_held_tighter(self) -> AccountLimits:
+        if self.exit_collar_bps < self.price_collar_bps:
+            raise ValueError("exit_collar_bps is below price_collar_bps: an exit is never tighter")
         return self
 
 
@@ -76,7 +95,7 @@ class Settings(_Strict):
         """File of pinned keys, if one is configured."""
         return Path(self.pinned_keys_file).expanduser() if self.pinned_keys_file else None
 
-    def account_limits(self) -> dict[str, int]:
+    def account_limits(self) -> dict[str, int | None]:
         """Account limits with the engine's keys."""
         return self.account.model_dump()
 

@@ -108,6 +108,7 @@ class HoursModel(_Strict):
     close_only_s: _Seconds
     force_flat_s: _Seconds
     preopen_s: _Seconds
+    no_cancel_s: _Seconds
 
     @model_validator(mode="after")
     def _phases_fit(self) -> HoursModel:
@@ -116,6 +117,8 @@ class HoursModel(_Strict):
             raise ValueError(
                 f"allowed is force_flat_s <= close_only_s < length of the session, {length} s"
             )
+        if self.no_cancel_s > self.preopen_s:
+            raise ValueError("allowed is no_cancel_s <= preopen_s: it ends the pre-open window")
         return self
 
 
@@ -206,6 +209,9 @@ class ProductModel(_Strict):
     calendar: _CalendarName
     costs: Annotated[TaifexCostsModel | BpsCostsModel, Field(discriminator="kind")]
     price_limit_bps: Annotated[int, Field(gt=0, lt=10_000)] | None
+    order_lots_max: Annotated[int, Field(gt=0, lt=1 << 31)] | None
+    banding_bps: Annotated[int, Field(gt=0, le=10_000)] | None
+    eligibility: Literal["full", "no_day_trade", "disposition", "closed"]
     roll_rule: RollModel
     gap_ms: Annotated[int, Field(gt=0, le=_DAY_S * 1000)]
 
@@ -351,6 +357,7 @@ def _exchange(name: str, model: ExchangeModel) -> Calendar:
             close_only_s=row.close_only_s,
             force_flat_s=row.force_flat_s,
             preopen_s=row.preopen_s,
+            no_cancel_s=row.no_cancel_s,
         )
         for label, row in sorted(model.sessions.items(), key=lambda item: item[1].open)
     )

@@ -68,6 +68,12 @@ class Instrument:
         The cost model.
     price_limit_bps : int or None
         Daily limit around the reference price.
+    order_qty_max : int or None
+        Largest quantity the exchange takes in one order, scaled; None where it has no cap.
+    banding_bps : int or None
+        Width of the exchange's dynamic price band around the last print; None where there is none.
+    eligibility : str
+        ``full``, ``no_day_trade``, ``disposition`` or ``closed``.
     roll_rule : RollRule
         What becomes of a position before the contract ends.
     gap_ns : int
@@ -90,6 +96,9 @@ class Instrument:
     calendar_rule: Calendar
     costs: CostModel
     price_limit_bps: int | None
+    order_qty_max: int | None
+    banding_bps: int | None
+    eligibility: str
     roll_rule: RollRule
     gap_ns: int
     recording_names: tuple[str, ...]
@@ -125,6 +134,9 @@ class Instrument:
             "calendar": plain,
             "costs": self.costs.as_dict(),
             "price_limit_bps": self.price_limit_bps,
+            "order_qty_max": self.order_qty_max,
+            "banding_bps": self.banding_bps,
+            "eligibility": self.eligibility,
             "roll_rule": asdict(self.roll_rule),
             "gap_ns": self.gap_ns,
         }
@@ -295,6 +307,9 @@ def _instrument(symbol: str, merged: Merged) -> Instrument:
         calendar_rule=CALENDAR_OF[type(calendar)](product.calendar, calendar),
         costs=product.costs.model(),
         price_limit_bps=product.price_limit_bps,
+        order_qty_max=product.order_lots_max and product.order_lots_max * product.lot_size,
+        banding_bps=product.banding_bps,
+        eligibility=product.eligibility,
         roll_rule=RollRule(product.roll_rule.kind, product.roll_rule.trading_days_before),
         gap_ns=product.gap_ms * 1_000_000,
         recording_names=tuple(row.recording_names),
@@ -353,6 +368,9 @@ products:
     calendar: taifex_index   # a name under `calendars`
     costs: {kind: taifex_future, tax_rate_ppb: 20000, tax_round: true, commission_per_lot: 60}
     price_limit_bps: 1000
+    order_lots_max: 100      # lots the exchange takes in one order, or null
+    banding_bps: 100         # dynamic price band around the last print, or null
+    eligibility: full        # full, no_day_trade, disposition or closed
     roll_rule: {kind: flatten_before_last_trading_day, trading_days_before: 1}
     gap_ms: 5000
 """
@@ -369,6 +387,9 @@ products:
     calendar: continuous_utc
     costs: {{kind: value_bps, maker_bps: 2.0, taker_bps: 5.0}}
     price_limit_bps: null
+    order_lots_max: null     # from the venue's contract list
+    banding_bps: null
+    eligibility: full
     roll_rule: {{kind: none, trading_days_before: 0}}
     gap_ms: 5000
 """

@@ -45,7 +45,7 @@ class Phase:
     start_ns, end_ns : int
         UTC; start inside, end outside.
     phase : str
-        ``open``, ``close_only`` or ``force_flat``.
+        ``open``, ``close_only`` or ``force_flat``; before the open ``pre_open`` or ``no_cancel``.
     """
 
     start_ns: int
@@ -73,6 +73,8 @@ class Session:
         In time order, covering the session.
     preopen_ns : int
         Start of the trial-match window before the session; equals `start_ns` if there is none.
+    no_cancel_ns : int
+        From here to the open the exchange takes no cancel; equals `start_ns` if it always does.
     """
 
     session_id: str
@@ -81,6 +83,16 @@ class Session:
     end_ns: int
     phases: tuple[Phase, ...]
     preopen_ns: int
+    no_cancel_ns: int
+
+    @property
+    def preopen_phases(self) -> tuple[Phase, ...]:
+        """Windows before the open: orders are refused in both, cancels in the second."""
+        windows = (
+            Phase(self.preopen_ns, self.no_cancel_ns, "pre_open"),
+            Phase(self.no_cancel_ns, self.start_ns, "no_cancel"),
+        )
+        return tuple(window for window in windows if window.end_ns > window.start_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,8 @@ class SessionHours:
         How long before the end these phases begin.
     preopen_s : int
         Length of the trial-match window before the open.
+    no_cancel_s : int
+        Length of its last part, in which no cancel is taken.
     """
 
     name: str
@@ -108,6 +122,7 @@ class SessionHours:
     close_only_s: int
     force_flat_s: int
     preopen_s: int
+    no_cancel_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +240,7 @@ class ContinuousCalendar:
     def _block(self, index: int, block_ns: int) -> Session:
         start_ns = int(index) * block_ns
         moment = dt.datetime.fromtimestamp(start_ns // SECOND_NS, tz=dt.UTC)
-        hours = SessionHours("", 0, 0, False, self.close_only_s, self.force_flat_s, 0)
+        hours = SessionHours("", 0, 0, False, self.close_only_s, self.force_flat_s, 0, 0)
         return _make_session(
             moment.strftime("%Y-%m-%d/T%H%M"),
             yyyymmdd(moment.date()),
@@ -360,4 +375,5 @@ def _make_session(
             Phase(force_flat, end_ns, "force_flat"),
         ),
         preopen_ns=start_ns - hours.preopen_s * SECOND_NS,
+        no_cancel_ns=start_ns - hours.no_cancel_s * SECOND_NS,
     )

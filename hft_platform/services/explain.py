@@ -36,7 +36,15 @@ EVENT_NAMES = {
     6: "expired",
     7: "unknown",
 }
-INTENT_REASONS = {1: "entry", 2: "exit", 3: "quote", 4: "requote", 5: "flatten", 6: "halt_cancel"}
+INTENT_REASONS = {
+    1: "entry",
+    2: "exit",
+    3: "quote",
+    4: "requote",
+    5: "flatten",
+    6: "halt_cancel",
+    7: "clear_exit",
+}
 ACTIONS = {1: "place", 2: "cancel"}
 
 

@@ -39,7 +39,7 @@ class GateContext:
     alpha: Alpha
     thresholds: GateThresholds
     judged: JudgedData
-    account_limits: dict[str, int]
+    account_limits: dict[str, int | None]
     workers: int
 
     def instrument_of(self, session: SessionRef) -> Instrument:

@@ -32,7 +32,7 @@ def signal_config(
     instrument: Instrument,
     session: Session,
     *,
-    account_limits: Mapping[str, int],
+    account_limits: Mapping[str, int | None],
 ) -> dict[str, Any]:
     """Engine config of an alpha alone with its default parameters.
 

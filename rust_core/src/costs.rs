@@ -153,12 +153,22 @@ impl CostModel {
 /// Scaled money value of `qty` at `price`; `None` when it leaves i128 or is not positive.
 #[must_use]
 pub fn notional(price: i64, qty: i64, multiplier: i64) -> Option<i128> {
-    let scale = i128::from(SCALE);
-    let per_unit = i128::from(price).checked_mul(i128::from(multiplier))?;
     // 126 bits at most; dividing before the second product keeps it inside i128.
-    (per_unit / scale)
-        .checked_mul(i128::from(qty))
-        .map(|value| value / scale)
+    let per_unit = by_scale(i128::from(price), multiplier)?;
+    by_scale(per_unit, qty)
+}
+
+/// `value * factor / SCALE`; `None` when the product leaves i128.
+///
+/// Multipliers and quantities are mostly whole, and dividing them is ten times cheaper than dividing
+/// the product; the result is the same, for the division leaves no rest.
+fn by_scale(value: i128, factor: i64) -> Option<i128> {
+    let product = value.checked_mul(i128::from(factor))?;
+    Some(if factor % SCALE == 0 {
+        value * i128::from(factor / SCALE)
+    } else {
+        product / i128::from(SCALE)
+    })
 }
 
 /// Basis points as parts of 1e9, rounded to the nearest part.
@@ -268,5 +278,19 @@ mod tests {
             .validate()
             .is_err()
         );
+    }
+
+    proptest::proptest! {
+        /// Dividing the factor instead of the product changes no result, nor which leave the range.
+        #[test]
+        fn a_whole_factor_is_divided_first_without_a_difference(
+            value in proptest::prelude::any::<i128>(), shift in 0_u32..127, factor in proptest::prelude::any::<i64>(), lots in -1_000_i64..1_000
+        ) {
+            let value = value >> shift;
+            for factor in [factor, lots * SCALE, factor / SCALE * SCALE] {
+                let slow = value.checked_mul(i128::from(factor)).map(|product| product / i128::from(SCALE));
+                proptest::prop_assert_eq!(by_scale(value, factor), slow);
+            }
+        }
     }
 }

@@ -105,6 +105,26 @@ reason_codes! {
     WeightBelowOneLot = 218, "weight times full size is less than one lot", "a small canary weight", "raise full size or weight";
     ArithmeticOverflow = 219, "a money computation left its range", "absurd inputs", "report it";
     RejectRateAboveLimit = 220, "too many refusals in a short window", "broker or limits trouble", "find the cause; the breaker closes by itself";
+    NetNotionalAboveLimit = 221, "net notional of the account above its limit on this side", "several alphas leaning one way", "check the limits";
+    AccountPositionAboveLimit = 222, "the account's position in this instrument, all alphas, open and unknown orders and the external part counted, would exceed its limit", "several alphas on one instrument", "nothing at the limit; else lower the alphas' limits";
+    LossSpeedReached = 223, "the alpha lost its limit within a minute", "a fast market or a broken alpha", "review; the alpha stays halted for the session";
+    AccountDailyLossReached = 224, "loss of the day over all alphas reached the account's limit", "losing day", "review; every alpha stays halted for the session";
+    AccountDrawdownReached = 225, "drawdown of the account from the session's peak reached its limit", "losing streak", "review; every alpha stays halted for the session";
+    AccountLossSpeedReached = 226, "the account lost its limit within a minute", "a fast market or a broken alpha", "review; every alpha stays halted for the session";
+    MarginTooLow = 227, "free margin behind this order would be below its limit", "too much size for the account", "pay in, or close positions";
+    MarginUnknown = 228, "the broker's margin answer is missing or too old", "the account query fails or is slow", "check the broker connection; opening orders wait";
+    RepeatedExecution = 229, "too many fills on one side in a short window; that side pauses", "an alpha run over, or a looping one", "review the alpha; the pause ends by itself";
+    ClockSkewAboveLimit = 230, "our clock and the exchange's are too far apart on the last book", "a clock that runs off, a delayed feed", "check time synchronisation and the feed";
+    PriceOutsideBand = 231, "price outside the exchange's dynamic price band", "fast markets, thin books", "nothing if rare";
+    InstrumentClosed = 232, "the instrument is closed for trading", "suspended contracts and stocks", "nothing, or correct its eligibility";
+    DayTradeNotAllowed = 233, "the instrument may not be bought and sold on one day", "stocks without day-trade eligibility", "do not assign an intraday alpha to it";
+    DispositionStock = 234, "the exchange put the instrument under disposition: matched in intervals, prepaid", "after abnormal trading", "nothing until the exchange lifts it";
+    OrderToTradeAboveLimit = 235, "too many requests for the fills of the session", "a quoting alpha that is never filled", "quote less often, or raise the limit within the exchange's";
+    OrderQtyAboveExchangeCap = 236, "more lots than the exchange takes in one order", "limits above the exchange's", "check the alpha's limits";
+    UnknownRateAboveLimit = 237, "too many orders with unknown outcome in a short window", "broker connection trouble", "find the cause; the breaker closes by itself";
+    PositionUnreconciled = 238, "the broker's net position differs from ours and nothing in flight explains it", "manual orders, a lost fill", "find the difference, then adopt it or correct it; reduce-only until then";
+    CancelNotAllowed = 239, "the exchange takes no cancel in this phase", "the last minutes before an open", "nothing; the order is canceled when the phase ends";
+    ExitWaitsForCancel = 240, "an exit waits until our own resting order in its way is canceled", "two alphas on one instrument", "nothing; it goes out with the cancel's answer";
 
     OrderUnknown = 301, "a broker event names an order we do not know", "manual orders, a lost log", "reconcile";
     OrderStateInvalid = 302, "a broker event does not fit the order's state", "late or doubled callbacks", "nothing if rare";
@@ -113,12 +133,13 @@ reason_codes! {
     OrderOutcomeUnknown = 305, "an order's outcome is not known", "timeouts, lost replies", "it counts as exposure; the broker is asked";
     IntentExpired = 306, "the intent's time to live passed before dispatch", "slow dispatcher", "nothing if rare";
     CapacityReached = 307, "a bounded table is full", "too many open orders", "review the strategy";
+    OddLotFill = 308, "a fill was no whole number of lots; what is left below one lot cannot be closed by an order", "partial fills of odd size", "close the remainder by hand after the session";
 
     BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
     NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";
     LiveNotEnabled = 403, "live trading is off", "run --mode live without the explicit flag", "enable it knowingly, or run --mode paper";
     OrderNotFound = 404, "the broker was asked and does not know the order: the request never arrived", "a lost request", "nothing; the exposure is released and nothing is sent again";
-    PriceOutsideBand = 405, "the exchange refused: the order's possible fill leaves the dynamic price band", "fast markets, thin books", "nothing if rare; check the price collar";
+    ExchangeBandExceeded = 405, "the exchange refused: the order's possible fill leaves the dynamic price band", "fast markets, thin books", "nothing if rare; check the price collar";
 
     ConfigUnsigned = 501, "the promoted config has no signature", "hand-made file", "promote through the graph";
     ConfigSignatureInvalid = 502, "the signature does not match the content", "edited or damaged file", "promote again; find out who changed it";

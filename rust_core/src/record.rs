@@ -116,6 +116,8 @@ pub enum RecordType {
     Broker = 6,
     /// Resolved contract of the session.
     Instrument = 7,
+    /// What the broker says about the account.
+    Account = 8,
     /// What the engine decided.
     Decision = 16,
 }
@@ -132,6 +134,7 @@ impl RecordType {
             5 => Self::ConfigSwitch,
             6 => Self::Broker,
             7 => Self::Instrument,
+            8 => Self::Account,
             16 => Self::Decision,
             _ => return None,
         })
@@ -307,6 +310,21 @@ record_layouts! {
         /// Money per 1.0 of price and 1.0 of quantity.
         multiplier: i64 = "<i8",
     }
+    /// The broker's answer about the account; `instrument_id` 0 when it concerns no instrument.
+    Account = 8 AccountRecord {
+        /// When the broker answered, ns UTC; the answer's age counts from here.
+        answer_time_ns: i64 = "<i8",
+        /// Which fields are answers: bits of [`account_fields`]. What was not answered is not 0.
+        fields: u64 = "<u8",
+        /// Money of the account with open results.
+        equity: i64 = "<i8",
+        /// Money not bound as margin.
+        free_margin: i64 = "<i8",
+        /// Margin of one lot of the instrument.
+        margin_per_lot: i64 = "<i8",
+        /// Signed net position of the account in the instrument.
+        net_position_qty: i64 = "<i8",
+    }
     /// One decision of the engine: an intent, approved or refused, or a cancel.
     Decision = 16 DecisionRecord {
         /// Grows by one with every decision of a session.
@@ -352,6 +370,16 @@ record_layouts! {
     }
 }
 
+/// Bits of `AccountRecord::fields`.
+pub mod account_fields {
+    /// `equity` and `free_margin` are answers.
+    pub const MARGIN: u64 = 1;
+    /// `margin_per_lot` is an answer about the header's instrument.
+    pub const MARGIN_PER_LOT: u64 = 1 << 1;
+    /// `net_position_qty` is an answer about the header's instrument.
+    pub const POSITION: u64 = 1 << 2;
+}
+
 /// Kinds of operator commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -370,6 +398,9 @@ pub enum CommandKind {
     Withdraw = 6,
     /// New weight in ppm (`argument`); a reduction acts at once, an increase at a flat position.
     SetWeight = 7,
+    /// Takes the unexplained part of the header's instrument's position as external; `argument`
+    /// repeats its signed quantity.
+    AdoptExternal = 8,
 }
 
 /// Kinds of broker events.
@@ -418,6 +449,8 @@ pub enum IntentReason {
     Flatten = 5,
     /// Halt.
     HaltCancel = 6,
+    /// A resting order stood in the way of an exit of ours.
+    ClearExit = 7,
 }
 
 macro_rules! header_fields {

@@ -27,6 +27,27 @@ MAKER = {
     "signal_skew": 1.0,
     "inventory_skew_ticks": 0.5,
 }
+ACCOUNT_LIMITS = {
+    "gross_notional_max": 1_000_000_000 * SCALE,
+    "net_notional_max": 1_000_000_000 * SCALE,
+    "position_lots_max": 1_000,
+    "daily_loss_max": 1_000_000_000 * SCALE,
+    "drawdown_max": 1_000_000_000 * SCALE,
+    "loss_speed_max": 1_000_000_000 * SCALE,
+    "free_margin_min": None,
+    "account_age_ns_max": 60 * SECOND,
+    "order_rate_max": 180,
+    "cancel_reserve": 60,
+    "order_to_trade_max": 1_000,
+    "reject_rate_max": 5,
+    "unknown_rate_max": 5,
+    "one_side_fill_max": 1_000,
+    "price_collar_bps": 50,
+    "exit_collar_bps": 100,
+    "quote_age_ns_max": 2 * SECOND,
+    "clock_skew_ns_max": None,
+    "repeated_order_max": 20,
+}
 COSTS = {
     "kind": "taifex_future",
     "tax_rate_ppb": 20_000,
@@ -53,6 +74,7 @@ def config(
             "position_qty_max": 3 * SCALE,
             "daily_loss_max": 1_000_000 * SCALE,
             "drawdown_max": 1_000_000 * SCALE,
+            "loss_speed_max": 1_000_000 * SCALE,
             "order_rate_max": 100,
         },
         "stage": "research",
@@ -78,18 +100,14 @@ def config(
                 "multiplier": 200 * SCALE,
                 "limit_up": 38_000 * SCALE,
                 "limit_down": 32_000 * SCALE,
+                "order_qty_max": None,
+                "banding_bps": None,
+                "eligibility": "full",
                 "costs": COSTS,
             }
         ],
         "alphas": [alpha | changes],
-        "account_limits": {
-            "gross_notional_max": 1_000_000_000 * SCALE,
-            "order_rate_max": 180,
-            "cancel_reserve": 60,
-            "price_collar_bps": 50,
-            "quote_age_ns_max": 2 * SECOND,
-            "repeated_order_max": 20,
-        },
+        "account_limits": ACCOUNT_LIMITS,
     }
 
 

@@ -6,10 +6,10 @@ use super::signal::Signal;
 use super::validate::{WEIGHT_PPM_MAX, hex32};
 use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage};
 use crate::alpha::{Expression, Program};
-use crate::gateway::Position;
+use crate::gateway::{Money, Position};
 use crate::reason::ReasonCode;
 use crate::record::ConfigSwitchRecord;
-use crate::risk::{RATE_WINDOW_NS, TimeWindow};
+use crate::risk::{FILL_PAUSE_NS, FILL_WINDOW_NS, LossWindow, RATE_WINDOW_NS, TimeWindow};
 
 /// The last refusal that was written out, so that repeats are only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +69,12 @@ pub(super) struct AlphaState {
     pub(super) halted: Option<(ReasonCode, i64)>,
     /// A loss limit was reached; stays for the session.
     pub(super) loss_latch: Option<ReasonCode>,
+    loss_window: LossWindow,
+    /// Fall within the loss window, at the last mark.
+    pub(super) loss_speed: Money,
+    /// Fills by side, and until when a side pauses.
+    fill_windows: [TimeWindow; 2],
+    paused_until_ns: [i64; 2],
     pub(super) is_reduce_only: bool,
     pub(super) is_flattening: bool,
     pub(super) position: Position,
@@ -142,6 +148,13 @@ impl AlphaState {
             expired_since_ns: None,
             halted: None,
             loss_latch: None,
+            loss_window: LossWindow::default(),
+            loss_speed: 0,
+            fill_windows: [
+                TimeWindow::new(FILL_WINDOW_NS),
+                TimeWindow::new(FILL_WINDOW_NS),
+            ],
+            paused_until_ns: [i64::MIN; 2],
             is_reduce_only: false,
             is_flattening: false,
             position: Position::default(),
@@ -238,7 +251,8 @@ impl AlphaState {
     }
 
     /// Latches a loss limit that the marked position reached.
-    pub(super) fn latch_losses(&mut self) {
+    pub(super) fn latch_losses(&mut self, now_ns: i64) {
+        self.loss_speed = self.loss_window.fall(self.position.net(), now_ns);
         if self.loss_latch.is_some() {
             return;
         }
@@ -246,7 +260,30 @@ impl AlphaState {
             self.loss_latch = Some(ReasonCode::DailyLossReached);
         } else if self.position.drawdown() >= i128::from(self.config.limits.drawdown_max) {
             self.loss_latch = Some(ReasonCode::DrawdownReached);
+        } else if self.loss_speed >= i128::from(self.config.limits.loss_speed_max) {
+            self.loss_latch = Some(ReasonCode::LossSpeedReached);
         }
+    }
+
+    /// Counts a fill; a side that is filled too often pauses.
+    pub(super) fn count_fill(&mut self, side: i64, now_ns: i64, one_side_fill_max: u32) {
+        let place = usize::from(side < 0);
+        self.fill_windows[place].push(now_ns);
+        if self.fill_windows[place].count(now_ns) > one_side_fill_max {
+            self.paused_until_ns[place] = now_ns.saturating_add(FILL_PAUSE_NS);
+        }
+    }
+
+    /// How long a side still pauses.
+    pub(super) fn fill_pause_ns(&self, side: i64, now_ns: i64) -> i64 {
+        let until_ns = self.paused_until_ns[usize::from(side < 0)];
+        until_ns.saturating_sub(now_ns).max(0)
+    }
+
+    /// The part of the position that orders can trade: whole lots. What is left below one lot stays
+    /// in position and result, and is closed by hand.
+    pub(super) fn tradable_qty(&self) -> i64 {
+        self.position.qty - self.position.qty % self.lot_size
     }
 }
 

@@ -81,6 +81,10 @@ pub struct PhaseWindow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// Before the open: no order yet, cancels pass.
+    PreOpen,
+    /// The last minutes before the open: neither orders nor cancels.
+    NoCancel,
     /// Everything.
     Open,
     /// Only orders that reduce a position.
@@ -109,8 +113,30 @@ pub struct InstrumentConfig {
     /// Lowest allowed price of the day; null on venues without daily limits.
     #[serde(deserialize_with = "nullable")]
     pub limit_down: Option<i64>,
+    /// Largest quantity the exchange takes in one order, scaled; null where it has no cap.
+    #[serde(deserialize_with = "nullable")]
+    pub order_qty_max: Option<i64>,
+    /// Width of the exchange's dynamic price band around the last print; null where there is none.
+    #[serde(deserialize_with = "nullable")]
+    pub banding_bps: Option<i64>,
+    /// Whether it may be traded.
+    pub eligibility: Eligibility,
     /// What a trade costs.
     pub costs: CostModel,
+}
+
+/// Whether an instrument may be traded within a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Eligibility {
+    /// Without restriction.
+    Full,
+    /// Not to be bought and sold on one day: positions may only be reduced.
+    NoDayTrade,
+    /// Under disposition: matched in intervals and prepaid; positions may only be reduced.
+    Disposition,
+    /// Suspended: no order at all.
+    Closed,
 }
 
 /// One alpha: expression, template, limits and its permit.
@@ -161,6 +187,8 @@ pub struct AlphaLimits {
     pub daily_loss_max: i64,
     /// Largest fall from the session's best result, scaled money.
     pub drawdown_max: i64,
+    /// Largest fall within 60 s, scaled money.
+    pub loss_speed_max: i64,
     /// New orders within 10 s.
     pub order_rate_max: u32,
 }
@@ -207,14 +235,43 @@ pub enum WithdrawalAction {
 pub struct AccountLimits {
     /// Gross value of positions and open orders, scaled money.
     pub gross_notional_max: i64,
-    /// Broker requests within 10 s.
+    /// Net value on either side with its open orders filled, scaled money.
+    pub net_notional_max: i64,
+    /// Largest position on either side of one instrument over all alphas, in lots.
+    pub position_lots_max: i64,
+    /// Largest loss of the session over all alphas, scaled money.
+    pub daily_loss_max: i64,
+    /// Largest fall from the session's best result over all alphas, scaled money.
+    pub drawdown_max: i64,
+    /// Largest fall within 60 s over all alphas, scaled money.
+    pub loss_speed_max: i64,
+    /// Least free margin behind an opening order, scaled money; null on venues without margin.
+    #[serde(deserialize_with = "nullable")]
+    pub free_margin_min: Option<i64>,
+    /// Oldest answer of the broker about margin, ns.
+    pub account_age_ns_max: i64,
+    /// Broker requests within 10 s: the hard limit, for cancels and exits.
     pub order_rate_max: u32,
     /// Part of `order_rate_max` that only cancels and reducing orders may use.
     pub cancel_reserve: u32,
-    /// Largest distance of an order from the mid.
+    /// Requests of the session for each fill, beyond the first thousand.
+    pub order_to_trade_max: u32,
+    /// Broker rejects and unknown outcomes within 60 s.
+    pub reject_rate_max: u32,
+    /// Unknown outcomes within 60 s.
+    pub unknown_rate_max: u32,
+    /// Fills of one alpha on one side within 10 s; more pause that side for 60 s.
+    pub one_side_fill_max: u32,
+    /// Largest distance of an opening order from the mid.
     pub price_collar_bps: i64,
+    /// Largest distance of an exit beyond the best price on the other side.
+    pub exit_collar_bps: i64,
     /// Oldest book an order may be based on, ns.
     pub quote_age_ns_max: i64,
+    /// Largest difference between exchange time and receive time of a book, ns; null when it is
+    /// not looked at.
+    #[serde(deserialize_with = "nullable")]
+    pub clock_skew_ns_max: Option<i64>,
     /// Equal orders (instrument, side, price, quantity) within 1 s.
     pub repeated_order_max: u32,
 }

@@ -6,6 +6,19 @@ use crate::features::FeatureSet;
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, InstrumentRecord, RecordHeader, TradeRecord, flags};
 
+/// How far our clock was from the exchange's, with the way of the record in it.
+///
+/// A source without exchange times says so by its flag and gives the receive time instead; a record
+/// that just lacks one has no skew that could be known.
+fn clock_skew_ns(header: &RecordHeader) -> Option<i64> {
+    let has_both = header.exchange_time_ns > 0 && header.receive_time_ns > 0;
+    has_both.then(|| {
+        header
+            .receive_time_ns
+            .saturating_sub(header.exchange_time_ns)
+    })
+}
+
 /// Book and features of one instrument, fed by its records.
 #[derive(Debug, Clone)]
 pub struct Market {
@@ -17,6 +30,8 @@ pub struct Market {
     pub features: FeatureSet,
     /// False once the feed resolved another contract than the config.
     pub has_reference: bool,
+    /// Receive time minus exchange time of the last snapshot; `None` when it carried none.
+    pub clock_skew_ns: Option<i64>,
     /// Grows when book and features start over.
     pub epoch: u64,
 }
@@ -31,8 +46,25 @@ impl Market {
             book: Book::default(),
             features,
             has_reference: true,
+            clock_skew_ns: None,
             epoch: 0,
         }
+    }
+
+    /// Best price on the other side of an order, of the last book that was stored; 0 without one.
+    #[must_use]
+    pub fn opposite_best(&self, side: i64) -> i64 {
+        if side > 0 {
+            self.book.best_ask()
+        } else {
+            self.book.best_bid()
+        }
+    }
+
+    /// Base of the dynamic price band: the last print, or the mid before the first.
+    #[must_use]
+    pub fn band_base(&self) -> Option<i64> {
+        self.book.last_trade_price().or_else(|| self.book.mid())
     }
 
     fn start_over_if_told(&mut self, header: &RecordHeader) {
@@ -57,6 +89,7 @@ impl Market {
         record: &BookRecord,
     ) -> Result<(), ReasonCode> {
         self.start_over_if_told(header);
+        self.clock_skew_ns = clock_skew_ns(header);
         let stored = self.book.on_book(record, header.sequence_time_ns);
         self.features.on_book(&self.book, header.sequence_time_ns);
         stored

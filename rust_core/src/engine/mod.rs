@@ -17,6 +17,7 @@ mod config;
 mod counters;
 mod inspect;
 mod market;
+mod outcome;
 mod policy;
 mod sequencer;
 mod signal;
@@ -26,8 +27,9 @@ mod validate;
 use alpha_state::AlphaState;
 pub use batch::{BatchError, FeatureTable, SignalRow, evaluate, evaluate_features, run_tape};
 pub use config::{
-    AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, EngineConfig, InstrumentConfig,
-    OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template, WithdrawalAction,
+    AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, Eligibility, EngineConfig,
+    InstrumentConfig, OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template,
+    WithdrawalAction,
 };
 pub use counters::Counters;
 pub use inspect::{FeatureColumns, SignalTerms, feature_columns, signal_terms};
@@ -38,11 +40,11 @@ pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGH
 
 use crate::alpha::ExpressionError;
 use crate::book::Book;
-use crate::gateway::{Gateway, Money, Order};
+use crate::gateway::{Account, Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
-    BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord,
-    InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
+    AccountRecord, BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord,
+    DecisionRecord, InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
 use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
@@ -127,6 +129,9 @@ pub struct Engine {
     policy: Policy,
     account_rate: TimeWindow,
     rejects: TimeWindow,
+    unknowns: TimeWindow,
+    /// Sums over alphas, the broker's answers, the account's result.
+    account: Account,
     repeats: RepeatWindow,
     /// End of the session's last `open` window.
     trading_end_ns: i64,
@@ -166,7 +171,15 @@ impl Engine {
                 &config.session,
             )?);
         }
+        let alpha_markets: Vec<usize> = alphas.iter().map(|alpha| alpha.market_index).collect();
+        let sizes: Vec<(i64, i64)> = config
+            .instruments
+            .iter()
+            .map(|instrument| (instrument.multiplier, instrument.lot_size))
+            .collect();
         Ok(Self {
+            account: Account::new(&alpha_markets, &sizes),
+            unknowns: TimeWindow::new(REJECT_WINDOW_NS),
             markets: config
                 .instruments
                 .iter()
@@ -242,6 +255,9 @@ impl Engine {
                 let record = read::<BookRecord>(bytes)?;
                 let market_index = self.market_index(header.instrument_id)?;
                 let stored = self.markets[market_index].on_book(header, &record);
+                if let Some(mid) = self.markets[market_index].book.mid() {
+                    self.account.mark(market_index, mid);
+                }
                 self.on_market(market_index, header, out);
                 stored
             }
@@ -271,6 +287,11 @@ impl Engine {
             Some(RecordType::Instrument) => {
                 let market_index = self.market_index(header.instrument_id)?;
                 self.markets[market_index].on_instrument(&read::<InstrumentRecord>(bytes)?)
+            }
+            Some(RecordType::Account) => {
+                self.on_account(header, &read::<AccountRecord>(bytes)?)?;
+                self.decide_all(header, out);
+                Ok(())
             }
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
@@ -328,6 +349,8 @@ impl Engine {
     fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
+        self.account
+            .clear_exit(self.alphas[alpha_index].market_index, alpha_index);
         let alpha = &self.alphas[alpha_index];
         let market = &self.markets[alpha.market_index];
         let (mode, cancel_reason) = self.mode(alpha, now_ns);
@@ -355,7 +378,7 @@ impl Engine {
                 .fault(now_ns, self.config.account_limits.quote_age_ns_max)
                 .is_none(),
             signal: alpha.signal,
-            position_qty: alpha.position.qty,
+            position_qty: alpha.tradable_qty(),
             entry_ns: alpha.entry_ns,
             clip_qty: alpha.clip_qty,
             position_qty_max: alpha.position_qty_max,
@@ -386,6 +409,7 @@ impl Engine {
         out: &mut Vec<DecisionRecord>,
     ) -> Result<(), ReasonCode> {
         let now_ns = header.sequence_time_ns;
+        let before = self.gateway.order(record.order_id).copied();
         let outcome = match self.gateway.on_broker(record) {
             Ok(outcome) => outcome,
             Err(code) => {
@@ -407,8 +431,15 @@ impl Engine {
         if is_rejected {
             self.counters.count_broker(ReasonCode::BrokerRejected);
         }
-        if is_rejected || record.event_kind == BrokerEventKind::Unknown as u32 {
+        let is_unknown = record.event_kind == BrokerEventKind::Unknown as u32;
+        if is_rejected || is_unknown {
             self.rejects.push(now_ns);
+        }
+        if is_unknown {
+            self.unknowns.push(now_ns);
+        }
+        if let Some(before) = before {
+            self.account.on_order(&before, &outcome.order);
         }
         let alpha_index = outcome.order.alpha_index as usize;
         if outcome.fill_qty > 0 {
@@ -420,39 +451,13 @@ impl Engine {
                 now_ns,
             );
         }
+        // An exit that waited for this order goes before its owner can quote again.
+        let waiting = self.account.waiting_exit(outcome.order.market_index);
+        if let Some(exit) = waiting.filter(|exit| exit.alpha_index != alpha_index) {
+            self.decide(exit.alpha_index, header, out);
+        }
         self.decide(alpha_index, header, out);
         Ok(())
-    }
-
-    fn take_fill(
-        &mut self,
-        alpha_index: usize,
-        order: &Order,
-        fill_qty: i64,
-        record: &BrokerRecord,
-        now_ns: i64,
-    ) {
-        let instrument = &self.markets[order.market_index].instrument;
-        let alpha = &mut self.alphas[alpha_index];
-        let is_maker = record.is_maker != 0;
-        let filled = alpha.position.fill(
-            order.side,
-            record.price,
-            fill_qty,
-            instrument.multiplier,
-            &instrument.costs,
-            is_maker,
-        );
-        let Some(position) = filled else {
-            return self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns);
-        };
-        if alpha.position.qty.signum() != position.qty.signum() {
-            alpha.entry_ns = now_ns;
-        }
-        alpha.position = position;
-        alpha.marked_mid = None;
-        alpha.fill_count += 1;
-        self.counters.fills += 1;
     }
 
     /// What was counted so far.
@@ -485,9 +490,16 @@ impl Engine {
         self.gateway.open_orders()
     }
 
+    /// Sums of the account: positions over all alphas, the external part, its result.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
     /// Result of every alpha, in config order.
     pub fn results(&self) -> impl Iterator<Item = AlphaResult> {
         let account = self.halted_by();
+        let latch = self.account.loss_latch();
         self.alphas.iter().map(move |alpha| AlphaResult {
             alpha_index: alpha.config.alpha_index,
             position_qty: alpha.position.qty,
@@ -502,6 +514,7 @@ impl Engine {
             halted_by: account
                 .or(alpha.halted.map(|(code, _)| code))
                 .or(alpha.loss_latch)
+                .or(latch)
                 .or(alpha.permit_fault()),
             signal: alpha.signal,
         })

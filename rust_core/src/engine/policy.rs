@@ -65,8 +65,11 @@ impl Engine {
             [self.policy.halted, alpha.halted].map(|halt| rule(halt.map(|(_, since_ns)| since_ns)));
         let conditions = Conditions {
             phase: self.phase(now_ns),
-            is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
-            is_closing: alpha.loss_latch.is_some() || alpha.is_flattening,
+            is_reduce_only: self.policy.is_reduce_only
+                || alpha.is_reduce_only
+                || self.account.unexplained_qty().is_some(),
+            is_closing: alpha.loss_latch.or(self.account.loss_latch()).is_some()
+                || alpha.is_flattening,
             permit: rule(alpha.withdrawn_since_ns).max(rule(alpha.expired_since_ns)),
             halt: halts[0].max(halts[1]),
         };
@@ -124,6 +127,10 @@ impl Engine {
                 alphas.iter_mut().for_each(|alpha| {
                     alpha.withdrawn_since_ns = alpha.withdrawn_since_ns.or(Some(now_ns))
                 });
+            }
+            kind if kind == CommandKind::AdoptExternal as u32 => {
+                let market_index = self.market_index(header.instrument_id)?;
+                return self.account.adopt(market_index, record.argument);
             }
             kind if kind == CommandKind::SetWeight as u32 => {
                 let weight_ppm =
@@ -184,15 +191,19 @@ impl Engine {
         {
             match alpha.position.mark(mid, market.instrument.multiplier) {
                 Some(marked) => {
+                    let before = alpha.position.net();
                     alpha.position = marked;
                     alpha.marked_mid = Some(mid);
-                    alpha.latch_losses();
+                    alpha.latch_losses(now_ns);
+                    let after = alpha.position.net();
+                    self.follow_result(before, after, now_ns);
                 }
                 None => self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns),
             }
         }
         let exposure = self.gateway.exposure(alpha_index);
-        if alpha.position.qty == 0 && exposure.buy_qty == 0 && exposure.sell_qty == 0 {
+        let alpha = &mut self.alphas[alpha_index];
+        if alpha.tradable_qty() == 0 && exposure.buy_qty == 0 && exposure.sell_qty == 0 {
             alpha.on_flat();
         }
     }
@@ -219,7 +230,7 @@ fn mode_of(conditions: &Conditions) -> Mode {
         Some(Phase::Open) => Mode::Normal,
         Some(Phase::CloseOnly) => Mode::ReduceOnly,
         Some(Phase::ForceFlat) => Mode::Flatten,
-        None => Mode::Hold,
+        Some(Phase::PreOpen | Phase::NoCancel) | None => Mode::Hold,
     };
     let asked = [
         if conditions.is_reduce_only {
@@ -258,8 +269,10 @@ fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
 mod tests {
     use super::*;
 
-    const PHASES: [Option<Phase>; 4] = [
+    const PHASES: [Option<Phase>; 6] = [
         Some(Phase::Open),
+        Some(Phase::PreOpen),
+        Some(Phase::NoCancel),
         Some(Phase::CloseOnly),
         Some(Phase::ForceFlat),
         None,
@@ -273,18 +286,18 @@ mod tests {
 
     fn all() -> impl Iterator<Item = Conditions> {
         (0..PHASES.len() * RULES.len() * RULES.len() * 4).map(|number| Conditions {
-            phase: PHASES[number % 4],
-            permit: RULES[number / 4 % 4],
-            halt: RULES[number / 16 % 4],
-            is_reduce_only: number / 64 % 2 == 1,
-            is_closing: number / 128 == 1,
+            phase: PHASES[number % 6],
+            permit: RULES[number / 6 % 4],
+            halt: RULES[number / 24 % 4],
+            is_reduce_only: number / 96 % 2 == 1,
+            is_closing: number / 192 == 1,
         })
     }
 
-    /// All 256 combinations: normal only when nothing restricts, and no restriction makes another milder.
+    /// All 384 combinations: normal only when nothing restricts, and no restriction makes another milder.
     #[test]
     fn the_strictest_condition_decides() {
-        assert_eq!(all().count(), 256);
+        assert_eq!(all().count(), 384);
         for conditions in all() {
             let mode = mode_of(&conditions);
             let is_free = conditions.phase == Some(Phase::Open)

@@ -1,12 +1,11 @@
 //! The gateway's seven steps: what happens to every wish of a strategy.
 
-use super::{AlphaState, Engine};
-use crate::costs::notional;
-use crate::gateway::{Money, NewOrder, Order};
+use super::{AlphaState, Engine, Phase};
+use crate::gateway::{Money, NewOrder, OPEN_COUNT_MAX, Order, OrderState, WaitingExit};
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, Record, RecordHeader};
-use crate::risk::{self, Facts, OrderKey, Refusal};
-use crate::strategy::{OWN_ORDER_COUNT_MAX, Wish};
+use crate::risk::{self, FREE_REQUEST_COUNT, Facts, OrderKey, Refusal};
+use crate::strategy::{OWN_ORDER_COUNT_MAX, REST_OF_DAY, Wish};
 
 /// The steps, always in this order; `durable` and `dispatch` are the runtime's.
 pub const STEPS: [&str; 7] = [
@@ -19,6 +18,10 @@ pub const APPROVED: u32 = 1;
 pub const REFUSED: u32 = 2;
 /// `source_id` of records made by the runtime.
 const SOURCE_RUNTIME: u16 = 6;
+/// Open orders that only exits may use, so that quotes of other alphas cannot shut one in.
+const EXIT_RESERVE: usize = OWN_ORDER_COUNT_MAX;
+
+const _: () = assert!(EXIT_RESERVE < OPEN_COUNT_MAX);
 
 /// A wish for a new order with its identity.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +43,10 @@ struct ExposureFacts {
     open_buy_qty: i64,
     open_sell_qty: i64,
     gross_notional: Result<Money, ReasonCode>,
+    net_notional: Result<Money, ReasonCode>,
+    account_position_qty: i128,
     own_opposite_price: Option<i64>,
-    own_order_count: usize,
+    has_capacity: bool,
 }
 
 impl Engine {
@@ -80,10 +85,22 @@ impl Engine {
                 let is_duplicate = self.step_dedup(&intent);
                 // policy: what is allowed at all?
                 // exposure: what is open, unknown orders included?
-                let exposure = self.step_exposure(&intent);
+                let is_reducing = self.is_reducing(&intent);
+                let intent = if is_reducing {
+                    self.shape_exit(intent)
+                } else {
+                    intent
+                };
+                let exposure = self.step_exposure(&intent, is_reducing);
                 // risk: every check, first refusal wins.
-                let facts = self.facts(&intent, &exposure, is_duplicate, cause.sequence_time_ns);
-                let refusal = risk::evaluate(&facts);
+                let mut facts =
+                    self.facts(&intent, &exposure, is_duplicate, cause.sequence_time_ns);
+                let mut refusal = risk::evaluate(&facts);
+                if is_reducing && refusal.is_none() {
+                    // Nothing else holds the exit, so our own orders make way for it.
+                    facts.exit_blocked_by = self.clear_way(&intent, cause, out);
+                    refusal = risk::evaluate(&facts);
+                }
                 // durable, dispatch: the runtime writes the decision, then calls the broker.
                 // commit: the order and its exposure exist from here on.
                 self.step_commit(&intent, &facts, refusal, cause, out);
@@ -95,73 +112,139 @@ impl Engine {
         self.gateway.has_intent(intent.intent_id)
     }
 
-    fn step_exposure(&self, intent: &OrderIntent) -> ExposureFacts {
-        let alpha = &self.alphas[intent.alpha_index];
+    /// True when the order cannot do anything but reduce the alpha's position.
+    fn is_reducing(&self, intent: &OrderIntent) -> bool {
+        let position_qty = self.alphas[intent.alpha_index].position.qty;
         let open = self.gateway.exposure(intent.alpha_index);
-        let is_against = alpha.position.qty.signum() == -intent.side;
+        let is_against = position_qty.signum() == -intent.side;
         let closing = i128::from(intent.qty) + i128::from(open.on_side(intent.side));
-        let is_reducing =
-            intent.qty > 0 && is_against && closing <= i128::from(alpha.position.qty.abs());
-        let reaches = |order: &&Order| {
-            order.market_index == intent.market_index
-                && order.side == -intent.side
-                && (intent.price - order.price) * intent.side >= 0
+        intent.qty > 0 && is_against && closing <= i128::from(position_qty).abs()
+    }
+
+    /// Fits an exit into what the exchange takes, so that no price or size check can refuse it.
+    ///
+    /// The price moves toward the other side's best only as far as daily limit, dynamic band and
+    /// exit collar allow; the quantity is cut to whole lots and to the exchange's cap.
+    fn shape_exit(&self, intent: OrderIntent) -> OrderIntent {
+        let market = &self.markets[intent.market_index];
+        let instrument = &market.instrument;
+        let cap = instrument.order_qty_max.unwrap_or(i64::MAX);
+        let qty = intent.qty.min(cap);
+        let bound = |base: Option<i64>, width_bps: Option<i64>| {
+            let (base, width_bps) = (base?, width_bps?);
+            edge(base, width_bps, intent.side, instrument.tick_size)
+        };
+        let best = Some(market.opposite_best(intent.side)).filter(|price| *price > 0);
+        let collar = bound(best, Some(self.config.account_limits.exit_collar_bps));
+        let band = bound(market.band_base(), instrument.banding_bps);
+        let (low, high) = (instrument.limit_down, instrument.limit_up);
+        let worst = if intent.side > 0 { high } else { low };
+        let mut price = intent.price;
+        for bound in [collar, band, worst].into_iter().flatten() {
+            if (price - bound) * intent.side > 0 {
+                price = bound;
+            }
+        }
+        OrderIntent {
+            price,
+            qty: qty - qty % instrument.lot_size,
+            ..intent
+        }
+    }
+
+    /// Cancels our own resting orders that an exit would trade with; the price of the first one
+    /// that is still there, for which the exit waits.
+    ///
+    /// An order whose outcome is unknown is not waited for: it may never be answered, and a position
+    /// that cannot be left is worse than a trade with ourselves. One that does not rest neither.
+    fn clear_way(
+        &mut self,
+        intent: &OrderIntent,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) -> Option<i64> {
+        if self
+            .account
+            .open_count_on(intent.market_index, -intent.side)
+            == 0
+        {
+            return None;
+        }
+        let mut in_way = [(0_u64, 0_usize); OPEN_COUNT_MAX];
+        let mut count = 0;
+        let mut first = None;
+        for order in self.gateway.open_orders().filter(|order| {
+            order.state != OrderState::Unknown
+                && order.time_in_force == REST_OF_DAY
+                && reaches(intent, order)
+        }) {
+            in_way[count] = (order.order_id, order.alpha_index as usize);
+            count += 1;
+            first = first.or(Some(order.price));
+        }
+        for (order_id, owner) in &in_way[..count] {
+            self.take_cancel(*owner, *order_id, IntentReason::ClearExit, cause, out);
+        }
+        if first.is_some() {
+            let exit = WaitingExit {
+                alpha_index: intent.alpha_index,
+                side: intent.side,
+                price: intent.price,
+            };
+            self.account.wait_exit(intent.market_index, exit);
+        }
+        first
+    }
+
+    fn step_exposure(&mut self, intent: &OrderIntent, is_reducing: bool) -> ExposureFacts {
+        self.account.settle();
+        let open = self.gateway.exposure(intent.alpha_index);
+        let own_count = self.account.open_count(intent.alpha_index);
+        let reserve = if is_reducing { 0 } else { EXIT_RESERVE };
+        let (market, price, qty) = (intent.market_index, intent.price, intent.qty);
+        // A reducing order cannot add to these sums, so they are not needed.
+        let values = if is_reducing {
+            Ok((0, 0))
+        } else {
+            self.account.values_with(market, intent.side, price, qty)
         };
         ExposureFacts {
             is_reducing,
             open_buy_qty: open.buy_qty,
             open_sell_qty: open.sell_qty,
-            // A reducing order cannot add to the gross value, so its sum is not needed.
-            gross_notional: if is_reducing {
-                Ok(0)
-            } else {
-                self.gross_notional(intent)
-            },
-            own_opposite_price: self
-                .gateway
-                .open_orders()
-                .find(reaches)
-                .map(|order| order.price),
-            own_order_count: self
-                .gateway
-                .open_orders()
-                .filter(|order| order.alpha_index as usize == intent.alpha_index)
-                .count(),
+            gross_notional: values.map(|values| values.0),
+            net_notional: values.map(|values| values.1),
+            account_position_qty: self
+                .account
+                .worst_with(intent.alpha_index, intent.side, qty),
+            own_opposite_price: self.own_opposite_price(intent),
+            has_capacity: self.gateway.open_count() + reserve < OPEN_COUNT_MAX
+                && own_count < OWN_ORDER_COUNT_MAX,
         }
     }
 
-    /// Gross value of all positions and open orders, with the intent added.
-    fn gross_notional(&self, intent: &OrderIntent) -> Result<Money, ReasonCode> {
-        let mut sum: Money = 0;
-        let mut add = |price: i64, qty: i64, multiplier: i64| {
-            let value = notional(price, qty, multiplier).ok_or(ReasonCode::ArithmeticOverflow)?;
-            sum = sum
-                .checked_add(value)
-                .ok_or(ReasonCode::ArithmeticOverflow)?;
-            Ok(())
-        };
-        for alpha in self.alphas.iter().filter(|alpha| alpha.position.qty != 0) {
-            let market = &self.markets[alpha.market_index];
-            let mid = market
-                .book
-                .mid()
-                .or(alpha.marked_mid)
-                .ok_or(ReasonCode::ReferenceMissing)?;
-            add(mid, alpha.position.qty.abs(), market.instrument.multiplier)?;
+    /// Price of our own order, or waiting exit, on the other side that this order would reach.
+    fn own_opposite_price(&self, intent: &OrderIntent) -> Option<i64> {
+        let waiting = self.account.waiting_exit(intent.market_index);
+        let exit_price = waiting
+            .filter(|exit| {
+                exit.side == -intent.side && (intent.price - exit.price) * intent.side >= 0
+            })
+            .map(|exit| exit.price);
+        if exit_price.is_some() {
+            return exit_price;
         }
-        for order in self.gateway.open_orders() {
-            add(
-                order.price,
-                order.remaining_qty(),
-                self.markets[order.market_index].instrument.multiplier,
-            )?;
+        if self
+            .account
+            .open_count_on(intent.market_index, -intent.side)
+            == 0
+        {
+            return None;
         }
-        add(
-            intent.price,
-            intent.qty,
-            self.markets[intent.market_index].instrument.multiplier,
-        )?;
-        Ok(sum)
+        self.gateway
+            .open_orders()
+            .find(|order| reaches(intent, order))
+            .map(|order| order.price)
     }
 
     /// Everything the checks look at, policy included.
@@ -175,10 +258,19 @@ impl Engine {
         let phase = self.phase(now_ns);
         let account_order_count = self.account_rate.count(now_ns);
         let reject_count = self.rejects.count(now_ns);
+        let unknown_count = self.unknowns.count(now_ns);
         let alpha_order_count = self.alphas[intent.alpha_index].order_rate.count(now_ns);
         let alpha = &self.alphas[intent.alpha_index];
         let market = &self.markets[intent.market_index];
         let limits = &self.config.account_limits;
+        let account = &self.account;
+        let (request_count, fill_count) = account.requests_and_fills();
+        let per_fill = u64::from(limits.order_to_trade_max);
+        let lots = i128::from(limits.position_lots_max);
+        let free_margin = limits.free_margin_min.map(|_| {
+            let age_ns_max = limits.account_age_ns_max;
+            account.free_margin_with(intent.market_index, intent.qty, now_ns, age_ns_max)
+        });
         Facts {
             side: intent.side,
             price: intent.price,
@@ -188,25 +280,41 @@ impl Engine {
             halted_by: self.policy.halted.or(alpha.halted).map(|(code, _)| code),
             permit_fault: alpha.permit_fault(),
             is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
+            unexplained_qty: account.unexplained_qty(),
             phase,
             is_duplicate,
             has_reference: market.has_reference,
+            eligibility: market.instrument.eligibility,
             book_fault: market.book.fault(now_ns, limits.quote_age_ns_max),
             quote_age_ns: market.book.age_ns(now_ns).unwrap_or(i64::MAX),
             quote_age_ns_max: limits.quote_age_ns_max,
+            clock_skew_ns: market.clock_skew_ns,
+            clock_skew_ns_max: limits.clock_skew_ns_max,
             mid: market.book.mid(),
+            opposite_best: Some(market.opposite_best(intent.side)).filter(|price| *price > 0),
             tick_size: market.instrument.tick_size,
             limit_up: market.instrument.limit_up,
             limit_down: market.instrument.limit_down,
+            band_base: market.band_base(),
+            banding_bps: market.instrument.banding_bps,
             price_collar_bps: limits.price_collar_bps,
+            exit_collar_bps: limits.exit_collar_bps,
             order_qty_max: alpha.config.limits.order_qty_max,
+            exchange_qty_max: market.instrument.order_qty_max,
             lot_size: market.instrument.lot_size,
             position_qty: alpha.position.qty,
             open_buy_qty: exposure.open_buy_qty,
             open_sell_qty: exposure.open_sell_qty,
             position_qty_max: alpha.position_qty_max,
+            account_position_qty: exposure.account_position_qty,
+            account_position_qty_max: lots * i128::from(market.instrument.lot_size),
             gross_notional: exposure.gross_notional,
             gross_notional_max: limits.gross_notional_max,
+            net_notional: exposure.net_notional,
+            net_notional_max: limits.net_notional_max,
+            free_margin,
+            free_margin_min: limits.free_margin_min.unwrap_or(0),
+            margin_age_ns: account.margin_age_ns(now_ns).unwrap_or(i64::MAX),
             alpha_order_count,
             alpha_order_rate_max: alpha.config.limits.order_rate_max,
             account_order_count,
@@ -214,14 +322,31 @@ impl Engine {
             cancel_reserve: limits.cancel_reserve,
             repeated_order_count: self.repeats.count(&key_of(intent), now_ns),
             repeated_order_max: limits.repeated_order_max,
+            fill_pause_ns: alpha.fill_pause_ns(intent.side, now_ns),
+            request_count: request_count.saturating_add(1),
+            request_count_max: FREE_REQUEST_COUNT
+                .saturating_add(fill_count.saturating_mul(per_fill)),
             own_opposite_price: exposure.own_opposite_price,
+            exit_blocked_by: None,
             net_pnl: alpha.position.net(),
             loss_latch: alpha.loss_latch,
             daily_loss_max: alpha.config.limits.daily_loss_max,
             drawdown: alpha.position.drawdown(),
             drawdown_max: alpha.config.limits.drawdown_max,
+            loss_speed: alpha.loss_speed,
+            loss_speed_max: alpha.config.limits.loss_speed_max,
+            account_net_pnl: account.net_pnl(),
+            account_loss_latch: account.loss_latch(),
+            account_daily_loss_max: limits.daily_loss_max,
+            account_drawdown: account.drawdown(),
+            account_drawdown_max: limits.drawdown_max,
+            account_loss_speed: account.loss_speed(),
+            account_loss_speed_max: limits.loss_speed_max,
             reject_count,
-            has_capacity: !self.gateway.is_full() && exposure.own_order_count < OWN_ORDER_COUNT_MAX,
+            reject_count_max: limits.reject_rate_max,
+            unknown_count,
+            unknown_count_max: limits.unknown_rate_max,
+            has_capacity: exposure.has_capacity,
         }
     }
 
@@ -279,6 +404,14 @@ impl Engine {
             return self.counters.count_refusal(ReasonCode::CapacityReached);
         };
         self.gateway.remember_intent(intent.intent_id);
+        if let Some(order) = self.gateway.order(order_id).copied() {
+            let margin = if facts.is_reducing {
+                None
+            } else {
+                self.account.margin_of(intent.market_index, intent.qty)
+            };
+            self.account.on_placed(&order, margin.unwrap_or(0));
+        }
         self.account_rate.push(now_ns);
         self.repeats.push(key_of(intent), now_ns);
         let alpha = &mut self.alphas[intent.alpha_index];
@@ -289,7 +422,8 @@ impl Engine {
         self.write(decision, out);
     }
 
-    /// Cancels pass every check but the account's full request rate.
+    /// Cancels pass every check but the account's full request rate, and the exchange's phase
+    /// without cancels.
     fn take_cancel(
         &mut self,
         alpha_index: usize,
@@ -313,8 +447,13 @@ impl Engine {
         decision.qty = order.remaining_qty();
         let count = self.account_rate.count(now_ns).saturating_add(1);
         let limit = self.config.account_limits.order_rate_max;
-        if count > limit {
-            let code = ReasonCode::OrderRateAboveLimit;
+        let is_forbidden = self.phase(now_ns) == Some(Phase::NoCancel);
+        if is_forbidden || count > limit {
+            let code = if is_forbidden {
+                ReasonCode::CancelNotAllowed
+            } else {
+                ReasonCode::OrderRateAboveLimit
+            };
             self.counters.count_refusal(code);
             if self.alphas[alpha_index]
                 .refusal_mut(order.side)
@@ -330,6 +469,7 @@ impl Engine {
         }
         if self.gateway.cancel(order_id) {
             self.account_rate.push(now_ns);
+            self.account.on_cancel();
             decision.verdict = APPROVED;
             self.write(decision, out);
         }
@@ -369,6 +509,26 @@ impl Engine {
     }
 }
 
+/// True when `intent` would trade with this order of ours if it rested.
+fn reaches(intent: &OrderIntent, order: &Order) -> bool {
+    order.market_index == intent.market_index
+        && order.side == -intent.side
+        && (intent.price - order.price) * intent.side >= 0
+}
+
+/// The last price on the tick grid within `width_bps` beyond `base`, in the direction of `side`.
+fn edge(base: i64, width_bps: i64, side: i64, tick_size: i64) -> Option<i64> {
+    let width = i128::from(base) * i128::from(width_bps) / 10_000;
+    let limit = i64::try_from(i128::from(base) + i128::from(side) * width).ok()?;
+    let inward = limit.rem_euclid(tick_size);
+    let on_grid = if side > 0 || inward == 0 {
+        limit - inward
+    } else {
+        limit.checked_add(tick_size - inward)?
+    };
+    (on_grid > 0).then_some(on_grid)
+}
+
 fn key_of(intent: &OrderIntent) -> OrderKey {
     OrderKey {
         market_index: intent.market_index,
@@ -387,15 +547,19 @@ mod tests {
     const CONFIG: &str = r#"{"schema":1,
         "session":{"session_id":"s","trading_day":20260410,"phases":[{"start_ns":0,"end_ns":1000,"phase":"open"}]},
         "instruments":[{"instrument_id":1,"symbol":"X","tick_size":100000000,"lot_size":100000000,"multiplier":100000000,
-            "limit_up":null,"limit_down":null,"costs":{"kind":"value_bps","maker_bps":0,"taker_bps":0}}],
+            "limit_up":null,"limit_down":null,"order_qty_max":null,"banding_bps":null,"eligibility":"full","costs":{"kind":"value_bps","maker_bps":0,"taker_bps":0}}],
         "alphas":[{"alpha_index":0,"alpha_id":"a","instrument_id":1,"expression":"5","parameters":{},
             "template":{"kind":"taker","entry_ticks":1,"exit_ticks":0,"hold_ns":500,"slippage_ticks":0},
             "order_qty":100000000,"ttl_ns":1,"limits":{"order_qty_max":100000000,"position_qty_max":100000000,
-            "daily_loss_max":100000000000,"drawdown_max":100000000000,"order_rate_max":9},"stage":"research",
+            "daily_loss_max":100000000000,"drawdown_max":100000000000,"loss_speed_max":100000000000,"order_rate_max":9},"stage":"research",
             "weight_ppm":1000000,"expires_ns":1000,"promotion_seq":0,"config_sha256":"",
             "on_withdrawal":{"action":"flatten","deadline_ns":0}}],
-        "account_limits":{"gross_notional_max":100000000000000,"order_rate_max":9,"cancel_reserve":1,
-            "price_collar_bps":500,"quote_age_ns_max":100,"repeated_order_max":9}}"#;
+        "account_limits":{"gross_notional_max":100000000000000,"net_notional_max":100000000000000,"position_lots_max":9,
+            "daily_loss_max":100000000000,"drawdown_max":100000000000,"loss_speed_max":100000000000,
+            "free_margin_min":null,"account_age_ns_max":60000000000,"order_rate_max":9,"cancel_reserve":1,
+            "order_to_trade_max":9,"reject_rate_max":5,"unknown_rate_max":5,"one_side_fill_max":9,
+            "price_collar_bps":500,"exit_collar_bps":500,"quote_age_ns_max":100,"clock_skew_ns_max":null,
+            "repeated_order_max":9}}"#;
 
     fn feed<R: Record>(engine: &mut Engine, seq: u64, mut record: R) -> Vec<DecisionRecord> {
         record.header_mut().instrument_id = 1;
@@ -404,6 +568,68 @@ mod tests {
         let (header, mut out) = (*record.header(), Vec::new());
         engine.on_record(&header, record.as_bytes(), &mut out);
         out
+    }
+
+    fn exit(side: i64, price: i64, qty: i64) -> OrderIntent {
+        OrderIntent {
+            alpha_index: 0,
+            market_index: 0,
+            intent_id: 1,
+            side,
+            price,
+            qty,
+            time_in_force: 2,
+            reason: IntentReason::Flatten,
+        }
+    }
+
+    /// An engine with a book of 1,000 / 1,002 whose config was changed.
+    fn fitted(change: fn(&mut crate::engine::EngineConfig), side: i64, price: i64) -> (i64, i64) {
+        let mut config: crate::engine::EngineConfig = serde_json::from_str(CONFIG).unwrap();
+        change(&mut config);
+        let mut engine = Engine::new(config).unwrap();
+        let mut book = BookRecord::empty();
+        (book.bid_price[0], book.bid_qty[0]) = (1_000 * SCALE, SCALE);
+        (book.ask_price[0], book.ask_qty[0]) = (1_002 * SCALE, SCALE);
+        feed(&mut engine, 1, book);
+        let intent = engine.shape_exit(exit(side, price * SCALE, 3 * SCALE + SCALE / 2));
+        (intent.price / SCALE, intent.qty * 10 / SCALE)
+    }
+
+    #[test]
+    fn an_exit_is_fitted_to_collar_band_daily_limit_cap_and_lots() {
+        // 5 % beyond the best price on the other side, whole lots.
+        assert_eq!(fitted(|_| (), -1, 500), (950, 30));
+        assert_eq!(fitted(|_| (), 1, 9_000), (1_052, 30), "inside 1,052.1");
+        assert_eq!(
+            fitted(|_| (), -1, 999),
+            (999, 30),
+            "what fits is left alone"
+        );
+        assert_eq!(
+            fitted(|_| (), -1, 5_000),
+            (5_000, 30),
+            "asking for more costs nothing"
+        );
+        assert_eq!(
+            fitted(|c| c.instruments[0].banding_bps = Some(155), -1, 500),
+            (986, 30),
+            "1.55 % below the mid of 1,001 is 985.5"
+        );
+        let limits: fn(&mut crate::engine::EngineConfig) = |c| {
+            (c.instruments[0].limit_down, c.instruments[0].limit_up) =
+                (Some(990 * SCALE), Some(1_010 * SCALE));
+        };
+        assert_eq!(fitted(limits, -1, 500), (990, 30));
+        assert_eq!(fitted(limits, 1, 9_000), (1_010, 30));
+        assert_eq!(
+            fitted(
+                |c| c.instruments[0].order_qty_max = Some(2 * SCALE),
+                -1,
+                999
+            ),
+            (999, 20)
+        );
     }
 
     /// The id is made by a counter, so only a broken or restored counter can repeat one.

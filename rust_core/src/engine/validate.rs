@@ -77,6 +77,15 @@ impl Checker {
         )
     }
 
+    fn bps(&self, field: &str, value: i64) -> Result<(), EngineError> {
+        self.require((1..=10_000).contains(&value), field, value, "1 to 10000")
+    }
+
+    /// An amount of money or a duration that limits something.
+    fn above_zero(&self, field: &str, value: i64) -> Result<(), EngineError> {
+        self.require(value > 0, field, value, "above 0")
+    }
+
     fn count(&self, field: &str, count: usize, low: usize, high: usize) -> Result<(), EngineError> {
         self.require(
             (low..=high).contains(&count),
@@ -182,6 +191,18 @@ fn instrument(place: usize, config: &InstrumentConfig, is_new: bool) -> Result<(
     if let (Some(up), Some(down)) = (config.limit_up, config.limit_down) {
         at.require(up > down, "limit_up", up, "above limit_down")?;
     }
+    if let Some(cap) = config.order_qty_max {
+        at.positive("order_qty_max", cap)?;
+        at.require(
+            cap % config.lot_size == 0,
+            "order_qty_max",
+            cap,
+            "a multiple of lot_size",
+        )?;
+    }
+    if let Some(width) = config.banding_bps {
+        at.bps("banding_bps", width)?;
+    }
     config
         .costs
         .validate()
@@ -239,6 +260,7 @@ fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(),
         config.limits.drawdown_max,
         "above 0",
     )?;
+    at.above_zero("limits.loss_speed_max", config.limits.loss_speed_max)?;
     at.count(
         "limits.order_rate_max",
         config.limits.order_rate_max as usize,
@@ -320,6 +342,38 @@ fn account(config: &AccountLimits) -> Result<(), EngineError> {
         config.gross_notional_max,
         "above 0",
     )?;
+    at.above_zero("net_notional_max", config.net_notional_max)?;
+    at.above_zero("position_lots_max", config.position_lots_max)?;
+    at.above_zero("daily_loss_max", config.daily_loss_max)?;
+    at.above_zero("drawdown_max", config.drawdown_max)?;
+    at.above_zero("loss_speed_max", config.loss_speed_max)?;
+    if let Some(least) = config.free_margin_min {
+        at.require(least >= 0, "free_margin_min", least, "0 or more, or null")?;
+    }
+    at.above_zero("account_age_ns_max", config.account_age_ns_max)?;
+    for (field, limit) in [
+        ("reject_rate_max", config.reject_rate_max),
+        ("unknown_rate_max", config.unknown_rate_max),
+        ("one_side_fill_max", config.one_side_fill_max),
+    ] {
+        at.count(field, limit as usize, 1, WINDOW_COUNT_MAX - 1)?;
+    }
+    at.require(
+        config.order_to_trade_max > 0,
+        "order_to_trade_max",
+        config.order_to_trade_max,
+        "above 0",
+    )?;
+    at.bps("exit_collar_bps", config.exit_collar_bps)?;
+    at.require(
+        config.exit_collar_bps >= config.price_collar_bps,
+        "exit_collar_bps",
+        config.exit_collar_bps,
+        "price_collar_bps or more: an exit is never held tighter than an entry",
+    )?;
+    if let Some(limit) = config.clock_skew_ns_max {
+        at.above_zero("clock_skew_ns_max", limit)?;
+    }
     at.count(
         "order_rate_max",
         config.order_rate_max as usize,

@@ -10,9 +10,11 @@
 //!
 //! It sends nothing. Operator's page: `docs/reason-codes.md`, 3xx.
 
+mod account;
 mod position;
 mod state;
 
+pub use account::{Account, LossLimits, WaitingExit};
 pub use position::{Money, Position};
 pub use state::{OrderEvent, OrderState, TRANSITIONS, transition};
 
@@ -231,6 +233,12 @@ impl Gateway {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.open.len() >= OPEN_COUNT_MAX
+    }
+
+    /// How many orders are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open.len()
     }
 
     /// The order called `order_id`, open or recently done.

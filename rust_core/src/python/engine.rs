@@ -12,6 +12,7 @@ use crate::engine::{
     self, AlphaResult, BatchError, Counters, EngineConfig, EngineError, Sequencer,
 };
 use crate::features::FEATURES;
+use crate::gateway::Account;
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record};
 
@@ -124,7 +125,25 @@ pub(super) fn engine_report<'py>(
         .map(|result| result_row(py, &result))
         .collect::<PyResult<Vec<_>>>()?;
     table.set_item("alphas", PyList::new(py, alphas)?)?;
+    table.set_item("account", account_row(py, engine.account())?)?;
     Ok(table)
+}
+
+fn account_row<'py>(py: Python<'py>, account: &Account) -> PyResult<Bound<'py, PyDict>> {
+    let row = PyDict::new(py);
+    let (request_count, fill_count) = account.requests_and_fills();
+    row.set_item("net_pnl", account.net_pnl())?;
+    row.set_item("drawdown", account.drawdown())?;
+    row.set_item("loss_speed", account.loss_speed())?;
+    row.set_item(
+        "halted_by",
+        account.loss_latch().map_or(0, ReasonCode::code),
+    )?;
+    row.set_item("unexplained_qty", account.unexplained_qty().unwrap_or(0))?;
+    row.set_item("equity", account.equity())?;
+    row.set_item("request_count", request_count)?;
+    row.set_item("fill_count", fill_count)?;
+    Ok(row)
 }
 
 /// The state machine: records in, decisions out.

@@ -67,6 +67,7 @@ impl LogKind {
             RecordType::Command
             | RecordType::ConfigSwitch
             | RecordType::Broker
+            | RecordType::Account
             | RecordType::Decision => Self::Orders,
         };
         self == home

@@ -41,6 +41,7 @@ def content_of(**changes: Any) -> dict[str, Any]:
             "position_qty_max": 2_000_000_000,
             "daily_loss_max": 20_000_000_000_000,
             "drawdown_max": 20_000_000_000_000,
+            "loss_speed_max": 10_000_000_000_000,
             "order_rate_max": 60,
         },
         "weight_ppm": 100_000,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hft_platform import _core
 from hft_platform.config.engine_config import (
     AlphaSpec,
     build_engine_config,
@@ -17,8 +18,11 @@ from hft_platform.config.engine_config import (
 )
 from hft_platform.config.keys import trusted_keys
 from hft_platform.config.promoted import load_verified
+from hft_platform.config.promoted_content import PromotedLimits
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.market.instruments import load_instruments
+from hft_platform.market.sessions import session_of
 from hft_platform.records import SCALE
 
 START_NS = 1_770_000_000_000_000_000
@@ -28,7 +32,7 @@ def instrument(symbol: str = "SIM_EDGE", instrument_id: int = 9001) -> Any:
     """An instrument of the shape that the market model has."""
     return SimpleNamespace(
         symbol=symbol, instrument_id=instrument_id, tick_size=SCALE, lot_size=SCALE,
-        multiplier=200 * SCALE,
+        multiplier=200 * SCALE, order_qty_max=100 * SCALE, banding_bps=None, eligibility="full",
         costs=SimpleNamespace(as_dict=lambda: {"kind": "value_bps", "maker_bps": 0.0}),
     )  # fmt: skip
 
@@ -38,6 +42,7 @@ def session() -> Any:
     phase = {"start_ns": 1, "end_ns": 2, "phase": "open"}
     return SimpleNamespace(
         session_id="2026-02-02/day", trading_day=20_260_202,
+        preopen_phases=(),
         phases=(SimpleNamespace(as_dict=lambda: phase),),
     )  # fmt: skip
 
@@ -53,7 +58,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "order_qty_lots": 10,
         "ttl_ms": 500,
         "limits": {"order_qty_lots_max": 10, "position_qty_lots_max": 20,
-                   "daily_loss_max": 200_000, "drawdown_max": 200_000, "order_rate_max": 60},
+                   "daily_loss_max": 200_000, "drawdown_max": 200_000,
+                   "loss_speed_max": 100_000, "order_rate_max": 60},
         "on_withdrawal": {"action": "flatten", "deadline_ms": 10_000},
     } | changes  # fmt: skip
 
@@ -66,12 +72,50 @@ def build(specs: list[AlphaSpec], instruments: list[Any]) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def test_settings_and_promoted_limits_are_those_of_the_engine_and_none_has_a_default() -> None:
+    spec = AlphaSpec.from_manifest(manifest(), {"k": 2.0, "entry": 2.5}, instrument())
+    config = build([spec], [instrument()])
+    config["instruments"][0]["costs"] |= {"taker_bps": 0.0}
+    _core.Engine(engine_config_json(config))
+    assert set(config["alphas"][0]["limits"]) == set(PromotedLimits.model_fields)
+    for table in (config["account_limits"], config["alphas"][0]["limits"]):
+        for key in list(table):
+            value = table.pop(key)
+            with pytest.raises(_core.ConfigError) as caught:
+                _core.Engine(engine_config_json(config))
+            assert key in str(caught.value)
+            table[key] = value
+        table["another_max"] = 1
+        with pytest.raises(_core.ConfigError, match="another_max"):
+            _core.Engine(engine_config_json(config))
+        del table["another_max"]
+
+
+def test_the_engine_takes_a_real_session_with_its_windows_before_the_open() -> None:
+    txf = load_instruments(Path("none")).by_symbol("TXFD6")
+    opened = session_of(txf, 1_775_782_000_000_000_000)
+    assert opened is not None
+    spec = AlphaSpec.from_manifest(manifest(), {"k": 2.0, "entry": 2.5}, txf)
+    config = build_engine_config(
+        [spec],
+        instruments=[txf],
+        session=opened,
+        account_limits=load_settings(Path("none"), environment={}).account_limits(),
+    )
+    _core.Engine(engine_config_json(config))
+    phases = [phase["phase"] for phase in config["session"]["phases"]]
+    assert phases == ["pre_open", "no_cancel", "open", "close_only", "force_flat"]
+    assert config["instruments"][0]["banding_bps"] == 100
+
+
 def test_a_manifest_becomes_engine_units() -> None:
     spec = AlphaSpec.from_manifest(manifest(), {"k": 2.0, "entry": 2.5}, instrument())
     config = build([spec], [instrument()])
     (alpha,) = config["alphas"]
     assert alpha["order_qty"] == 10 * SCALE
     assert alpha["limits"]["daily_loss_max"] == 200_000 * SCALE
+    assert alpha["limits"]["loss_speed_max"] == 100_000 * SCALE
+    assert config["instruments"][0]["order_qty_max"] == 100 * SCALE
     assert alpha["limits"]["position_qty_max"] == 20 * SCALE
     assert alpha["ttl_ns"] == 500_000_000
     assert alpha["on_withdrawal"] == {"action": "flatten", "deadline_ns": 10_000_000_000}

@@ -20,7 +20,7 @@ def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
         tmp_path,
         environment={"HFT_ACCOUNT_LIMITS__ORDER_RATE_MAX": "90", "HFT_WORKSPACE": "third"},
     )
-    assert packaged.account_limits()["order_rate_max"] == 180
+    assert packaged.account_limits()["order_rate_max"] == 240
     assert (filed.workspace, filed.account_limits()["order_rate_max"]) == ("elsewhere", 100)
     assert filed.account_limits()["cancel_reserve"] == 60
     assert (both.workspace, both.account_limits()["order_rate_max"]) == ("third", 90)
@@ -35,6 +35,9 @@ def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
         ("account_limits:\n  order_rate_max: fast\n", "order_rate_max"),
         ("account_limits:\n  order_rate_max: null\n", "order_rate_max"),
         ("account_limits:\n  order_rate_max: 50\n", "cancel_reserve"),
+        ("account_limits:\n  net_notional_max: null\n", "net_notional_max"),
+        ("account_limits:\n  free_margin_min: -1\n", "free_margin_min"),
+        ("account_limits:\n  exit_collar_bps: 49\n", "exit_collar_bps"),
         ("account_limits: 5\n", "account_limits"),
         ("promotion_validity_days: 0\n", "promotion_validity_days"),
         ("- a\n", "keys and values"),

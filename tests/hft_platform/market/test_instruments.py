@@ -141,12 +141,15 @@ def test_a_local_product_replaces_the_packaged_one_as_a_whole(tmp_path: Path) ->
             "    tick_size: 1\n    lot_size: 1\n    multiplier: 200\n    calendar: taifex_index\n"
             "    costs: {kind: taifex_future, tax_rate_ppb: 20000, tax_round: true,"
             " commission_per_lot: '17.5'}\n    price_limit_bps: 1000\n"
+            "    order_lots_max: 50\n    banding_bps: 200\n    eligibility: disposition\n"
             "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 900\n"
         ),
     )
     txf = load_instruments(tmp_path).by_symbol("TXFD6")
     assert txf.costs_json()["commission_per_lot"] == 1_750_000_000
     assert (txf.gap_ns, txf.roll_rule.kind) == (900_000_000, "none")
+    assert (txf.order_qty_max, txf.banding_bps) == (5_000_000_000, 200)
+    assert txf.eligibility == "disposition"
     path.unlink()
     assert load_instruments(tmp_path).by_symbol("TXFD6").gap_ns == 5_000_000_000
 
@@ -218,6 +221,7 @@ def test_a_tick_is_an_exact_positive_multiple_of_the_scale(
             "    calendar: taifex_index\n"
             "    costs: {kind: value_bps, maker_bps: 1.0, taker_bps: 1.0}\n"
             "    price_limit_bps: null\n"
+            "    order_lots_max: null\n    banding_bps: null\n    eligibility: full\n"
             "    roll_rule: {kind: none, trading_days_before: 0}\n    gap_ms: 5000\n"
         ),
     )
@@ -232,9 +236,10 @@ def test_a_tick_is_an_exact_positive_multiple_of_the_scale(
 CALENDAR = (
     "schema: 1\ncalendars:\n  local:\n    kind: exchange\n    utc_offset: '+08:00'\n"
     "    sessions:\n      day: {{open: '08:45', close: '{close}', trading_day: same,"
-    " close_only_s: {close_only}, force_flat_s: 60, preopen_s: 900}}\n"
+    " close_only_s: {close_only}, force_flat_s: 60, preopen_s: 900,"
+    " no_cancel_s: {no_cancel}}}\n"
     "      night: {{open: '15:00', close: '05:00', trading_day: next, close_only_s: 300,"
-    " force_flat_s: 60, preopen_s: 600}}\n"
+    " force_flat_s: 60, preopen_s: 600, no_cancel_s: 0}}\n"
     "    last_day_close: null\n    holidays: [{holiday}]\n    without_night: []\n"
 )
 
@@ -246,10 +251,11 @@ CALENDAR = (
         ({"close": "25:00"}, "HH:MM"),
         ({"close_only": 30}, "force_flat_s <= close_only_s"),
         ({"holiday": 20260230}, "yyyymmdd"),
+        ({"no_cancel": 901}, "no_cancel_s <= preopen_s"),
     ],
 )
 def test_a_wrong_calendar_is_refused(tmp_path: Path, values: dict, said: str) -> None:
-    good = {"close": "13:45", "close_only": 300, "holiday": 20260101}
+    good = {"close": "13:45", "close_only": 300, "no_cancel": 120, "holiday": 20260101}
     write(tmp_path, CALENDAR.format(**good))
     load_instruments(tmp_path)
     write(tmp_path, CALENDAR.format(**(good | values)))

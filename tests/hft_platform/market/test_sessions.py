@@ -103,6 +103,20 @@ def test_the_governor_windows_of_txf_are_five_minutes_and_one(txf: Instrument) -
     assert session.phases[2].start_ns == taipei(2026, 4, 9, 13, 44)
 
 
+def test_before_the_open_there_is_a_window_without_orders_and_one_without_cancels(
+    txf: Instrument, btc: Instrument
+) -> None:
+    day = session_of(txf, taipei(2026, 4, 9, 9, 0))
+    block = session_of(btc, taipei(2026, 4, 9, 9, 0))
+    assert day is not None
+    assert block is not None
+    assert [(p.start_ns, p.end_ns, p.phase) for p in day.preopen_phases] == [
+        (taipei(2026, 4, 9, 8, 30), taipei(2026, 4, 9, 8, 43), "pre_open"),
+        (taipei(2026, 4, 9, 8, 43), taipei(2026, 4, 9, 8, 45), "no_cancel"),
+    ]
+    assert block.preopen_phases == ()
+
+
 def test_a_continuous_venue_is_cut_into_blocks_of_utc(btc: Instrument) -> None:
     moment = int(dt.datetime(2023, 4, 4, 23, 59, tzinfo=dt.UTC).timestamp()) * 1_000_000_000
     session = session_of(btc, moment)

@@ -90,6 +90,7 @@ def content_of(**changes: Any) -> dict[str, Any]:
             "position_qty_max": 2 * SCALE,
             "daily_loss_max": 1_000_000 * SCALE,
             "drawdown_max": 1_000_000 * SCALE,
+            "loss_speed_max": 1_000_000 * SCALE,
             "order_rate_max": 60,
         },
         "weight_ppm": 500_000,

@@ -260,7 +260,7 @@ impl Faults {
             ReasonCode::PriceOutsideDailyLimit
         } else if self.is_beyond(order, |view, order| view.is_beyond_band(order, band)) {
             self.report.counts.beyond_band += 1;
-            ReasonCode::PriceOutsideBand
+            ReasonCode::ExchangeBandExceeded
         } else if let Some(reason) = self.profile.reject_reason(order.order_id) {
             self.report.counts.rejected += 1;
             reason

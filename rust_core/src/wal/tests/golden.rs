@@ -1,6 +1,7 @@
 //! The bytes of format 1, frozen: a change of the format shows here, and the old file stays.
 
 use super::support::{TempDir, manual, tape};
+use crate::reason::ReasonCode;
 use crate::wal::Writer;
 use crate::wal::reader::inspect;
 use crate::wal::segment::{SegmentState, segment_path};
@@ -22,6 +23,15 @@ fn a_segment_written_by_an_earlier_build_reads_the_same() {
     let found = inspect(&path, 1, SegmentState::Sealed, GOLDEN, Some(&mut records)).unwrap();
     assert_eq!(records, tape(1, 6));
     assert_eq!(found.info.stats.unwrap().last_input_seq, 6);
+}
+
+/// Written before the schema had the Account record: another layout is named, never guessed at.
+#[test]
+fn a_segment_of_an_earlier_schema_is_refused_by_its_hash() {
+    let old: &[u8] = include_bytes!("golden/before_account.seg");
+    let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
+    let error = inspect(&path, 1, SegmentState::Sealed, old, None).unwrap_err();
+    assert_eq!(error.code(), ReasonCode::WalSchemaMismatch);
 }
 
 #[test]

@@ -1,0 +1,70 @@
+//! At what price: tick grid, daily limits, dynamic band, collars.
+
+use super::{BPS, narrow, refuse, refuse_if};
+use crate::reason::ReasonCode;
+use crate::risk::{Facts, Refusal};
+
+pub(in crate::risk) fn tick_grid(facts: &Facts) -> Option<Refusal> {
+    let is_on_grid = facts.tick_size > 0 && facts.price > 0 && facts.price % facts.tick_size == 0;
+    refuse_if(
+        !is_on_grid,
+        ReasonCode::OrderPriceOffTick,
+        facts.price,
+        facts.tick_size,
+    )
+}
+
+pub(in crate::risk) fn daily_limit(facts: &Facts) -> Option<Refusal> {
+    let above = facts.limit_up.filter(|limit| facts.price > *limit);
+    let below = facts.limit_down.filter(|limit| facts.price < *limit);
+    above
+        .or(below)
+        .and_then(|limit| refuse(ReasonCode::PriceOutsideDailyLimit, facts.price, limit))
+}
+
+/// The exchange refuses an order whose possible fill leaves the band: a buy above, a sell below.
+pub(in crate::risk) fn price_band(facts: &Facts) -> Option<Refusal> {
+    let width_bps = facts.banding_bps?;
+    let Some(base) = facts.band_base.filter(|base| *base > 0) else {
+        return refuse(ReasonCode::ReferenceMissing, 0, width_bps);
+    };
+    beyond(facts, base, width_bps, ReasonCode::PriceOutsideBand)
+}
+
+pub(in crate::risk) fn price_collar(facts: &Facts) -> Option<Refusal> {
+    let Some(mid) = facts.mid.filter(|mid| *mid > 0) else {
+        return refuse(ReasonCode::ReferenceMissing, 0, 0);
+    };
+    // Products of two i64 fit i128.
+    let distance = (i128::from(facts.price) - i128::from(mid)).abs() * BPS;
+    let is_outside = distance > i128::from(mid) * i128::from(facts.price_collar_bps);
+    refuse_if(
+        is_outside,
+        ReasonCode::PriceOutsideCollar,
+        narrow(distance / i128::from(mid)),
+        facts.price_collar_bps,
+    )
+}
+
+/// An exit is held to the price it would be filled at, not to a mid that a gap has moved away.
+pub(in crate::risk) fn exit_collar(facts: &Facts) -> Option<Refusal> {
+    let best = facts.opposite_best.filter(|best| *best > 0)?;
+    beyond(
+        facts,
+        best,
+        facts.exit_collar_bps,
+        ReasonCode::PriceOutsideCollar,
+    )
+}
+
+/// Refuses a price that is further than `width_bps` beyond `base` in the direction of paying more.
+fn beyond(facts: &Facts, base: i64, width_bps: i64, code: ReasonCode) -> Option<Refusal> {
+    // Products of two i64 fit i128.
+    let distance = (i128::from(facts.price) - i128::from(base)) * i128::from(facts.side) * BPS;
+    refuse_if(
+        distance > i128::from(base) * i128::from(width_bps),
+        code,
+        narrow(distance / i128::from(base)),
+        width_bps,
+    )
+}

@@ -1,0 +1,191 @@
+//! Trailing windows that the checks count in: times, equal orders, results.
+//!
+//! Why: a rate is a count within a window, and every window here has a bound and no clock.
+//!
+//! Invariants:
+//! 1. No window allocates after construction.
+//! 2. An event is counted while it is younger than the window, and not at its exact age.
+//! 3. [`LossWindow`] never shows a smaller fall than the true one within its window.
+//!
+//! They know no limit. Operator's page: `docs/risk.md`.
+
+use crate::gateway::Money;
+
+/// Window of the order rates.
+pub const RATE_WINDOW_NS: i64 = 10_000_000_000;
+/// Window in which equal orders are counted.
+pub const REPEAT_WINDOW_NS: i64 = 1_000_000_000;
+/// Window of the reject and unknown breakers.
+pub const REJECT_WINDOW_NS: i64 = 60_000_000_000;
+/// Window in which fills on one side are counted.
+pub const FILL_WINDOW_NS: i64 = 10_000_000_000;
+/// How long a side pauses after too many fills.
+pub const FILL_PAUSE_NS: i64 = 60_000_000_000;
+/// Window of the loss speed.
+pub const LOSS_WINDOW_NS: i64 = 60_000_000_000;
+/// Entries a window can hold; rates are limited to it.
+pub const WINDOW_COUNT_MAX: usize = 1_024;
+
+/// Times of the last events within a trailing window; at most [`WINDOW_COUNT_MAX`].
+#[derive(Debug, Clone)]
+pub struct TimeWindow {
+    times: Box<[i64]>,
+    first: usize,
+    count: usize,
+    window_ns: i64,
+}
+
+impl TimeWindow {
+    /// An empty window of this length.
+    #[must_use]
+    pub fn new(window_ns: i64) -> Self {
+        Self {
+            times: vec![0; WINDOW_COUNT_MAX].into_boxed_slice(),
+            first: 0,
+            count: 0,
+            window_ns,
+        }
+    }
+
+    /// Events that are younger than the window at `now_ns`.
+    pub fn count(&mut self, now_ns: i64) -> u32 {
+        while self.count > 0 && now_ns.saturating_sub(self.times[self.first]) >= self.window_ns {
+            self.first = (self.first + 1) % WINDOW_COUNT_MAX;
+            self.count -= 1;
+        }
+        u32::try_from(self.count).unwrap_or(u32::MAX)
+    }
+
+    /// Adds an event; a full window forgets its oldest, and every limit is below that.
+    pub fn push(&mut self, now_ns: i64) {
+        if self.count == WINDOW_COUNT_MAX {
+            self.first = (self.first + 1) % WINDOW_COUNT_MAX;
+            self.count -= 1;
+        }
+        self.times[(self.first + self.count) % WINDOW_COUNT_MAX] = now_ns;
+        self.count += 1;
+    }
+}
+
+/// What makes two orders equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OrderKey {
+    /// Place of the instrument in the engine.
+    pub market_index: usize,
+    /// +1 buy, -1 sell.
+    pub side: i64,
+    /// Limit price.
+    pub price: i64,
+    /// Quantity.
+    pub qty: i64,
+}
+
+/// The last orders, to count equal ones.
+#[derive(Debug, Clone)]
+pub struct RepeatWindow {
+    rows: Box<[(OrderKey, i64)]>,
+    count: usize,
+}
+
+impl Default for RepeatWindow {
+    fn default() -> Self {
+        Self {
+            rows: vec![(OrderKey::default(), i64::MIN); WINDOW_COUNT_MAX].into_boxed_slice(),
+            count: 0,
+        }
+    }
+}
+
+impl RepeatWindow {
+    /// Orders equal to `key` that are younger than [`REPEAT_WINDOW_NS`].
+    #[must_use]
+    pub fn count(&self, key: &OrderKey, now_ns: i64) -> u32 {
+        let held = self.count.min(WINDOW_COUNT_MAX);
+        let newest_first =
+            (1..=held).map(|back| &self.rows[(self.count - back) % WINDOW_COUNT_MAX]);
+        let young = newest_first.take_while(|row| now_ns.saturating_sub(row.1) < REPEAT_WINDOW_NS);
+        u32::try_from(young.filter(|row| row.0 == *key).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Adds an order.
+    pub fn push(&mut self, key: OrderKey, now_ns: i64) {
+        self.rows[self.count % WINDOW_COUNT_MAX] = (key, now_ns);
+        self.count += 1;
+    }
+}
+
+/// Length of one step of [`LossWindow`].
+const STEP_NS: i64 = 1_000_000_000;
+/// Steps within the window, and one begun at either end.
+const STEP_COUNT: usize = 62;
+
+const _: () = assert!(LOSS_WINDOW_NS % STEP_NS == 0);
+const _: () = assert!((LOSS_WINDOW_NS / STEP_NS) as usize + 2 == STEP_COUNT);
+
+/// Best result within a trailing [`LOSS_WINDOW_NS`], in steps of a second.
+///
+/// A result counts for 60 to 61 s, so a fall is never missed. Kept as results that only fall from
+/// the oldest to the newest, so the oldest is the best.
+#[derive(Debug, Clone, Copy)]
+pub struct LossWindow {
+    rows: [(i64, Money); STEP_COUNT],
+    first: usize,
+    count: usize,
+    last: Money,
+    last_step: i64,
+    last_fall: Money,
+}
+
+impl Default for LossWindow {
+    fn default() -> Self {
+        Self {
+            rows: [(0, 0); STEP_COUNT],
+            first: 0,
+            count: 0,
+            last: 0,
+            last_step: i64::MIN,
+            last_fall: 0,
+        }
+    }
+}
+
+impl LossWindow {
+    /// Takes the result at `now_ns` and gives how far it is below the best within the window.
+    pub fn fall(&mut self, net: Money, now_ns: i64) -> Money {
+        let step = now_ns.div_euclid(STEP_NS);
+        if step == self.last_step && net == self.last {
+            return self.last_fall;
+        }
+        let oldest = step.saturating_sub(LOSS_WINDOW_NS / STEP_NS);
+        while self.count > 0 && self.rows[self.first].0 < oldest {
+            self.first = (self.first + 1) % STEP_COUNT;
+            self.count -= 1;
+        }
+        // The last result held until now; the first one of a session is 0.
+        self.push(step, self.last);
+        self.push(step, net);
+        self.last = net;
+        self.last_step = step;
+        self.last_fall = self.rows[self.first].1.saturating_sub(net);
+        self.last_fall
+    }
+
+    fn push(&mut self, step: i64, net: Money) {
+        while self.count > 0 && self.rows[self.place(self.count - 1)].1 <= net {
+            self.count -= 1;
+        }
+        let is_new_step = self.count == 0 || self.rows[self.place(self.count - 1)].0 < step;
+        if is_new_step {
+            assert!(
+                self.count < STEP_COUNT,
+                "Invariant: a loss window holds one row a step"
+            );
+            self.rows[self.place(self.count)] = (step, net);
+            self.count += 1;
+        }
+    }
+
+    fn place(&self, back: usize) -> usize {
+        (self.first + back) % STEP_COUNT
+    }
+}
