@@ -38,6 +38,7 @@ TABLES: dict[str, str] = {
     "ConfigSwitch": "hft.config_switches",
     "Broker": "hft.broker_events",
     "Instrument": "hft.instruments",
+    "Health": "hft.health_reports",
     "Decision": "hft.decisions",
 }
 

@@ -43,6 +43,8 @@ pub struct Facts {
     pub signal: f64,
     /// Why trading is halted.
     pub halted_by: Option<ReasonCode>,
+    /// Why the storm guard lets nothing open.
+    pub storm_fault: Option<ReasonCode>,
     /// Why the permit does not hold.
     pub permit_fault: Option<ReasonCode>,
     /// Only reducing orders are wanted.
@@ -145,6 +147,11 @@ pub const CHECKS: &[Check] = &[
         name: "kill_switch",
         is_for_opening: true,
         evaluate: kill_switch,
+    },
+    Check {
+        name: "storm_guard",
+        is_for_opening: true,
+        evaluate: storm_guard,
     },
     Check {
         name: "permit",
@@ -293,6 +300,12 @@ fn kill_switch(facts: &Facts) -> Option<Refusal> {
     facts
         .halted_by
         .and_then(|by| refuse(ReasonCode::KillSwitchOn, i64::from(by.code()), 0))
+}
+
+fn storm_guard(facts: &Facts) -> Option<Refusal> {
+    facts
+        .storm_fault
+        .and_then(|by| refuse(ReasonCode::StormGuardOn, i64::from(by.code()), 0))
 }
 
 fn permit(facts: &Facts) -> Option<Refusal> {

@@ -17,9 +17,11 @@ mod config;
 mod counters;
 mod market;
 mod policy;
+mod recovery;
 mod sequencer;
 mod signal;
 mod steps;
+mod storm;
 mod validate;
 
 use alpha_state::AlphaState;
@@ -30,8 +32,10 @@ pub use config::{
 };
 pub use counters::Counters;
 pub use policy::ALL_ALPHAS;
+pub use recovery::Recovered;
 pub use sequencer::Sequencer;
-pub use steps::{APPROVED, REFUSED, STEPS};
+pub use steps::{APPROVED, NOTED, REFUSED, STEPS};
+pub use storm::StormReport;
 pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
 use crate::alpha::ExpressionError;
@@ -39,12 +43,13 @@ use crate::gateway::{Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
     BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord,
-    InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
+    HealthRecord, InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
 use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
 use market::Market;
 use policy::Policy;
+use storm::Watch;
 
 /// Why an engine could not be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -122,6 +127,7 @@ pub struct Engine {
     alphas: Vec<AlphaState>,
     gateway: Gateway,
     policy: Policy,
+    watch: Watch,
     account_rate: TimeWindow,
     rejects: TimeWindow,
     repeats: RepeatWindow,
@@ -161,7 +167,18 @@ impl Engine {
                 &config.session,
             )?);
         }
+        let mut gateway = Gateway::new(alphas.len());
+        for (place, alpha) in alphas.iter().enumerate() {
+            if !gateway.enter_stream(alpha.intent_prefix) {
+                return Err(EngineError::OutOfRange {
+                    field: format!("alphas[{place}].alpha_id"),
+                    value: alpha.config.alpha_id.clone(),
+                    allowed: "a name whose intent ids no other alpha's begin like".to_owned(),
+                });
+            }
+        }
         Ok(Self {
+            watch: Watch::new(&config),
             markets: config
                 .instruments
                 .iter()
@@ -169,7 +186,7 @@ impl Engine {
                 .map(Market::new)
                 .collect(),
             market_places,
-            gateway: Gateway::new(alphas.len()),
+            gateway,
             alphas,
             policy: Policy::default(),
             account_rate: TimeWindow::new(RATE_WINDOW_NS),
@@ -204,9 +221,12 @@ impl Engine {
         out: &mut Vec<DecisionRecord>,
     ) {
         self.counters.count_record(header.record_type);
-        let outcome = self
-            .take_sequence(header)
-            .and_then(|()| self.dispatch(header, bytes, out));
+        let outcome = self.take_sequence(header).and_then(|()| {
+            self.watch_before(header, out);
+            let outcome = self.dispatch(header, bytes, out);
+            self.watch_after(header, out);
+            outcome
+        });
         if let Err(code) = outcome {
             self.counters.count_dropped(code);
         }
@@ -252,6 +272,7 @@ impl Engine {
             }
             Some(RecordType::Command) => {
                 self.on_command(header, &read::<CommandRecord>(bytes)?)?;
+                self.note_policy(header, out);
                 self.decide_all(header, out);
                 Ok(())
             }
@@ -265,6 +286,7 @@ impl Engine {
                 let market_index = self.market_index(header.instrument_id)?;
                 self.markets[market_index].on_instrument(&read::<InstrumentRecord>(bytes)?)
             }
+            Some(RecordType::Health) => self.on_health(header, &read::<HealthRecord>(bytes)?),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -296,6 +318,13 @@ impl Engine {
             if alpha.signal.is_nan() {
                 self.counters.nan_signals += 1;
             }
+            let (signal, now_ns) = (alpha.signal, header.sequence_time_ns);
+            let market = &self.markets[market_index];
+            let quote_age_ns_max = self.config.account_limits.quote_age_ns_max;
+            if market.book.fault(now_ns, quote_age_ns_max).is_none() {
+                let epoch = market.epoch;
+                self.watch.note_signal(alpha_index, signal, epoch, now_ns);
+            }
             self.decide(alpha_index, header, out);
         }
     }
@@ -310,6 +339,7 @@ impl Engine {
     fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
+        self.watch_marks(header, out);
         let alpha = &self.alphas[alpha_index];
         let market = &self.markets[alpha.market_index];
         let (mode, cancel_reason) = self.mode(alpha, now_ns);
@@ -368,7 +398,10 @@ impl Engine {
                 // A fill of an order we do not know is a position we do not know.
                 let is_orphan_fill = code == ReasonCode::OrderUnknown
                     && record.event_kind == BrokerEventKind::Fill as u32;
-                self.policy.is_reduce_only |= is_orphan_fill;
+                // So is one that may or may not have been counted.
+                if is_orphan_fill || code == ReasonCode::FillTooOld {
+                    self.policy.reduce_only(code, now_ns);
+                }
                 return Err(code);
             }
         };
@@ -384,7 +417,9 @@ impl Engine {
         }
         if is_rejected || record.event_kind == BrokerEventKind::Unknown as u32 {
             self.rejects.push(now_ns);
+            self.watch_rejects(now_ns);
         }
+        self.watch.answered(record, &outcome.order, now_ns);
         let alpha_index = outcome.order.alpha_index as usize;
         if outcome.fill_qty > 0 {
             self.take_fill(

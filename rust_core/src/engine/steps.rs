@@ -17,8 +17,10 @@ pub const STEPS: [&str; 7] = [
 pub const APPROVED: u32 = 1;
 /// `verdict` of a refused decision.
 pub const REFUSED: u32 = 2;
+/// `verdict` of a decision that only tells of a change.
+pub const NOTED: u32 = 3;
 /// `source_id` of records made by the runtime.
-const SOURCE_RUNTIME: u16 = 6;
+pub(super) const SOURCE_RUNTIME: u16 = 6;
 
 /// A wish for a new order with its identity.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +188,7 @@ impl Engine {
             is_reducing: exposure.is_reducing,
             signal: alpha.signal,
             halted_by: self.policy.halted.or(alpha.halted).map(|(code, _)| code),
+            storm_fault: self.storm_fault(),
             permit_fault: alpha.permit_fault(),
             is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
             phase,
@@ -234,6 +237,8 @@ impl Engine {
         out: &mut Vec<DecisionRecord>,
     ) {
         let now_ns = cause.sequence_time_ns;
+        // Decided is decided, whichever way: the same id never comes to these steps again.
+        self.gateway.remember_intent(intent.intent_id);
         let mut decision = self.blank_decision(intent.alpha_index, cause);
         decision.intent_id = intent.intent_id;
         decision.action = ActionKind::Place as u32;
@@ -278,7 +283,7 @@ impl Engine {
         let Some(order_id) = placed else {
             return self.counters.count_refusal(ReasonCode::CapacityReached);
         };
-        self.gateway.remember_intent(intent.intent_id);
+        self.watch.sent(order_id, false, now_ns);
         self.account_rate.push(now_ns);
         self.repeats.push(key_of(intent), now_ns);
         let alpha = &mut self.alphas[intent.alpha_index];
@@ -290,7 +295,7 @@ impl Engine {
     }
 
     /// Cancels pass every check but the account's full request rate.
-    fn take_cancel(
+    pub(super) fn take_cancel(
         &mut self,
         alpha_index: usize,
         order_id: u64,
@@ -329,6 +334,7 @@ impl Engine {
             return;
         }
         if self.gateway.cancel(order_id) {
+            self.watch.sent(order_id, true, now_ns);
             self.account_rate.push(now_ns);
             decision.verdict = APPROVED;
             self.write(decision, out);
@@ -359,7 +365,7 @@ impl Engine {
     }
 
     /// Numbers a decision and hands it out.
-    fn write(&mut self, mut decision: DecisionRecord, out: &mut Vec<DecisionRecord>) {
+    pub(super) fn write(&mut self, mut decision: DecisionRecord, out: &mut Vec<DecisionRecord>) {
         self.decision_seq += 1;
         decision.decision_seq = self.decision_seq;
         decision.header.source_seq = self.decision_seq;
@@ -395,7 +401,12 @@ mod tests {
             "weight_ppm":1000000,"expires_ns":1000,"promotion_seq":0,"config_sha256":"",
             "on_withdrawal":{"action":"flatten","deadline_ns":0}}],
         "account_limits":{"gross_notional_max":100000000000000,"order_rate_max":9,"cancel_reserve":1,
-            "price_collar_bps":500,"quote_age_ns_max":100,"repeated_order_max":9}}"#;
+            "price_collar_bps":500,"quote_age_ns_max":100,"repeated_order_max":9},
+        "storm_guard":{"risk_capital":100000000,"drawdown_bps":NEVER,"feed_gap_ns":NEVER,"loop_lag_ns":NEVER,
+            "order_rtt_ns":NEVER,"reject_count":NEVER,"drift_reports":NEVER,"feature_failures":NEVER,
+            "normaliser_failures":NEVER,"open_grace_ns":0,"failure_window_ns":1,"clears":1,"cool_down_warm_ns":0,
+            "cool_down_storm_ns":0,"hold_warm_ns":0,"hold_storm_ns":0,"resume_window_ns":1}}"#;
+    const NEVER: &str = r#"{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null}"#;
 
     fn feed<R: Record>(engine: &mut Engine, seq: u64, mut record: R) -> Vec<DecisionRecord> {
         record.header_mut().instrument_id = 1;
@@ -409,7 +420,7 @@ mod tests {
     /// The id is made by a counter, so only a broken or restored counter can repeat one.
     #[test]
     fn an_intent_id_that_was_decided_is_never_decided_again() {
-        let mut engine = Engine::from_json(CONFIG).unwrap();
+        let mut engine = Engine::from_json(&CONFIG.replace("NEVER", NEVER)).unwrap();
         let mut book = BookRecord::empty();
         (book.bid_price[0], book.bid_qty[0]) = (100 * SCALE, SCALE);
         (book.ask_price[0], book.ask_qty[0]) = (101 * SCALE, SCALE);

@@ -35,7 +35,7 @@ const FOOTER_CRC_AT: usize = FOOTER_BYTES - 8;
 pub enum LogKind {
     /// Book, Trade, Timer and Instrument records; group commit.
     Market = 1,
-    /// Command, ConfigSwitch, Broker and Decision records; durable before the broker is called.
+    /// Command, ConfigSwitch, Broker, Health and Decision records; durable before the broker is called.
     Orders = 2,
 }
 
@@ -67,6 +67,7 @@ impl LogKind {
             RecordType::Command
             | RecordType::ConfigSwitch
             | RecordType::Broker
+            | RecordType::Health
             | RecordType::Decision => Self::Orders,
         };
         self == home
