@@ -376,8 +376,9 @@ class _Driver:
                 elapsed = self._clock.monotonic() - started
                 until_ns = start_ns + int(elapsed * self._speed * 1e9)
             state = self._paper.run(until_ns, step_records)
-            if state["halted_by"] and not self.is_halted:
-                # The engine halted by itself; its log has it, now the workspace has it too.
+            if state["halted_by"] and not state["done"] and not self.is_halted:
+                # The engine halted by itself; its log has it, now the workspace has it too. At the
+                # end the session's result says more.
                 why, code = "the engine halted", int(state["halted_by"])
                 latch.halt(self._workspace, who=self._run_id, why=why, code=code)
                 self.is_halted = True

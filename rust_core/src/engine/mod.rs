@@ -318,12 +318,12 @@ impl Engine {
             if alpha.signal.is_nan() {
                 self.counters.nan_signals += 1;
             }
-            let (signal, now_ns) = (alpha.signal, header.sequence_time_ns);
-            let market = &self.markets[market_index];
+            let (market, now_ns) = (&self.markets[market_index], header.sequence_time_ns);
             let quote_age_ns_max = self.config.account_limits.quote_age_ns_max;
-            if market.book.fault(now_ns, quote_age_ns_max).is_none() {
-                let epoch = market.epoch;
-                self.watch.note_signal(alpha_index, signal, epoch, now_ns);
+            if alpha.signal.is_finite() {
+                self.watch.note_number(alpha_index, market.epoch);
+            } else if market.book.fault(now_ns, quote_age_ns_max).is_none() {
+                self.watch.note_failure(alpha_index, market.epoch, now_ns);
             }
             self.decide(alpha_index, header, out);
         }

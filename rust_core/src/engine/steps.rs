@@ -2,7 +2,7 @@
 
 use super::{AlphaState, Engine};
 use crate::costs::notional;
-use crate::gateway::{Money, NewOrder, Order};
+use crate::gateway::{Money, NewOrder, Order, Request};
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, Record, RecordHeader};
 use crate::risk::{self, Facts, OrderKey, Refusal};
@@ -266,6 +266,11 @@ impl Engine {
             }
             return;
         }
+        self.assert_passes(if facts.is_reducing {
+            Request::Reducing
+        } else {
+            Request::Opening
+        });
         assert!(
             facts.signal.is_finite() || facts.is_reducing,
             "Invariant: no opening order without a signal"
@@ -334,6 +339,7 @@ impl Engine {
             return;
         }
         if self.gateway.cancel(order_id) {
+            self.assert_passes(Request::Cancel);
             self.watch.sent(order_id, true, now_ns);
             self.account_rate.push(now_ns);
             decision.verdict = APPROVED;
@@ -386,11 +392,12 @@ fn key_of(intent: &OrderIntent) -> OrderKey {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::record::{BookRecord, BrokerRecord, SCALE};
 
-    const CONFIG: &str = r#"{"schema":1,
+    /// A config of one taker; its guard never speaks.
+    pub(in crate::engine) const CONFIG: &str = r#"{"schema":1,
         "session":{"session_id":"s","trading_day":20260410,"phases":[{"start_ns":0,"end_ns":1000,"phase":"open"}]},
         "instruments":[{"instrument_id":1,"symbol":"X","tick_size":100000000,"lot_size":100000000,"multiplier":100000000,
             "limit_up":null,"limit_down":null,"costs":{"kind":"value_bps","maker_bps":0,"taker_bps":0}}],
@@ -402,11 +409,10 @@ mod tests {
             "on_withdrawal":{"action":"flatten","deadline_ns":0}}],
         "account_limits":{"gross_notional_max":100000000000000,"order_rate_max":9,"cancel_reserve":1,
             "price_collar_bps":500,"quote_age_ns_max":100,"repeated_order_max":9},
-        "storm_guard":{"risk_capital":100000000,"drawdown_bps":NEVER,"feed_gap_ns":NEVER,"loop_lag_ns":NEVER,
-            "order_rtt_ns":NEVER,"reject_count":NEVER,"drift_reports":NEVER,"feature_failures":NEVER,
-            "normaliser_failures":NEVER,"open_grace_ns":0,"failure_window_ns":1,"clears":1,"cool_down_warm_ns":0,
+        "storm_guard":{"risk_capital":100000000,"drawdown_bps":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"feed_gap_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"loop_lag_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},
+            "order_rtt_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"reject_count":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"drift_reports":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"feature_failures":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},
+            "normaliser_failures":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"open_grace_ns":0,"failure_window_ns":1,"clears":1,"cool_down_warm_ns":0,
             "cool_down_storm_ns":0,"hold_warm_ns":0,"hold_storm_ns":0,"resume_window_ns":1}}"#;
-    const NEVER: &str = r#"{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null}"#;
 
     fn feed<R: Record>(engine: &mut Engine, seq: u64, mut record: R) -> Vec<DecisionRecord> {
         record.header_mut().instrument_id = 1;
@@ -420,7 +426,7 @@ mod tests {
     /// The id is made by a counter, so only a broken or restored counter can repeat one.
     #[test]
     fn an_intent_id_that_was_decided_is_never_decided_again() {
-        let mut engine = Engine::from_json(&CONFIG.replace("NEVER", NEVER)).unwrap();
+        let mut engine = Engine::from_json(CONFIG).unwrap();
         let mut book = BookRecord::empty();
         (book.bid_price[0], book.bid_qty[0]) = (100 * SCALE, SCALE);
         (book.ask_price[0], book.ask_qty[0]) = (101 * SCALE, SCALE);

@@ -17,7 +17,8 @@ use super::config::{EngineConfig, PhaseWindow};
 use super::policy::ALL_ALPHAS;
 use super::{Engine, steps::NOTED, steps::SOURCE_RUNTIME};
 use crate::gateway::{
-    Money, OPEN_COUNT_MAX, Order, OrderState, PolicyState, order_number, policy_state,
+    Money, OPEN_COUNT_MAX, Order, OrderState, PolicyState, Request, order_number, passes,
+    policy_state,
 };
 use crate::reason::ReasonCode;
 use crate::record::{
@@ -73,6 +74,8 @@ pub(super) struct Watch {
     /// A change that waits to be written.
     pub(super) pending: Option<Change>,
     policy: PolicyState,
+    /// What `policy` was made of.
+    policy_of: (bool, bool, StormState),
     policy_code: ReasonCode,
     policy_since_ns: i64,
     /// Orders with a lower number were approved before the halt.
@@ -109,6 +112,7 @@ impl Watch {
             is_marked: false,
             pending: None,
             policy: PolicyState::Normal,
+            policy_of: (false, false, StormState::Normal),
             policy_code: ReasonCode::Unset,
             policy_since_ns: 0,
             halt_ticket: None,
@@ -192,11 +196,8 @@ impl Watch {
 
     /// Everything that changes by time alone.
     fn look_at_time(&mut self, now_ns: i64) {
-        if let Some(gap_ns) = self.feed_gap_ns(now_ns) {
-            self.guard.observe(Input::FeedGap, gap_ns);
-        } else {
-            self.guard.observe(Input::FeedGap, 0);
-        }
+        let gap_ns = self.feed_gap_ns(now_ns).unwrap_or(0);
+        self.guard.observe(Input::FeedGap, gap_ns);
         if !self.trips.is_empty() || self.last_rtt.is_some() {
             self.look_at_rtt(now_ns);
         }
@@ -210,11 +211,14 @@ impl Watch {
         }
     }
 
-    /// An alpha was evaluated on a book that is good: a number that stopped being one is a failure.
-    pub(super) fn note_signal(&mut self, alpha_index: usize, signal: f64, epoch: u64, now_ns: i64) {
-        if signal.is_finite() {
-            self.numbers[alpha_index] = Some(epoch);
-        } else if self.numbers[alpha_index].take() == Some(epoch) {
+    /// An alpha was evaluated to a number.
+    pub(super) fn note_number(&mut self, alpha_index: usize, epoch: u64) {
+        self.numbers[alpha_index] = Some(epoch);
+    }
+
+    /// An alpha was evaluated to no number on a good book: a failure, if it was one before.
+    pub(super) fn note_failure(&mut self, alpha_index: usize, epoch: u64, now_ns: i64) {
+        if self.numbers[alpha_index].take() == Some(epoch) {
             self.failures.push(now_ns);
             let count = i64::from(self.failures.count(now_ns));
             self.guard.observe(Input::FeatureFailures, count);
@@ -351,7 +355,8 @@ impl Engine {
 
     /// Writes what changed: the guard's state first, then the policy's.
     pub(super) fn note_policy(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
-        if let Some(change) = self.watch.pending.take() {
+        if let Some(change) = self.watch.pending {
+            self.watch.pending = None;
             let mut note = self.blank_note(header, ActionKind::StormChange, change.cause.code());
             note.time_in_force = change.from as u32;
             note.intent_reason = change.to as u32;
@@ -359,9 +364,13 @@ impl Engine {
             note.limit = change.limit;
             self.write(note, out);
         }
-        let storm = self.watch.guard.state();
-        let is_halted = self.policy.halted.is_some();
-        let state = policy_state(is_halted, self.policy.is_reduce_only, storm);
+        let of = self.policy_of();
+        if of == self.watch.policy_of {
+            return;
+        }
+        self.watch.policy_of = of;
+        let (is_halted, is_reduce_only, storm) = of;
+        let state = policy_state(is_halted, is_reduce_only, storm);
         if state == self.watch.policy {
             return;
         }
@@ -382,6 +391,25 @@ impl Engine {
         self.watch.policy_code = code;
         self.watch.policy_since_ns = header.sequence_time_ns;
         self.watch.halt_ticket = (state == PolicyState::Halt).then(|| self.gateway.ticket());
+    }
+
+    /// What the policy follows from.
+    fn policy_of(&self) -> (bool, bool, StormState) {
+        (
+            self.policy.halted.is_some(),
+            self.policy.is_reduce_only,
+            self.watch.guard.state(),
+        )
+    }
+
+    /// The second path of the policy: holds an approval against the table, however the checks came
+    /// to it.
+    pub(super) fn assert_passes(&self, request: Request) {
+        let (is_halted, is_reduce_only, storm) = self.policy_of();
+        assert!(
+            passes(policy_state(is_halted, is_reduce_only, storm), request),
+            "Invariant: nothing is approved that the policy does not pass"
+        );
     }
 
     /// A note: about no alpha, no order and no instrument.
@@ -506,6 +534,7 @@ impl Engine {
             }
             PolicyState::Normal => self.policy.lift(),
         }
+        self.watch.policy_of = self.policy_of();
         self.watch.halt_ticket = (state == PolicyState::Halt).then(|| self.gateway.ticket());
     }
 
@@ -523,5 +552,77 @@ impl Engine {
             entered: guard.entered(),
             inputs: Input::ALL.map(|input| guard.input(input)),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::engine::steps::{APPROVED, tests::CONFIG};
+    use crate::gateway::NewOrder;
+    use crate::record::{CommandKind, CommandRecord};
+
+    fn feed<R: Record>(engine: &mut Engine, seq: u64, mut record: R) -> Vec<DecisionRecord> {
+        record.header_mut().input_seq = seq;
+        record.header_mut().sequence_time_ns = i64::try_from(seq).unwrap();
+        let (header, mut out) = (*record.header(), Vec::new());
+        engine.on_record(&header, record.as_bytes(), &mut out);
+        out.retain(|decision| decision.verdict == APPROVED);
+        out
+    }
+
+    /// The ticket does not need a template's help: an order that rests for a taker, which never
+    /// takes anything back by itself, is canceled; one approved behind the halt is not.
+    #[test]
+    fn the_sweep_takes_back_what_was_approved_before_the_halt_and_nothing_later() {
+        let config = CONFIG.replace("\"action\":\"flatten\"", "\"action\":\"reduce_only\"");
+        let config = config.replace("\"deadline_ns\":0", "\"deadline_ns\":1000000");
+        let mut engine = Engine::from_json(&config).unwrap();
+        let resting = NewOrder {
+            intent_id: 1,
+            alpha_index: 0,
+            market_index: 0,
+            side: 1,
+            price: 100,
+            qty: 1,
+            time_in_force: REST_OF_DAY,
+        };
+        let working = |order_id| BrokerRecord {
+            event_kind: BrokerEventKind::Working as u32,
+            order_id,
+            side: 1,
+            ..BrokerRecord::empty()
+        };
+        let first = engine.gateway.place(&resting).unwrap();
+        let on_its_way = engine.gateway.place(&resting).unwrap();
+        assert!(feed(&mut engine, 1, working(first)).is_empty());
+        let halt = CommandRecord {
+            command_kind: CommandKind::Halt as u32,
+            alpha_index: ALL_ALPHAS,
+            ..CommandRecord::empty()
+        };
+        let canceled = feed(&mut engine, 2, halt);
+        assert_eq!(canceled.len(), 1);
+        assert_eq!(canceled[0].order_id, first);
+        let later = engine.gateway.place(&resting).unwrap();
+        let canceled = feed(&mut engine, 3, working(on_its_way));
+        assert_eq!(canceled.len(), 1);
+        assert_eq!(canceled[0].order_id, on_its_way);
+        assert!(
+            feed(&mut engine, 4, working(later)).is_empty(),
+            "it passed the halt knowingly"
+        );
+    }
+
+    #[test]
+    fn neighbouring_windows_are_one_stretch() {
+        let window = |start_ns, end_ns| PhaseWindow {
+            start_ns,
+            end_ns,
+            phase: crate::engine::Phase::Open,
+        };
+        let phases = [window(0, 5), window(5, 9), window(10, 12)];
+        assert_eq!(stretches(&phases), [(0, 9), (10, 12)]);
     }
 }

@@ -156,6 +156,13 @@ impl Band {
         level
     }
 
+    /// The lowest threshold that is taken.
+    #[must_use]
+    pub fn lowest(&self) -> i64 {
+        let taken = self.pairs().into_iter().filter_map(|pair| pair.1);
+        taken.min().unwrap_or(i64::MAX)
+    }
+
     /// The threshold that leads into `state`, or 0.
     #[must_use]
     pub fn limit(&self, state: StormState) -> i64 {

@@ -128,6 +128,8 @@ pub struct StormGuard {
     values: [i64; INPUT_COUNT],
     /// Highest of `levels`.
     asked: Level,
+    /// The value below which each input is clear, as long as it is.
+    lowest: [i64; INPUT_COUNT],
     clears: u32,
     last_clear_ns: i64,
     last_cause_ns: i64,
@@ -150,6 +152,7 @@ impl StormGuard {
             levels: [Level::Clear; INPUT_COUNT],
             values: [0; INPUT_COUNT],
             asked: Level::Clear,
+            lowest: Input::ALL.map(|input| config.band(input).lowest()),
             clears: 0,
             last_clear_ns: 0,
             last_cause_ns: 0,
@@ -204,6 +207,11 @@ impl StormGuard {
     /// Takes a measurement.
     pub fn observe(&mut self, input: Input, value: i64) {
         let place = input as usize;
+        // The usual case of the hot path: calm, and still calm.
+        if self.levels[place] == Level::Clear && value < self.lowest[place] {
+            self.values[place] = value;
+            return;
+        }
         let level = self.config.band(input).level(self.levels[place], value);
         self.values[place] = value;
         if level != self.levels[place] {
@@ -284,9 +292,9 @@ impl StormGuard {
             self.left_ns[from as usize] = Some(now_ns);
         }
         let hold_ns = self.config.hold_ns(to);
-        let is_again = to > from
-            && self.left_ns[to as usize]
-                .is_some_and(|left_ns| now_ns.saturating_sub(left_ns) < hold_ns);
+        // From whichever side: a WARM on the way down from a STORM counts as well.
+        let is_again = self.left_ns[to as usize]
+            .is_some_and(|left_ns| now_ns.saturating_sub(left_ns) < hold_ns);
         let cool_down_ns = self.config.cool_down_ns(to);
         self.wait_ns = if is_again {
             cool_down_ns.max(hold_ns)
