@@ -69,6 +69,8 @@ pub(super) struct Watch {
     drifts: Box<[Drift]>,
     /// Best net result of the account.
     peak: Money,
+    /// A fall below this, in bps times the risk capital, is clear.
+    clear_fall: Money,
     /// Some position was valued anew.
     pub(super) is_marked: bool,
     /// A change that waits to be written.
@@ -109,6 +111,8 @@ impl Watch {
             numbers: vec![None; config.alphas.len()].into_boxed_slice(),
             drifts: vec![Drift::default(); config.instruments.len()].into_boxed_slice(),
             peak: 0,
+            clear_fall: Money::from(storm.drawdown_bps.lowest())
+                .saturating_mul(Money::from(storm.risk_capital)),
             is_marked: false,
             pending: None,
             policy: PolicyState::Normal,
@@ -192,6 +196,18 @@ impl Watch {
         let answered_ns = self.last_rtt.map_or(0, |(rtt_ns, _)| rtt_ns);
         self.guard
             .observe(Input::OrderRtt, waiting_ns.max(answered_ns));
+    }
+
+    /// The usual record: all is clear, and no time has passed that could change that.
+    fn is_quiet(&self, now_ns: i64) -> bool {
+        let is_below = |since_ns: i64, input: Input| {
+            now_ns.saturating_sub(since_ns) < self.guard.lowest(input)
+        };
+        let hears = |last_ns: i64| is_below(last_ns, Input::FeedGap);
+        let answers = |trip: &Trip| is_below(trip.sent_ns, Input::OrderRtt);
+        self.guard.is_calm()
+            && self.last_market_ns.is_some_and(hears)
+            && self.trips.first().is_none_or(answers)
     }
 
     /// Everything that changes by time alone.
@@ -291,11 +307,13 @@ impl Engine {
     /// Before a record is decided: what time alone has done.
     pub(super) fn watch_before(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
-        self.watch.look_at_time(now_ns);
-        if self.watch.guard.input(Input::RejectRate).0 != Level::Clear {
-            self.watch_rejects(now_ns);
+        if !self.watch.is_quiet(now_ns) {
+            self.watch.look_at_time(now_ns);
+            if self.watch.guard.input(Input::RejectRate).0 != Level::Clear {
+                self.watch_rejects(now_ns);
+            }
+            self.step_guard(header, out);
         }
-        self.step_guard(header, out);
         let is_market = header.record_type == RecordType::Book as u8
             || header.record_type == RecordType::Trade as u8;
         if is_market {
@@ -325,15 +343,35 @@ impl Engine {
         self.watch.guard.observe(Input::RejectRate, count);
     }
 
-    fn watch_drawdown(&mut self) {
-        let net = self.alphas.iter().fold(0, |sum: Money, alpha| {
+    /// Fall of the account from its best result, in bps times the risk capital.
+    fn fall(&self) -> Money {
+        let net = self.net();
+        self.watch
+            .peak
+            .max(net)
+            .saturating_sub(net)
+            .saturating_mul(BPS)
+    }
+
+    fn net(&self) -> Money {
+        self.alphas.iter().fold(0, |sum: Money, alpha| {
             sum.saturating_add(alpha.position.net())
-        });
-        self.watch.peak = self.watch.peak.max(net);
-        let fall = self.watch.peak.saturating_sub(net).saturating_mul(BPS);
-        let bps = fall / Money::from(self.config.storm_guard.risk_capital);
-        let value = i64::try_from(bps).unwrap_or(i64::MAX);
-        self.watch.guard.observe(Input::Drawdown, value);
+        })
+    }
+
+    fn drawdown_bps(&self) -> i64 {
+        let bps = self.fall() / Money::from(self.config.storm_guard.risk_capital);
+        i64::try_from(bps).unwrap_or(i64::MAX)
+    }
+
+    fn watch_drawdown(&mut self) {
+        self.watch.peak = self.watch.peak.max(self.net());
+        // Most marks are far from any threshold, and need no division to say so.
+        let is_clear = self.watch.guard.input(Input::Drawdown).0 == Level::Clear;
+        if !is_clear || self.fall() >= self.watch.clear_fall {
+            let value = self.drawdown_bps();
+            self.watch.guard.observe(Input::Drawdown, value);
+        }
     }
 
     fn step_guard(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
@@ -542,6 +580,12 @@ impl Engine {
     #[must_use]
     pub fn storm_report(&self) -> StormReport {
         let guard = &self.watch.guard;
+        let mut inputs = Input::ALL.map(|input| guard.input(input));
+        // These two are not looked at while they are clear.
+        inputs[Input::Drawdown as usize].1 = self.drawdown_bps();
+        if let Some(last_ns) = self.watch.last_market_ns {
+            inputs[Input::FeedGap as usize].1 = self.last_time_ns.saturating_sub(last_ns);
+        }
         StormReport {
             storm: guard.state(),
             storm_since_ns: guard.since_ns(),
@@ -550,7 +594,7 @@ impl Engine {
             policy_since_ns: self.watch.policy_since_ns,
             policy_code: self.watch.policy_code,
             entered: guard.entered(),
-            inputs: Input::ALL.map(|input| guard.input(input)),
+            inputs,
         }
     }
 }

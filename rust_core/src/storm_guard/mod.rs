@@ -192,6 +192,18 @@ impl StormGuard {
         (self.levels[input as usize], self.values[input as usize])
     }
 
+    /// True while it is NORMAL and every input is clear: nothing can change but by a new value.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.state == StormState::Normal && self.asked == Level::Clear
+    }
+
+    /// The value from which a clear input is no longer clear.
+    #[must_use]
+    pub fn lowest(&self, input: Input) -> i64 {
+        self.lowest[input as usize]
+    }
+
     /// Highest level any input asks for.
     #[must_use]
     pub fn asked(&self) -> Level {
@@ -222,7 +234,7 @@ impl StormGuard {
 
     /// Looks at the levels; `Some` when the state changed.
     pub fn step(&mut self, now_ns: i64) -> Option<Change> {
-        if self.state == StormState::Normal && self.asked == Level::Clear {
+        if self.is_calm() {
             return None;
         }
         let is_cooled = self.is_cooled(now_ns);
