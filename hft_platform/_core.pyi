@@ -228,6 +228,30 @@ class Engine:
             UNKNOWN_INSTRUMENT if the engine has no such instrument.
         """
 
+    def recover(self, order_log: bytes) -> dict[str, Any]:
+        """Take back what the order log of the same session says, before any record.
+
+        Decided intents, order ids, fills, positions and halts are as they were; an order without
+        an end is unknown, counts in full, and nothing opens until it is resolved and resumed.
+        Records without a sequence go on behind the log's last.
+
+        Parameters
+        ----------
+        order_log : bytes
+            Tape of the order log; market records in it only move the sequence.
+
+        Returns
+        -------
+        dict
+            ``decisions``, ``broker_events``, ``unknown_orders``, ``odd_records``, ``last_seq``,
+            ``halted_by`` (0: not halted).
+
+        Raises
+        ------
+        TapeError
+            If the log is no tape, or the engine has seen records.
+        """
+
     def counters(self) -> dict[str, Any]:
         """What was counted, and the result of every alpha.
 
@@ -235,8 +259,9 @@ class Engine:
         -------
         dict
             ``records``, ``refusals``, ``dropped`` and ``broker_events`` by code, ``decisions``,
-            ``approved``, ``fills``, ``nan_signals``, ``open_orders``, ``halted_by`` (0: not), and
-            a row for each alpha under ``alphas``; sums over all alphas under ``account``.
+            ``approved``, ``fills``, ``nan_signals``, ``open_orders``, ``halted_by`` (0: not),
+            ``storm`` (state of guard and policy with cause, times and every input), and a row for
+            each alpha under ``alphas``; sums over all alphas under ``account``.
         """
 
 def replay(engine_config_json: str, inputs_tape: bytes) -> bytes:
@@ -723,8 +748,21 @@ class PaperSession:
             simulation's counts.
         """
 
-    def command(self, kind: int, alpha_index: int, argument: int, reason: int) -> None:
-        """Put an operator's command into the input sequence here.
+    def health(self, kind: int, value: int, argument: int = 0, instrument_id: int = 0) -> int:
+        """Put what the runtime measured into the input sequence here; gives its `input_seq`.
+
+        Parameters
+        ----------
+        kind : int
+            `HealthKind` in rust_core/src/record.rs.
+        value, argument : int
+            In the unit of the kind.
+        instrument_id : int
+            Which instrument a position drift is of.
+        """
+
+    def command(self, kind: int, alpha_index: int, argument: int, reason: int) -> int:
+        """Put an operator's command into the input sequence here; gives its `input_seq`.
 
         Parameters
         ----------

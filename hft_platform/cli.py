@@ -7,6 +7,7 @@ a reason code. Every command has ``--json``.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import getpass
 import io
 import json
@@ -344,28 +345,57 @@ def _status(arguments: argparse.Namespace) -> int:
         console = Console(file=io.StringIO(), width=120, record=True)
         console.print(table)
         halted = status["halt"]
-        head = f"HALTED by {halted['who']}: {halted['why']}" if halted else "not halted"
+        head = _halt_text(halted) + "\nnext: hft-live resume" if halted else "not halted"
+        running = [
+            f"  {row['run_id']}: "
+            + ", ".join(f"{name} {_guard_text(part)}" for name, part in row["guard"].items())
+            for row in status["sessions"]
+            if row["guard"]
+        ]
         promoted = [
             f"  {row['alpha_id']}: {row['stage']} weight {row['weight_ppm'] / 1e4:g} %"
             f" seq {row['promotion_seq']}{' WITHDRAWN' if row['withdrawn'] else ''}"
             for row in status["promotions"]
         ]
-        return "\n".join([head, "promotions:", *(promoted or ["  none"]), console.export_text()])
+        guards = ["unfinished sessions:", *running] if running else []
+        promotions = ["promotions:", *(promoted or ["  none"])]
+        return "\n".join([head, *promotions, *guards, console.export_text()])
 
     _print(arguments, status, text)
     return 0
 
 
+def _halt_text(content: dict[str, Any]) -> str:
+    code, since_ns = content["code"], content["since_ns"]
+    since = "" if since_ns is None else f" since {_utc(since_ns)}"
+    return f"HALTED by {content['who']}{since}, {code_name(code)} ({code}): {content['why']}"
+
+
+def _guard_text(part: Any) -> str:  # Any: a row of the status, or the code of a damaged log
+    if isinstance(part, str):
+        return part
+    if part["since_ns"] is None:
+        return str(part["state"])
+    return f"{part['state']} since {_utc(part['since_ns'])} ({part['reason']})"
+
+
+def _utc(time_ns: int) -> str:
+    moment = dt.datetime.fromtimestamp(time_ns // 10**9, tz=dt.UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _halt(arguments: argparse.Namespace) -> int:
     from hft_platform.services import latch
 
-    latch.halt(arguments.workspace, who=getpass.getuser(), why=arguments.why)
+    latch.halt(
+        arguments.workspace, who=getpass.getuser(), why=arguments.why, since_ns=time.time_ns()
+    )
     _print(
         arguments,
         latch.read(arguments.workspace),
         lambda: (
-            "halted: running sessions cancel and stop within a second, new ones refuse\n"
-            "next: hft-live resume"
+            "halted: running sessions take their orders back and open nothing within a second,"
+            " new ones refuse\nnext: hft-live resume"
         ),
     )
     return 0
@@ -374,7 +404,7 @@ def _halt(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     from hft_platform.services import latch
 
-    content = latch.read(arguments.workspace)
+    content = latch.adopt(arguments.workspace)
     if content is None:
         _print(arguments, {"halted": False}, lambda: "not halted")
         return 0
@@ -384,13 +414,16 @@ def _resume(arguments: argparse.Namespace) -> int:
             arguments,
             content | {"token": token},
             lambda: (
-                f"halted by {content['who']}: {content['why']}\n"
-                f"when the cause is gone: hft-live resume --confirm {token}"
+                f"{_halt_text(content)}\nwhen the cause is gone: hft-live resume --confirm {token}"
             ),
         )
         return 0
     latch.resume(arguments.workspace, token=arguments.confirm)
-    _print(arguments, {"halted": False}, lambda: "resumed: new sessions may start")
+    _print(
+        arguments,
+        {"halted": False},
+        lambda: "resumed: new sessions may start; running ones resume unless the cause remains",
+    )
     return 0
 
 

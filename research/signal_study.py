@@ -117,12 +117,16 @@ def session_signals(
     """
     alpha, table = registry.find_alpha(key), load_instruments()
     dataset = catalog.dataset_of(ws, alpha.manifest.instruments)
-    limits = load_settings().account_limits()
+    settings = load_settings()
     signals = []
     for session in getattr(registry.sessions_of(alpha, dataset), role)[:count]:
         instrument = table.by_symbol(session.symbol)
         config = signal_config(
-            alpha.manifest, instrument, session.session_of(instrument), account_limits=limits
+            alpha.manifest,
+            instrument,
+            session.session_of(instrument),
+            account_limits=settings.account_limits(),
+            storm_guard=settings.storm_guard(),
         )
         rows = batch_rows(catalog.load_tape(session), config)
         signals.append(

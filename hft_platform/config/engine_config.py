@@ -287,6 +287,7 @@ def build_engine_config(
     instruments: InstrumentTable | Iterable[Instrument],
     session: Session,
     account_limits: Mapping[str, int | None],
+    storm_guard: Mapping[str, Any],
     daily_limits: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Build the engine config of one session.
@@ -301,6 +302,8 @@ def build_engine_config(
         Which session, with its phases.
     account_limits : mapping of str to int
         Limits of the account, engine keys.
+    storm_guard : mapping
+        Thresholds and times of the storm guard, engine keys (`Settings.storm_guard`).
     daily_limits : mapping of str to (int, int), optional
         Limit-up and limit-down prices by symbol; a symbol left out has none.
 
@@ -332,6 +335,7 @@ def build_engine_config(
             _alpha(index, spec, find(spec.symbol).instrument_id) for index, spec in enumerate(specs)
         ],
         "account_limits": dict(account_limits),
+        "storm_guard": dict(storm_guard),
     }
 
 

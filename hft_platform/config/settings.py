@@ -70,6 +70,59 @@ class AccountLimits(_Strict):
         return self
 
 
+_Time = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Span = Annotated[int, Field(gt=0, lt=1 << 63)]
+
+
+class Band(_Strict):
+    """Thresholds of one input of the storm guard; a level is taken at `_in`, left at `_out`."""
+
+    warm_in: _Limit | None
+    warm_out: _Time | None
+    storm_in: _Limit | None
+    storm_out: _Time | None
+    halt_in: _Limit | None
+    halt_out: _Time | None
+
+    @model_validator(mode="after")
+    def _pairs_rise(self) -> Band:
+        milder = (1, 0)
+        for name in ("warm", "storm", "halt"):
+            enter, leave = getattr(self, f"{name}_in"), getattr(self, f"{name}_out")
+            if enter is None and leave is None:
+                continue
+            if enter is None or leave is None:
+                raise ValueError(f"{name}_in and {name}_out are both numbers or both null")
+            if enter < milder[0] or not milder[1] <= leave < enter:
+                raise ValueError(
+                    f"{name}_out is below {name}_in, and neither is below a milder level's"
+                )
+            milder = (enter, leave)
+        return self
+
+
+class StormGuard(_Strict):
+    """When trading is degraded or halted by itself, as the engine takes it."""
+
+    risk_capital: _Limit
+    drawdown_bps: Band
+    feed_gap_ns: Band
+    loop_lag_ns: Band
+    order_rtt_ns: Band
+    reject_count: Band
+    drift_reports: Band
+    feature_failures: Band
+    normaliser_failures: Band
+    open_grace_ns: _Time
+    failure_window_ns: _Span
+    clears: Annotated[int, Field(gt=0, le=1_024)]
+    cool_down_warm_ns: _Time
+    cool_down_storm_ns: _Time
+    hold_warm_ns: _Time
+    hold_storm_ns: _Time
+    resume_window_ns: _Span
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -79,6 +132,7 @@ class Settings(_Strict):
     pinned_keys_file: str | None
     promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
     account: AccountLimits = Field(alias="account_limits")
+    storm: StormGuard = Field(alias="storm_guard")
 
     @property
     def workspace_path(self) -> Path:
@@ -98,6 +152,10 @@ class Settings(_Strict):
     def account_limits(self) -> dict[str, int | None]:
         """Account limits with the engine's keys."""
         return self.account.model_dump()
+
+    def storm_guard(self) -> dict[str, Any]:
+        """Thresholds and times of the storm guard with the engine's keys."""
+        return self.storm.model_dump()
 
 
 def load_settings(

@@ -39,6 +39,7 @@ TABLES: dict[str, str] = {
     "Broker": "hft.broker_events",
     "Instrument": "hft.instruments",
     "Account": "hft.account_answers",
+    "Health": "hft.health_reports",
     "Decision": "hft.decisions",
 }
 

@@ -45,7 +45,8 @@ INTENT_REASONS = {
     6: "halt_cancel",
     7: "clear_exit",
 }
-ACTIONS = {1: "place", 2: "cancel"}
+ACTIONS = {1: "place", 2: "cancel", 16: "storm_change", 17: "policy_change"}
+HEALTH_NAMES = {1: "loop lag ns", 2: "order round trip ns", 3: "drift", 4: "unreadable payloads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,8 @@ def _summary(kind: str, row: np.void) -> str:
     if kind == "Command":
         code = int(row["reason_code"])
         return f"command {row['command_kind']} because of {code_name(code)} ({code})"
+    if kind == "Health":
+        return f"{HEALTH_NAMES.get(int(row['health_kind']), 'unknown')} {row['value']}"
     return ""
 
 

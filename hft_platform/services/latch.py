@@ -7,6 +7,9 @@ Invariants:
 1. While the file is there, whatever it says and even if it is damaged, trading is halted.
 2. A halt keeps its first reason; a second one changes nothing.
 3. Lifting it takes two steps, and the second names the very halt that the first one showed.
+4. A halt in the order log of a session that did not end as it should is a halt of the workspace:
+   a process killed right behind its HALT leaves no file, but it leaves its log (`halt_log`).
+5. What lifts such a halt is written beside the log before the latch goes, so it halts once.
 
 It stops nothing itself: a running session reads it between steps and turns it into a HALT record.
 Operator's page: `docs/runbook.md`.
@@ -23,6 +26,7 @@ from typing import Any
 
 from hft_platform.config.canonical import canonical_json, write_once
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.services import halt_log
 
 
 def latch_path(workspace: Path) -> Path:
@@ -31,9 +35,10 @@ def latch_path(workspace: Path) -> Path:
 
 
 def read(workspace: Path) -> dict[str, Any] | None:
-    """Content of the latch (who, why, code), or None when trading is not halted.
+    """Content of the latch (who, why, code, since_ns), or None when trading is not halted.
 
-    A file that cannot be understood halts all the same.
+    A file that cannot be understood halts all the same. `adopt` comes first where a process may
+    have died: this reads the file only, many times a second.
     """
     raw = _raw(workspace)
     if raw is None:
@@ -43,19 +48,59 @@ def read(workspace: Path) -> dict[str, Any] | None:
         code = int(content["code"])
         if code_name(code).startswith("CODE_"):
             raise ValueError(f"unknown code {code}")
-        return {"who": str(content["who"]), "why": str(content["why"]), "code": code}
+        since_ns = content.get("since_ns")
+        return {
+            "who": str(content["who"]),
+            "why": str(content["why"]),
+            "code": code,
+            "since_ns": None if since_ns is None else int(since_ns),
+        }
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return {
             "who": "unknown",
             "why": f"{latch_path(workspace)} is damaged ({error})",
             "code": int(ReasonCode.KILL_SWITCH_ON),
+            "since_ns": None,
         }
 
 
-def halt(workspace: Path, *, who: str, why: str, code: int = ReasonCode.KILL_SWITCH_ON) -> None:
+def adopt(workspace: Path) -> dict[str, Any] | None:
+    """Content of the latch, after halts that only a dead session's log knows of became one.
+
+    Parameters
+    ----------
+    workspace : Path
+        Workspace folder.
+
+    Returns
+    -------
+    dict or None
+        As `read`.
+    """
+    for folder in halt_log.unfinished(workspace):
+        found = halt_log.logged_halt(folder)
+        if found is not None:
+            halt(workspace, who=folder.name, **found)
+    return read(workspace)
+
+
+def halt(
+    workspace: Path,
+    *,
+    who: str,
+    why: str,
+    code: int = ReasonCode.KILL_SWITCH_ON,
+    since_ns: int | None = None,
+) -> None:
     """Latch a halt; a second halt keeps the first one's reason."""
     # The nonce makes two halts of the same reason different, so an old token lifts no new halt.
-    content = {"who": who, "why": why, "code": int(code), "nonce": secrets.token_hex(4)}
+    content = {
+        "who": who,
+        "why": why,
+        "code": int(code),
+        "since_ns": since_ns,
+        "nonce": secrets.token_hex(4),
+    }
     with contextlib.suppress(FileExistsError):
         write_once(latch_path(workspace), canonical_json(content) + b"\n", mode=0o644)
 
@@ -83,6 +128,8 @@ def resume(workspace: Path, *, token: str) -> None:
             f"resume token was {token}, the present halt's is another",
             next_step="hft-live resume (prints the reason and the token), then confirm with it",
         )
+    for folder in halt_log.unfinished(workspace):
+        halt_log.lift(folder, token=token)
     latch_path(workspace).unlink(missing_ok=True)
 
 
@@ -94,7 +141,7 @@ def require_clear(workspace: Path) -> None:
     PlatformError
         KILL_SWITCH_ON with who halted and why.
     """
-    content = read(workspace)
+    content = adopt(workspace)
     if content is not None:
         raise PlatformError(
             ReasonCode.KILL_SWITCH_ON,

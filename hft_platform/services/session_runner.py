@@ -7,9 +7,10 @@ Invariants:
 1. Nothing is opened before the config, its permit for this mode, the roll rule and the halt latch
    have been checked; a refused session leaves no folder.
 2. Between two steps of at most a fifth of a second the latch, withdrawals and lowered weights are
-   read and become command records: they are in the log, so a replay obeys them too.
+   read and become command records: they are in the log, so a replay obeys them too. A latch that
+   was lifted becomes the two records of a resume.
 3. A session that ends for another reason than its last record seals its logs and has no summary.
-4. A failure of the log halts the workspace.
+4. A failure of the log halts the workspace; so does a halt of the engine, at the next step.
 5. A session with faults is a drill: it lies apart, has no summary, and is no evidence.
 
 `sim` runs in virtual time at full speed, `paper` at the pace of the recording (or `speed` times
@@ -56,7 +57,7 @@ PACED_STEP_RECORDS = 500
 """The same when paced, where an order waits for the disk."""
 STEP_SECONDS = 0.2
 """Time between two looks when paced: a fifth of the second in which a halt must act."""
-HALT, WITHDRAW, SET_WEIGHT = 1, 6, 7
+HALT, RESUME_ARM, RESUME_CONFIRM, WITHDRAW, SET_WEIGHT = 1, 2, 3, 6, 7
 """`CommandKind` in rust_core/src/record.rs."""
 ALL_ALPHAS = 0xFFFF_FFFF
 
@@ -178,7 +179,7 @@ def run_session(
         # Nothing was traded: a refused session leaves nothing behind.
         shutil.rmtree(session_dir, ignore_errors=True)
         raise
-    driver = _Driver(paper, request, ready.config, clock)
+    driver = _Driver(paper, request, ready.config, clock, run_id=session_dir.name)
     try:
         driver.run(ready.start_ns, progress)
     except BaseException:
@@ -270,6 +271,7 @@ def _prepare(
         instruments=[instrument],
         session=session,
         account_limits=settings.account_limits(),
+        storm_guard=settings.storm_guard(),
     )
     return _Prepared(
         config=config,
@@ -382,8 +384,9 @@ class _Driver:
     """Steps a session; between steps it passes on what operator, signer and canary wrote."""
 
     def __init__(
-        self, paper: Any, request: RunRequest, config: PromotedConfig, clock: Clock
+        self, paper: Any, request: RunRequest, config: PromotedConfig, clock: Clock, *, run_id: str
     ) -> None:
+        self._run_id = run_id
         self._paper = paper
         self._workspace = request.workspace
         self._speed = request.speed
@@ -404,6 +407,12 @@ class _Driver:
                 elapsed = self._clock.monotonic() - started
                 until_ns = start_ns + int(elapsed * self._speed * 1e9)
             state = self._paper.run(until_ns, step_records)
+            if state["halted_by"] and not state["done"] and not self.is_halted:
+                # The engine halted by itself; its log has it, now the workspace has it too. At the
+                # end the session's result says more.
+                why, code = "the engine halted", int(state["halted_by"])
+                latch.halt(self._workspace, who=self._run_id, why=why, code=code)
+                self.is_halted = True
             if progress is not None:
                 progress(state)
             if state["done"]:
@@ -414,12 +423,26 @@ class _Driver:
                 self._clock.sleep(STEP_SECONDS)
 
     def _obey(self) -> None:
-        if not self.is_halted and (content := latch.read(self._workspace)) is not None:
+        content = latch.read(self._workspace)
+        if content is not None and not self.is_halted:
             self._paper.command(HALT, ALL_ALPHAS, 0, content["code"])
             self.is_halted = True
+        elif content is None and self.is_halted:
+            self._resume()
         if not self.is_withdrawn and self._config.is_withdrawn(self._workspace):
             self._paper.command(WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
             self.is_withdrawn = True
         if (weight_ppm := self._config.weight_in_force(self._workspace)) < self._weight_ppm:
             self._paper.command(SET_WEIGHT, 0, weight_ppm, 0)
             self._weight_ppm = weight_ppm
+
+    def _resume(self) -> None:
+        """Pass an operator's resume on, in the engine's own two steps; it may refuse."""
+        armed_seq = self._paper.command(RESUME_ARM, ALL_ALPHAS, 0, 0)
+        self._paper.command(RESUME_CONFIRM, ALL_ALPHAS, armed_seq, 0)
+        halted_by = int(self._paper.counters()["halted_by"])
+        if halted_by:
+            why = "the session refused the resume: what halted it is still there"
+            latch.halt(self._workspace, who=self._run_id, why=why, code=halted_by)
+            return
+        self.is_halted = False

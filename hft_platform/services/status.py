@@ -13,7 +13,7 @@ from hft_platform.config.keys import TrustedKey, public_key
 from hft_platform.config.promoted import promotion_heads
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.records import SCALE
-from hft_platform.services import latch
+from hft_platform.services import halt_log, latch
 from hft_platform.services.session_summary import verify_summary
 
 
@@ -28,15 +28,42 @@ def workspace_status(workspace: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        workspace, halt (None or its content), promotions, sessions; plain JSON.
+        workspace, halt (None, or who, why, code, reason, since_ns and next), promotions, sessions
+        (those without a summary with ``guard``: state, cause and time of policy and storm guard);
+        plain JSON.
     """
     folders = sorted(path for path in (workspace / "sessions").glob("*") if path.is_dir())
     key = _session_key(workspace)
     return {
         "workspace": str(workspace),
-        "halt": latch.read(workspace),
+        "halt": _halt(workspace),
         "promotions": promotion_heads(workspace),
         "sessions": [_session_row(folder, key) for folder in folders],
+    }
+
+
+def _halt(workspace: Path) -> dict[str, Any] | None:
+    content = latch.adopt(workspace)
+    if content is None:
+        return None
+    return content | {"reason": code_name(content["code"]), "next": "hft-live resume"}
+
+
+def _guard(folder: Path) -> dict[str, Any]:
+    """Where the order log of a session without a summary says that policy and guard stand."""
+    try:
+        last = halt_log.changes(folder)
+    except PlatformError as error:
+        return {"unreadable": code_name(error.code)}
+    return {
+        name: {"state": "NORMAL", "reason": None, "since_ns": None}
+        if change is None
+        else {
+            "state": change["state"],
+            "reason": code_name(change["code"]),
+            "since_ns": change["since_ns"],
+        }
+        for name, change in last.items()
     }
 
 
@@ -58,10 +85,11 @@ def _session_row(folder: Path, key: TrustedKey | None) -> dict[str, Any]:
         "net": None,
         "parity": None,
         "halted_by": None,
+        "guard": None,
     }
     path = folder / "summary.json"
     if not path.exists():
-        return row
+        return row | {"guard": _guard(folder)}
     if key is None:
         return row | {"state": code_name(ReasonCode.KEY_MISSING)}
     try:

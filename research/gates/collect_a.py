@@ -94,6 +94,7 @@ def _look_ahead(context: GateContext) -> LookAhead:
             instrument,
             session.session_of(instrument),
             account_limits=context.account_limits,
+            storm_guard=context.storm_guard,
         )
         tape = head_of(catalog.load_tape(session), LOOK_AHEAD_RECORDS_MAX)
         found = find_look_ahead(

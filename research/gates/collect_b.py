@@ -42,6 +42,7 @@ def collect(context: GateContext) -> CodeEvidence:
         instrument,
         session.session_of(instrument),
         account_limits=context.account_limits,
+        storm_guard=context.storm_guard,
     )
     tape = head_of(load_tape(session), COMPARED_RECORDS_MAX)
     rows, mismatches = compare_batch_with_incremental(tape, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.settings import load_settings
 from research.gates.thresholds import GateThresholds, load_thresholds
@@ -31,6 +31,8 @@ class GateContext:
         Data, instruments, latency and costs.
     account_limits : dict of str to int
         As the runtime will have them.
+    storm_guard : dict
+        As the runtime will have it.
     workers : int
         Backtests at a time; results do not depend on it.
     """
@@ -40,6 +42,7 @@ class GateContext:
     thresholds: GateThresholds
     judged: JudgedData
     account_limits: dict[str, int | None]
+    storm_guard: dict[str, Any]
     workers: int
 
     def instrument_of(self, session: SessionRef) -> Instrument:
@@ -67,11 +70,13 @@ def open_context(
     -------
     GateContext
     """
+    settings = load_settings(config_dir)
     return GateContext(
         ws=ws,
         alpha=alpha,
         thresholds=load_thresholds(config_dir),
         judged=judged_data(ws, alpha, config_dir=config_dir),
-        account_limits=load_settings(config_dir).account_limits(),
+        account_limits=settings.account_limits(),
+        storm_guard=settings.storm_guard(),
         workers=workers,
     )

@@ -98,6 +98,7 @@ def backtest(
         instruments=[instrument],
         session=session.session_of(instrument),
         account_limits=context.account_limits,
+        storm_guard=context.storm_guard,
     )
     return run_session(
         tape,

@@ -51,8 +51,13 @@ def signal_of(
     alpha = load_alpha(folder)
     instrument = load_instruments().by_symbol(alpha.manifest.instruments[0])
     session = sessions_for(instrument, START_NS, START_NS + SEARCH_NS)[0]
+    settings = load_settings()
     config = signal_config(
-        alpha.manifest, instrument, session, account_limits=load_settings().account_limits()
+        alpha.manifest,
+        instrument,
+        session,
+        account_limits=settings.account_limits(),
+        storm_guard=settings.storm_guard(),
     )
     count = len(quantities)
     books = records.empty("Book", count)

@@ -214,6 +214,7 @@ def _gate_c(context: GateContext) -> Collected:
         "ledger": ledger.as_dict(),
         "trials": canonical_sha256(sorted(trial.key for trial in trials)),
         "account_limits": canonical_sha256(context.account_limits),
+        "storm_guard": canonical_sha256(context.storm_guard),
     }
     return Finding(found.verdict, found.reasons, results), inputs
 

@@ -33,6 +33,7 @@ def signal_config(
     session: Session,
     *,
     account_limits: Mapping[str, int | None],
+    storm_guard: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Engine config of an alpha alone with its default parameters.
 
@@ -46,6 +47,8 @@ def signal_config(
         Hours of the session.
     account_limits : mapping of str to int
         Needed by the engine; no part of a signal.
+    storm_guard : mapping
+        Needed by the engine; no part of a signal.
 
     Returns
     -------
@@ -58,7 +61,11 @@ def signal_config(
         weight_ppm=manifest.gate_weight_ppm,
     )
     return build_engine_config(
-        [spec], instruments=[instrument], session=session, account_limits=account_limits
+        [spec],
+        instruments=[instrument],
+        session=session,
+        account_limits=account_limits,
+        storm_guard=storm_guard,
     )
 
 

@@ -115,6 +115,7 @@ fn facts() -> Facts {
         is_reducing: false,
         signal: 1.0,
         halted_by: None,
+        storm_fault: None,
         permit_fault: None,
         is_reduce_only: false,
         unexplained_qty: None,

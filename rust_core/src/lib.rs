@@ -23,6 +23,7 @@ pub mod record;
 pub mod risk;
 pub mod session;
 pub mod simulation;
+pub mod storm_guard;
 pub mod strategy;
 pub mod wal;
 

@@ -126,6 +126,16 @@ reason_codes! {
     CancelNotAllowed = 239, "the exchange takes no cancel in this phase", "the last minutes before an open", "nothing; the order is canceled when the phase ends";
     ExitWaitsForCancel = 240, "an exit waits until our own resting order in its way is canceled", "two alphas on one instrument", "nothing; it goes out with the cancel's answer";
 
+    StormGuardOn = 241, "the storm guard is at STORM: no order that opens a position", "after one of its inputs passed its threshold", "hft-live status names the input; it calms by itself";
+    StormDrawdown = 242, "the account fell from its best result by more than a part of its risk capital", "losing day", "review; a halt by it cannot be resumed while the fall remains";
+    StormFeedGap = 243, "no market record came while the market was open", "feed or connection down", "check the feed";
+    StormLoopLag = 244, "the runtime's loop is late", "an overloaded machine", "free the machine; find what blocks the loop";
+    StormOrderRtt = 245, "requests are answered late, or not at all", "broker or network trouble", "check the connection and open orders";
+    StormRejectRate = 246, "too many rejects or unknown outcomes", "broker, limits or clock trouble", "find the cause in the broker events";
+    StormPositionDrift = 247, "the broker reports another position than ours, or cannot be asked", "lost events, manual orders", "reconcile";
+    StormFeatureFailures = 248, "signals stopped being numbers on good books", "an expression or feature at fault", "check the alpha's expression";
+    StormNormaliserFailures = 249, "payloads of the feed could not be read", "another version of the feed", "check the feed's version; see the dropped payloads";
+
     OrderUnknown = 301, "a broker event names an order we do not know", "manual orders, a lost log", "reconcile";
     OrderStateInvalid = 302, "a broker event does not fit the order's state", "late or doubled callbacks", "nothing if rare";
     OverFill = 303, "more was filled than ordered", "doubled fill", "halt and reconcile";
@@ -134,6 +144,10 @@ reason_codes! {
     IntentExpired = 306, "the intent's time to live passed before dispatch", "slow dispatcher", "nothing if rare";
     CapacityReached = 307, "a bounded table is full", "too many open orders", "review the strategy";
     OddLotFill = 308, "a fill was no whole number of lots; what is left below one lot cannot be closed by an order", "partial fills of odd size", "close the remainder by hand after the session";
+    FillTooOld = 309, "a fill is so far back that it cannot be told from a double", "a broker that repeats very old reports", "reduce-only until reconciled; then resume";
+    ResumeNotArmed = 310, "the second step of a resume names no arm, or another one", "a wrong or used token, or a halt in between", "arm again, then confirm that arm";
+    ResumeTooLate = 311, "the second step of a resume came too late", "waiting too long between the steps", "arm again, then confirm in time";
+    HaltCauseRemains = 312, "what halted is still there", "a resume before the cause was removed", "remove the cause: hft-live status names it";
 
     BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
     NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";

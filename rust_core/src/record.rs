@@ -118,6 +118,8 @@ pub enum RecordType {
     Instrument = 7,
     /// What the broker says about the account.
     Account = 8,
+    /// What the runtime measured and the engine cannot see.
+    Health = 10,
     /// What the engine decided.
     Decision = 16,
 }
@@ -135,6 +137,7 @@ impl RecordType {
             6 => Self::Broker,
             7 => Self::Instrument,
             8 => Self::Account,
+            10 => Self::Health,
             16 => Self::Decision,
             _ => return None,
         })
@@ -325,7 +328,16 @@ record_layouts! {
         /// Signed net position of the account in the instrument.
         net_position_qty: i64 = "<i8",
     }
-    /// One decision of the engine: an intent, approved or refused, or a cancel.
+    /// What the runtime measured; kinds and their units in [`HealthKind`].
+    Health = 10 HealthRecord {
+        /// One of [`HealthKind`].
+        health_kind: u64 = "<u8",
+        /// The measurement, in the unit of its kind.
+        value: i64 = "<i8",
+        /// Kind-specific.
+        argument: i64 = "<i8",
+    }
+    /// One decision of the engine: an intent, approved or refused, a cancel, or a change of state.
     Decision = 16 DecisionRecord {
         /// Grows by one with every decision of a session.
         decision_seq: u64 = "<u8",
@@ -337,13 +349,13 @@ record_layouts! {
         alpha_index: u32 = "<u4",
         /// One of [`ActionKind`].
         action: u32 = "<u4",
-        /// 1 approved, 2 refused.
+        /// 1 approved, 2 refused, 3 noted (a change of state; nothing is sent).
         verdict: u32 = "<u4",
         /// `ReasonCode` of the refusal; 0 when approved.
         reason_code: u32 = "<u4",
-        /// Why the strategy wanted it: one of [`IntentReason`].
+        /// Why the strategy wanted it: one of [`IntentReason`]; of a change, the state after it.
         intent_reason: u32 = "<u4",
-        /// 1 rest of day, 2 immediate or cancel, 3 fill or kill.
+        /// 1 rest of day, 2 immediate or cancel, 3 fill or kill; of a change, the state before it.
         time_in_force: u32 = "<u4",
         /// +1 buy, -1 sell.
         side: i64 = "<i8",
@@ -403,6 +415,21 @@ pub enum CommandKind {
     AdoptExternal = 8,
 }
 
+/// Kinds of health reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum HealthKind {
+    /// How late the runtime's loop is, ns.
+    LoopLag = 1,
+    /// From a request to its first answer as the runtime measured it, ns; `argument` is the order.
+    OrderRtt = 2,
+    /// Broker's position minus ours, scaled, of the header's instrument; `argument` 1 when the
+    /// broker could not be asked, else 0.
+    Drift = 3,
+    /// Payloads that could not be read since the last report.
+    NormaliserFailures = 4,
+}
+
 /// Kinds of broker events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -431,6 +458,10 @@ pub enum ActionKind {
     Place = 1,
     /// Cancel a working order.
     Cancel = 2,
+    /// None: the storm guard changed its state.
+    StormChange = 16,
+    /// None: the gateway's policy changed its state.
+    PolicyChange = 17,
 }
 
 /// Why a strategy wanted something.

@@ -5,9 +5,11 @@
 //!
 //! Invariants:
 //! 1. Every sequenced input is in exactly one log: books, trades, timers and contracts in the
-//!    market log; commands, config switches, broker reports and decisions in the order log.
+//!    market log; commands, config switches, broker and health reports and decisions in the order
+//!    log.
 //! 2. Decisions of which one is approved are durable before a request leaves (with
-//!    `durable: group` they are appended, and durable within the group commit).
+//!    `durable: group` they are appended, and durable within the group commit). A change of the
+//!    policy, so every halt and every resume, is durable at once in both.
 //! 3. After a failure of a log no request leaves; the session ends halted with that code.
 //! 4. A session that was started is ended once, and its logs are sealed.
 //!
@@ -28,7 +30,8 @@ use crate::faults::FaultProfile;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
-    CommandRecord, ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, RecordType,
+    ActionKind, CommandRecord, ConfigSwitchRecord, DecisionRecord, HealthRecord, Record,
+    RecordHeader, RecordType,
 };
 use crate::simulation::{
     Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
@@ -173,9 +176,12 @@ impl WalSink {
 impl Sink for WalSink {
     fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
         let log = match RecordType::from_code(header.record_type) {
-            Some(RecordType::Command | RecordType::ConfigSwitch | RecordType::Broker) => {
-                &self.orders
-            }
+            Some(
+                RecordType::Command
+                | RecordType::ConfigSwitch
+                | RecordType::Broker
+                | RecordType::Health,
+            ) => &self.orders,
             _ => &self.market,
         };
         log.append(bytes)
@@ -185,10 +191,12 @@ impl Sink for WalSink {
 
     fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
         const APPROVED: u32 = 1;
-        let must_wait = self.durability == Durability::Record
-            && decisions
-                .iter()
-                .any(|decision| decision.verdict == APPROVED);
+        let is_approved = |decision: &DecisionRecord| decision.verdict == APPROVED;
+        // A halt must outlive a crash in every mode: whoever comes next reads it here.
+        let is_policy =
+            |decision: &DecisionRecord| decision.action == ActionKind::PolicyChange as u32;
+        let must_wait = decisions.iter().any(is_policy)
+            || (self.durability == Durability::Record && decisions.iter().any(is_approved));
         let tape = bytemuck::cast_slice(decisions);
         let appended = if must_wait {
             self.orders.append_durable(tape)
@@ -433,7 +441,17 @@ impl PaperSession {
             .map_or(0, ReasonCode::code)
     }
 
-    /// Puts an operator's command into the input sequence, now.
+    /// Puts what the runtime measured into the input sequence, now; gives its `input_seq`.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn health(&mut self, record: HealthRecord) -> Result<u64, SessionError> {
+        let result = self.running("health")?.inject(record);
+        self.settle(result)?;
+        Ok(self.running("health")?.progress().counts.inputs)
+    }
+
+    /// Puts an operator's command into the input sequence, now; gives its `input_seq`.
     ///
     /// # Errors
     /// As [`Self::run`], and [`SimulationError::Ended`] after the end.
@@ -443,14 +461,16 @@ impl PaperSession {
         alpha_index: u32,
         argument: i64,
         reason: u64,
-    ) -> Result<(), SessionError> {
+    ) -> Result<u64, SessionError> {
         let mut record = CommandRecord::empty();
         record.command_kind = kind;
         record.alpha_index = alpha_index;
         record.argument = argument;
         record.reason_code = reason;
         let result = self.running("command")?.inject(record);
-        self.settle(result).map(drop)
+        self.settle(result)?;
+        // Every input takes the next number, so the count is the number of the last.
+        Ok(self.running("command")?.progress().counts.inputs)
     }
 
     /// Puts a switch to another verified config into the input sequence, now.

@@ -15,8 +15,10 @@ use std::sync::{Mutex, PoisonError};
 
 use _core::alpha::{Expression, Program};
 use _core::engine::Engine;
-use _core::record::{CommandKind, Tape};
-use support::{MAKER, SECOND, Session, TAKER, book, command, config, tape};
+use _core::engine::EngineConfig;
+use _core::record::{CommandKind, HealthKind, HealthRecord, Record, Tape};
+use _core::storm_guard::Band;
+use support::{MAKER, SECOND, Session, TAKER, book, command, tape};
 
 const COST_TAKER: &str = r#"{"kind":"cost_taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":5000000000,
     "slippage_ticks":1,"cost_margin_ticks":0.0}"#;
@@ -67,10 +69,49 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Inputs of a session with entries, quotes, fills, refusals, a halt, a resume and damaged books.
+/// A config whose guard looks at every input.
+fn config(template: &str, expression: &str) -> EngineConfig {
+    let mut made = support::config(template, expression);
+    let band = |warm: i64, storm: i64| Band {
+        warm_in: Some(warm),
+        warm_out: Some(warm - 1),
+        storm_in: Some(storm),
+        storm_out: Some(warm),
+        halt_in: None,
+        halt_out: None,
+    };
+    let guard = &mut made.storm_guard;
+    guard.drawdown_bps = band(5_000, 9_000);
+    guard.feed_gap_ns = band(SECOND, 6 * SECOND);
+    guard.loop_lag_ns = band(5_000_000, 20_000_000);
+    guard.order_rtt_ns = band(60 * SECOND, 90 * SECOND);
+    guard.reject_count = band(5, 9);
+    guard.feature_failures = band(5, 9);
+    guard.normaliser_failures = band(5, 9);
+    made
+}
+
+fn loop_lag(value: i64) -> HealthRecord {
+    HealthRecord {
+        health_kind: HealthKind::LoopLag as u64,
+        value,
+        ..HealthRecord::empty()
+    }
+}
+
+/// Inputs of a session with entries, quotes, fills, refusals, storms, a halt, a resume and damaged
+/// books.
 fn day(template: &str, expression: &str) -> Vec<u8> {
     let mut session = Session::new(config(template, expression));
     session.feed_tape(&tape(21, 4_000));
+    session.feed(loop_lag(30_000_000));
+    session.wait(10 * SECOND);
+    session.feed(loop_lag(0));
+    for _ in 0..150 {
+        session.now += SECOND / 2;
+        session.feed_book(book(35_000, 1, 5, 5));
+    }
+    assert!(session.engine.storm_report().entered.iter().sum::<u64>() >= 3);
     session.feed(command(CommandKind::Halt, u32::MAX, 0));
     session.feed_tape(&tape(22, 500));
     let mut crossed = book(35_000, 1, 5, 5);

@@ -61,6 +61,7 @@ def _input() -> tuple[bytes, dict[str, Any], Instrument, str]:
         instruments=[instrument],
         session=ref.session_of(instrument),
         account_limits=load_settings().account_limits(),
+        storm_guard=load_settings().storm_guard(),
     )
     return tape, config, instrument, alpha.manifest.latency_profile
 

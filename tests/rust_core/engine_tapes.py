@@ -55,6 +55,30 @@ COSTS = {
     "commission_per_lot": 60 * SCALE,
 }
 
+NEVER: dict[str, int | None] = dict.fromkeys(
+    ("warm_in", "warm_out", "storm_in", "storm_out", "halt_in", "halt_out")
+)
+CALM: dict[str, Any] = {
+    "risk_capital": 1_000_000 * SCALE,
+    "drawdown_bps": NEVER,
+    "feed_gap_ns": NEVER,
+    "loop_lag_ns": NEVER,
+    "order_rtt_ns": NEVER,
+    "reject_count": NEVER,
+    "drift_reports": NEVER,
+    "feature_failures": NEVER,
+    "normaliser_failures": NEVER,
+    "open_grace_ns": 60 * SECOND,
+    "failure_window_ns": 60 * SECOND,
+    "clears": 5,
+    "cool_down_warm_ns": 30 * SECOND,
+    "cool_down_storm_ns": 30 * SECOND,
+    "hold_warm_ns": 300 * SECOND,
+    "hold_storm_ns": 120 * SECOND,
+    "resume_window_ns": 60 * SECOND,
+}
+"""A storm guard that never speaks: no threshold."""
+
 
 def config(
     expression: str, template: dict[str, Any] | None = None, **changes: Any
@@ -108,6 +132,7 @@ def config(
         ],
         "alphas": [alpha | changes],
         "account_limits": ACCOUNT_LIMITS,
+        "storm_guard": CALM,
     }
 
 

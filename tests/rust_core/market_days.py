@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hft_platform import _core, records
+from tests.rust_core.engine_tapes import CALM
 
 SCALE = records.SCALE
 TXF_ID = 1001
@@ -235,4 +236,5 @@ def engine_config(tape: bytes, kind: str) -> dict[str, Any]:
             "clock_skew_ns_max": None,
             "repeated_order_max": 50,
         },
+        "storm_guard": CALM,
     }

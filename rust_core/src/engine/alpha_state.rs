@@ -84,8 +84,8 @@ pub(super) struct AlphaState {
     pub(super) fill_count: u64,
     pub(super) order_rate: TimeWindow,
     pub(super) refusals: [LastRefusal; 2],
-    intent_prefix: u64,
-    intent_counter: u32,
+    pub(super) intent_prefix: u64,
+    pub(super) intent_counter: u32,
 }
 
 /// Code of a stage in records.

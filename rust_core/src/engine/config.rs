@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::EngineError;
 use crate::costs::CostModel;
+use crate::storm_guard::StormConfig;
 
 /// Version of this layout.
 pub const CONFIG_SCHEMA: u32 = 1;
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub alphas: Vec<AlphaConfig>,
     /// Limits of the account as a whole.
     pub account_limits: AccountLimits,
+    /// When trading is degraded or halted by itself.
+    pub storm_guard: StormConfig,
 }
 
 impl EngineConfig {

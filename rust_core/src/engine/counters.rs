@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! 1. Counting allocates nothing: one slot for every type and every reason code.
-//! 2. `decisions` = approved + refused records; `refusals` also counts those not written out.
+//! 2. `decisions` = approved, refused and noted records; `refusals` also counts those not written
+//!    out.
 //!
 //! It holds no time. Operator's page: `docs/reason-codes.md`.
 

@@ -19,9 +19,11 @@ mod inspect;
 mod market;
 mod outcome;
 mod policy;
+mod recovery;
 mod sequencer;
 mod signal;
 mod steps;
+mod storm;
 mod validate;
 
 use alpha_state::AlphaState;
@@ -34,8 +36,10 @@ pub use config::{
 pub use counters::Counters;
 pub use inspect::{FeatureColumns, SignalTerms, feature_columns, signal_terms};
 pub use policy::ALL_ALPHAS;
+pub use recovery::Recovered;
 pub use sequencer::Sequencer;
-pub use steps::{APPROVED, REFUSED, STEPS};
+pub use steps::{APPROVED, NOTED, REFUSED, STEPS};
+pub use storm::StormReport;
 pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
 use crate::alpha::ExpressionError;
@@ -44,12 +48,13 @@ use crate::gateway::{Account, Gateway, Money, Order};
 use crate::reason::ReasonCode;
 use crate::record::{
     AccountRecord, BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord,
-    DecisionRecord, InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
+    DecisionRecord, HealthRecord, InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
 use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
 use market::Market;
 use policy::Policy;
+use storm::Watch;
 
 /// Why an engine could not be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -127,6 +132,7 @@ pub struct Engine {
     alphas: Vec<AlphaState>,
     gateway: Gateway,
     policy: Policy,
+    watch: Watch,
     account_rate: TimeWindow,
     rejects: TimeWindow,
     unknowns: TimeWindow,
@@ -177,9 +183,20 @@ impl Engine {
             .iter()
             .map(|instrument| (instrument.multiplier, instrument.lot_size))
             .collect();
+        let mut gateway = Gateway::new(alphas.len());
+        for (place, alpha) in alphas.iter().enumerate() {
+            if !gateway.enter_stream(alpha.intent_prefix) {
+                return Err(EngineError::OutOfRange {
+                    field: format!("alphas[{place}].alpha_id"),
+                    value: alpha.config.alpha_id.clone(),
+                    allowed: "a name whose intent ids no other alpha's begin like".to_owned(),
+                });
+            }
+        }
         Ok(Self {
             account: Account::new(&alpha_markets, &sizes),
             unknowns: TimeWindow::new(REJECT_WINDOW_NS),
+            watch: Watch::new(&config),
             markets: config
                 .instruments
                 .iter()
@@ -187,7 +204,7 @@ impl Engine {
                 .map(Market::new)
                 .collect(),
             market_places,
-            gateway: Gateway::new(alphas.len()),
+            gateway,
             alphas,
             policy: Policy::default(),
             account_rate: TimeWindow::new(RATE_WINDOW_NS),
@@ -223,9 +240,12 @@ impl Engine {
         out: &mut Vec<DecisionRecord>,
     ) {
         self.counters.count_record(header.record_type);
-        let outcome = self
-            .take_sequence(header)
-            .and_then(|()| self.dispatch(header, bytes, out));
+        let outcome = self.take_sequence(header).and_then(|()| {
+            self.watch_before(header, out);
+            let outcome = self.dispatch(header, bytes, out);
+            self.watch_after(header, out);
+            outcome
+        });
         if let Err(code) = outcome {
             self.counters.count_dropped(code);
         }
@@ -275,6 +295,7 @@ impl Engine {
             }
             Some(RecordType::Command) => {
                 self.on_command(header, &read::<CommandRecord>(bytes)?)?;
+                self.note_policy(header, out);
                 self.decide_all(header, out);
                 Ok(())
             }
@@ -293,6 +314,7 @@ impl Engine {
                 self.decide_all(header, out);
                 Ok(())
             }
+            Some(RecordType::Health) => self.on_health(header, &read::<HealthRecord>(bytes)?),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -324,6 +346,13 @@ impl Engine {
             if alpha.signal.is_nan() {
                 self.counters.nan_signals += 1;
             }
+            let (market, now_ns) = (&self.markets[market_index], header.sequence_time_ns);
+            let quote_age_ns_max = self.config.account_limits.quote_age_ns_max;
+            if alpha.signal.is_finite() {
+                self.watch.note_number(alpha_index, market.epoch);
+            } else if market.book.fault(now_ns, quote_age_ns_max).is_none() {
+                self.watch.note_failure(alpha_index, market.epoch, now_ns);
+            }
             self.decide(alpha_index, header, out);
         }
     }
@@ -349,6 +378,7 @@ impl Engine {
     fn decide(&mut self, alpha_index: usize, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
+        self.watch_marks(header, out);
         self.account
             .clear_exit(self.alphas[alpha_index].market_index, alpha_index);
         let alpha = &self.alphas[alpha_index];
@@ -417,7 +447,10 @@ impl Engine {
                 // A fill of an order we do not know is a position we do not know.
                 let is_orphan_fill = code == ReasonCode::OrderUnknown
                     && record.event_kind == BrokerEventKind::Fill as u32;
-                self.policy.is_reduce_only |= is_orphan_fill;
+                // So is one that may or may not have been counted.
+                if is_orphan_fill || code == ReasonCode::FillTooOld {
+                    self.policy.reduce_only(code, now_ns);
+                }
                 return Err(code);
             }
         };
@@ -434,6 +467,7 @@ impl Engine {
         let is_unknown = record.event_kind == BrokerEventKind::Unknown as u32;
         if is_rejected || is_unknown {
             self.rejects.push(now_ns);
+            self.watch_rejects(now_ns);
         }
         if is_unknown {
             self.unknowns.push(now_ns);
@@ -441,6 +475,7 @@ impl Engine {
         if let Some(before) = before {
             self.account.on_order(&before, &outcome.order);
         }
+        self.watch.answered(record, &outcome.order, now_ns);
         let alpha_index = outcome.order.alpha_index as usize;
         if outcome.fill_qty > 0 {
             self.take_fill(

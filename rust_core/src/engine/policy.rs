@@ -1,8 +1,10 @@
 //! What trading is allowed at all: operator commands, config switches, session phases, loss limits.
 
-use super::{AlphaState, Engine, Phase, WithdrawalAction};
+use super::{AlphaState, Engine, Phase, Template, WithdrawalAction};
+use crate::gateway::{ResumeEvent, ResumeOutcome, ResumeState, resume_step};
 use crate::reason::ReasonCode;
 use crate::record::{CommandKind, CommandRecord, ConfigSwitchRecord, IntentReason, RecordHeader};
+use crate::storm_guard::StormState;
 use crate::strategy::Mode;
 
 /// `alpha_index` that means every alpha.
@@ -15,15 +17,40 @@ pub(super) struct Policy {
     pub(super) halted: Option<(ReasonCode, i64)>,
     /// Only reducing orders, until resumed.
     pub(super) is_reduce_only: bool,
-    /// `input_seq` of the first resume step.
-    armed_seq: Option<u64>,
+    /// Why and since when that is so.
+    pub(super) reduce_only_by: Option<(ReasonCode, i64)>,
+    /// `input_seq` and time of the first resume step.
+    armed: Option<(u64, i64)>,
 }
 
 impl Policy {
     /// Halts; the first reason stays.
     pub(super) fn halt(&mut self, code: ReasonCode, now_ns: i64) {
         self.halted = self.halted.or(Some((code, now_ns)));
-        self.armed_seq = None;
+        if resume_step(self.resume_state(), ResumeEvent::Halted).0 == ResumeState::Idle {
+            self.armed = None;
+        }
+    }
+
+    /// Allows reducing orders only; the first reason stays.
+    pub(super) fn reduce_only(&mut self, code: ReasonCode, now_ns: i64) {
+        self.is_reduce_only = true;
+        self.reduce_only_by = self.reduce_only_by.or(Some((code, now_ns)));
+    }
+
+    /// Takes both latches back.
+    pub(super) fn lift(&mut self) {
+        self.halted = None;
+        self.is_reduce_only = false;
+        self.reduce_only_by = None;
+    }
+
+    fn resume_state(&self) -> ResumeState {
+        if self.armed.is_some() {
+            ResumeState::Armed
+        } else {
+            ResumeState::Idle
+        }
     }
 }
 
@@ -67,11 +94,12 @@ impl Engine {
             phase: self.phase(now_ns),
             is_reduce_only: self.policy.is_reduce_only
                 || alpha.is_reduce_only
-                || self.account.unexplained_qty().is_some(),
+                || self.account.unexplained_qty().is_some()
+                || self.watch.guard.state() == StormState::Storm,
             is_closing: alpha.loss_latch.or(self.account.loss_latch()).is_some()
                 || alpha.is_flattening,
             permit: rule(alpha.withdrawn_since_ns).max(rule(alpha.expired_since_ns)),
-            halt: halts[0].max(halts[1]),
+            halt: halts[0].max(halts[1]).map(|mode| halt_mode(alpha, mode)),
         };
         let reason = if conditions.halt.is_some() {
             IntentReason::HaltCancel
@@ -108,11 +136,16 @@ impl Engine {
                 }
             }
             kind if kind == CommandKind::ResumeArm as u32 => {
-                self.policy.armed_seq = Some(header.input_seq)
+                self.policy.armed = Some((header.input_seq, now_ns));
             }
-            kind if kind == CommandKind::ResumeConfirm as u32 => return self.resume(record),
+            kind if kind == CommandKind::ResumeConfirm as u32 => {
+                return self.resume(record, now_ns);
+            }
             kind if kind == CommandKind::ReduceOnly as u32 => {
-                self.policy.is_reduce_only |= is_all;
+                if is_all {
+                    let code = code_or(record.reason_code, ReasonCode::ReduceOnlyOn);
+                    self.policy.reduce_only(code, now_ns);
+                }
                 alphas
                     .iter_mut()
                     .for_each(|alpha| alpha.is_reduce_only = true);
@@ -145,14 +178,27 @@ impl Engine {
     }
 
     /// Second step of re-arming: lifts halts and reduce-only, never a loss limit or a withdrawal.
-    fn resume(&mut self, record: &CommandRecord) -> Result<(), ReasonCode> {
-        let armed_seq = self.policy.armed_seq.take();
-        if armed_seq.is_none() || armed_seq != u64::try_from(record.argument).ok() {
-            return Err(ReasonCode::KillSwitchOn);
+    fn resume(&mut self, record: &CommandRecord, now_ns: i64) -> Result<(), ReasonCode> {
+        let is_all = record.alpha_index == ALL_ALPHAS;
+        let window_ns = self.config.storm_guard.resume_window_ns;
+        let state = self.policy.resume_state();
+        let event = match self.policy.armed.take() {
+            Some((seq, _)) if u64::try_from(record.argument).ok() != Some(seq) => {
+                ResumeEvent::ConfirmOther
+            }
+            Some((_, armed_ns)) if now_ns.saturating_sub(armed_ns) > window_ns => {
+                ResumeEvent::ConfirmLate
+            }
+            Some(_) if is_all && self.does_cause_remain() => ResumeEvent::ConfirmTooSoon,
+            _ => ResumeEvent::Confirm,
+        };
+        if let (_, ResumeOutcome::Refused(code)) = resume_step(state, event) {
+            return Err(code);
         }
-        if record.alpha_index == ALL_ALPHAS {
-            self.policy.halted = None;
-            self.policy.is_reduce_only = false;
+        if is_all {
+            let change = self.watch.guard.resume(now_ns);
+            self.watch.pending = change.map_err(|_| ReasonCode::HaltCauseRemains)?;
+            self.policy.lift();
         }
         for alpha in concerned(&mut self.alphas, record.alpha_index) {
             alpha.halted = None;
@@ -191,6 +237,7 @@ impl Engine {
         {
             match alpha.position.mark(mid, market.instrument.multiplier) {
                 Some(marked) => {
+                    self.watch.is_marked = true;
                     let before = alpha.position.net();
                     alpha.position = marked;
                     alpha.marked_mid = Some(mid);
@@ -244,12 +291,19 @@ fn mode_of(conditions: &Conditions) -> Mode {
             Mode::Normal
         },
         conditions.permit.unwrap_or(Mode::Normal),
-        // A halt takes every order back, also one that would reduce.
-        conditions
-            .halt
-            .map_or(Mode::Normal, |mode| mode.max(Mode::Hold)),
+        conditions.halt.unwrap_or(Mode::Normal),
     ];
     asked.into_iter().fold(by_phase, Mode::max)
+}
+
+/// What a halt leaves of the permit's rule. What works is taken back by the engine whatever this
+/// is; behind that a taker may leave by its own rules, in orders that never rest. A template that
+/// rests its quotes holds instead: nothing of ours is to be found in a book while halted.
+fn halt_mode(alpha: &AlphaState, rule: Mode) -> Mode {
+    match (rule, &alpha.config.template) {
+        (Mode::ReduceOnly, Template::Taker { .. }) => Mode::ReduceOnly,
+        _ => rule.max(Mode::Hold),
+    }
 }
 
 /// What the permit says should become of the position, `since_ns` after it ended.
@@ -307,7 +361,7 @@ mod tests {
                 && conditions.halt.is_none();
             assert_eq!(mode == Mode::Normal, is_free, "{conditions:?}");
             assert!(
-                conditions.halt.is_none() || mode >= Mode::Hold,
+                conditions.halt.is_none() || mode >= Mode::ReduceOnly,
                 "{conditions:?}"
             );
             assert!(

@@ -28,6 +28,12 @@ impl Sequencer {
         }
     }
 
+    /// Goes on behind a record of an earlier life.
+    pub fn continue_after(&mut self, input_seq: u64, sequence_time_ns: i64) {
+        self.last_seq = self.last_seq.max(input_seq);
+        self.last_time_ns = self.last_time_ns.max(sequence_time_ns);
+    }
+
     /// Number of the last record.
     #[must_use]
     pub fn last_seq(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! The gateway's seven steps: what happens to every wish of a strategy.
 
 use super::{AlphaState, Engine, Phase};
-use crate::gateway::{Money, NewOrder, OPEN_COUNT_MAX, Order, OrderState, WaitingExit};
+use crate::gateway::{Money, NewOrder, OPEN_COUNT_MAX, Order, OrderState, Request, WaitingExit};
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, Record, RecordHeader};
 use crate::risk::{self, FREE_REQUEST_COUNT, Facts, OrderKey, Refusal};
@@ -16,8 +16,10 @@ pub const STEPS: [&str; 7] = [
 pub const APPROVED: u32 = 1;
 /// `verdict` of a refused decision.
 pub const REFUSED: u32 = 2;
+/// `verdict` of a decision that only tells of a change.
+pub const NOTED: u32 = 3;
 /// `source_id` of records made by the runtime.
-const SOURCE_RUNTIME: u16 = 6;
+pub(super) const SOURCE_RUNTIME: u16 = 6;
 /// Open orders that only exits may use, so that quotes of other alphas cannot shut one in.
 const EXIT_RESERVE: usize = OWN_ORDER_COUNT_MAX;
 
@@ -278,6 +280,7 @@ impl Engine {
             is_reducing: exposure.is_reducing,
             signal: alpha.signal,
             halted_by: self.policy.halted.or(alpha.halted).map(|(code, _)| code),
+            storm_fault: self.storm_fault(),
             permit_fault: alpha.permit_fault(),
             is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
             unexplained_qty: account.unexplained_qty(),
@@ -359,6 +362,8 @@ impl Engine {
         out: &mut Vec<DecisionRecord>,
     ) {
         let now_ns = cause.sequence_time_ns;
+        // Decided is decided, whichever way: the same id never comes to these steps again.
+        self.gateway.remember_intent(intent.intent_id);
         let mut decision = self.blank_decision(intent.alpha_index, cause);
         decision.intent_id = intent.intent_id;
         decision.action = ActionKind::Place as u32;
@@ -386,6 +391,11 @@ impl Engine {
             }
             return;
         }
+        self.assert_passes(if facts.is_reducing {
+            Request::Reducing
+        } else {
+            Request::Opening
+        });
         assert!(
             facts.signal.is_finite() || facts.is_reducing,
             "Invariant: no opening order without a signal"
@@ -403,7 +413,7 @@ impl Engine {
         let Some(order_id) = placed else {
             return self.counters.count_refusal(ReasonCode::CapacityReached);
         };
-        self.gateway.remember_intent(intent.intent_id);
+        self.watch.sent(order_id, false, now_ns);
         if let Some(order) = self.gateway.order(order_id).copied() {
             let margin = if facts.is_reducing {
                 None
@@ -424,7 +434,7 @@ impl Engine {
 
     /// Cancels pass every check but the account's full request rate, and the exchange's phase
     /// without cancels.
-    fn take_cancel(
+    pub(super) fn take_cancel(
         &mut self,
         alpha_index: usize,
         order_id: u64,
@@ -468,6 +478,8 @@ impl Engine {
             return;
         }
         if self.gateway.cancel(order_id) {
+            self.assert_passes(Request::Cancel);
+            self.watch.sent(order_id, true, now_ns);
             self.account_rate.push(now_ns);
             self.account.on_cancel();
             decision.verdict = APPROVED;
@@ -499,7 +511,7 @@ impl Engine {
     }
 
     /// Numbers a decision and hands it out.
-    fn write(&mut self, mut decision: DecisionRecord, out: &mut Vec<DecisionRecord>) {
+    pub(super) fn write(&mut self, mut decision: DecisionRecord, out: &mut Vec<DecisionRecord>) {
         self.decision_seq += 1;
         decision.decision_seq = self.decision_seq;
         decision.header.source_seq = self.decision_seq;
@@ -540,11 +552,12 @@ fn key_of(intent: &OrderIntent) -> OrderKey {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::record::{BookRecord, BrokerRecord, SCALE};
 
-    const CONFIG: &str = r#"{"schema":1,
+    /// A config of one taker; its guard never speaks.
+    pub(in crate::engine) const CONFIG: &str = r#"{"schema":1,
         "session":{"session_id":"s","trading_day":20260410,"phases":[{"start_ns":0,"end_ns":1000,"phase":"open"}]},
         "instruments":[{"instrument_id":1,"symbol":"X","tick_size":100000000,"lot_size":100000000,"multiplier":100000000,
             "limit_up":null,"limit_down":null,"order_qty_max":null,"banding_bps":null,"eligibility":"full","costs":{"kind":"value_bps","maker_bps":0,"taker_bps":0}}],
@@ -559,7 +572,11 @@ mod tests {
             "free_margin_min":null,"account_age_ns_max":60000000000,"order_rate_max":9,"cancel_reserve":1,
             "order_to_trade_max":9,"reject_rate_max":5,"unknown_rate_max":5,"one_side_fill_max":9,
             "price_collar_bps":500,"exit_collar_bps":500,"quote_age_ns_max":100,"clock_skew_ns_max":null,
-            "repeated_order_max":9}}"#;
+            "repeated_order_max":9},
+        "storm_guard":{"risk_capital":100000000,"drawdown_bps":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"feed_gap_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"loop_lag_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},
+            "order_rtt_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"reject_count":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"drift_reports":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"feature_failures":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},
+            "normaliser_failures":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"open_grace_ns":0,"failure_window_ns":1,"clears":1,"cool_down_warm_ns":0,
+            "cool_down_storm_ns":0,"hold_warm_ns":0,"hold_storm_ns":0,"resume_window_ns":1}}"#;
 
     fn feed<R: Record>(engine: &mut Engine, seq: u64, mut record: R) -> Vec<DecisionRecord> {
         record.header_mut().instrument_id = 1;

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::book::VALUE_MAX;
 use crate::risk::WINDOW_COUNT_MAX;
+use crate::storm_guard::{Input, Level, StormConfig};
 
 /// Instruments of one engine.
 pub const INSTRUMENT_COUNT_MAX: usize = 256;
@@ -131,7 +132,8 @@ pub(super) fn validate(config: &EngineConfig) -> Result<(), EngineError> {
     for (place, alpha_config) in config.alphas.iter().enumerate() {
         alpha(place, alpha_config, config)?;
     }
-    account(&config.account_limits)
+    account(&config.account_limits)?;
+    storm_guard(&config.storm_guard)
 }
 
 fn session(config: &SessionConfig) -> Result<(), EngineError> {
@@ -405,4 +407,98 @@ fn account(config: &AccountLimits) -> Result<(), EngineError> {
         1,
         WINDOW_COUNT_MAX,
     )
+}
+
+/// Name of an input's thresholds in the config.
+fn band_name(input: Input) -> &'static str {
+    match input {
+        Input::Drawdown => "drawdown_bps",
+        Input::FeedGap => "feed_gap_ns",
+        Input::LoopLag => "loop_lag_ns",
+        Input::OrderRtt => "order_rtt_ns",
+        Input::RejectRate => "reject_count",
+        Input::Drift => "drift_reports",
+        Input::FeatureFailures => "feature_failures",
+        Input::NormaliserFailures => "normaliser_failures",
+    }
+}
+
+fn storm_guard(config: &StormConfig) -> Result<(), EngineError> {
+    let at = Checker {
+        path: "storm_guard.".to_owned(),
+    };
+    for input in Input::ALL {
+        band(&at, input, config)?;
+    }
+    at.require(
+        config.risk_capital > 0,
+        "risk_capital",
+        config.risk_capital,
+        "above 0",
+    )?;
+    at.count("clears", config.clears as usize, 1, WINDOW_COUNT_MAX)?;
+    for (field, value) in [
+        ("open_grace_ns", config.open_grace_ns),
+        ("cool_down_warm_ns", config.cool_down_warm_ns),
+        ("cool_down_storm_ns", config.cool_down_storm_ns),
+        ("hold_warm_ns", config.hold_warm_ns),
+        ("hold_storm_ns", config.hold_storm_ns),
+    ] {
+        at.require(value >= 0, field, value, "0 or more")?;
+    }
+    for (field, value) in [
+        ("failure_window_ns", config.failure_window_ns),
+        ("resume_window_ns", config.resume_window_ns),
+    ] {
+        at.require(value > 0, field, value, "above 0")?;
+    }
+    Ok(())
+}
+
+/// Thresholds come in pairs, each left below where it is taken, and rise with the level.
+fn band(at: &Checker, input: Input, config: &StormConfig) -> Result<(), EngineError> {
+    let is_count = matches!(
+        input,
+        Input::RejectRate | Input::FeatureFailures | Input::NormaliserFailures
+    );
+    let mut milder = (1, 0);
+    for (level, enter, leave) in config.band(input).pairs() {
+        let prefix = match level {
+            Level::Halt => "halt",
+            Level::Storm => "storm",
+            Level::Warm | Level::Clear => "warm",
+        };
+        let field = |end: &str| format!("{}.{prefix}_{end}", band_name(input));
+        let (enter, leave) = match (enter, leave) {
+            (None, None) => continue,
+            (Some(enter), Some(leave)) => (enter, leave),
+            (Some(_), None) => {
+                return Err(at.fail(&field("out"), "null", "a number below its _in"));
+            }
+            (None, Some(leave)) => {
+                return Err(at.fail(&field("out"), leave, "null while its _in is null"));
+            }
+        };
+        at.require(
+            enter >= milder.0,
+            &field("in"),
+            enter,
+            "above 0, and not below a milder level's",
+        )?;
+        // A window holds so many entries, so a higher count would never be reached.
+        at.require(
+            !is_count || enter <= i64::try_from(WINDOW_COUNT_MAX).unwrap_or(i64::MAX),
+            &field("in"),
+            enter,
+            &format!("at most {WINDOW_COUNT_MAX}"),
+        )?;
+        at.require(
+            (milder.1..enter).contains(&leave),
+            &field("out"),
+            leave,
+            "below its _in, and not below a milder level's",
+        )?;
+        milder = (enter, leave);
+    }
+    Ok(())
 }

@@ -667,6 +667,11 @@ impl Account {
         self.loss_speed
     }
 
+    /// A loss limit of the account that the log says was reached.
+    pub fn restore_loss_latch(&mut self, code: Option<ReasonCode>) {
+        self.loss_latch = self.loss_latch.or(code);
+    }
+
     /// Why the account's result stopped every alpha.
     #[must_use]
     pub fn loss_latch(&self) -> Option<ReasonCode> {

@@ -1,20 +1,31 @@
-//! Gateway state: orders, exposure, fills and the window of decided intents.
+//! Gateway state: orders, exposure, counted fills and decided intents.
 //!
 //! Why: an order that might still be filled is exposure, whether or not anybody answered.
 //!
 //! Invariants:
 //! 1. Open buy and sell quantities equal the sums over open orders, unknown ones included.
-//! 2. A fill counts once (by broker sequence), and a fill that happened counts even when late.
+//! 2. A fill counts once (by broker sequence), and a fill that happened counts even when late; one
+//!    that is too far back to tell is not counted and says so.
 //! 3. Every state and event pair has a row in `state::TRANSITIONS`; what does not fit is counted.
 //! 4. Tables are of fixed size; a full table refuses the next order.
+//! 5. An intent that was decided is never decided again (see `intents`).
 //!
-//! It sends nothing. Operator's page: `docs/reason-codes.md`, 3xx.
+//! It sends nothing. Operator's pages: `docs/reason-codes.md`, 3xx, and `docs/storm-guard.md`.
 
 mod account;
+mod fills;
+mod intents;
+mod policy;
 mod position;
 mod state;
 
 pub use account::{Account, LossLimits, WaitingExit};
+pub use fills::{FILL_COUNT_MAX, FillNumbers, Standing};
+pub use intents::{IntentMarks, STREAM_COUNT_MAX};
+pub use policy::{
+    POLICY_ROWS, PolicyRow, PolicyState, RESUME_ROWS, Request, ResumeEvent, ResumeOutcome,
+    ResumeState, passes, policy_state, resume_step,
+};
 pub use position::{Money, Position};
 pub use state::{OrderEvent, OrderState, TRANSITIONS, transition};
 
@@ -25,14 +36,12 @@ use crate::record::{BrokerEventKind, BrokerRecord};
 pub const ORDER_COUNT_MAX: usize = 1_024;
 /// Open orders of one engine.
 pub const OPEN_COUNT_MAX: usize = 64;
-/// Intent ids and fills remembered for deduplication.
-pub const WINDOW_COUNT: usize = 4_096;
 /// Bits of an order id below the alpha's index.
 const COUNTER_BITS: u32 = 48;
+const COUNTER_MASK: u64 = (1 << COUNTER_BITS) - 1;
 
 const _: () = assert!(OPEN_COUNT_MAX < ORDER_COUNT_MAX);
 const _: () = assert!(ORDER_COUNT_MAX.is_power_of_two());
-const _: () = assert!(WINDOW_COUNT.is_power_of_two());
 
 /// One of our orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,42 +143,6 @@ impl Exposure {
     }
 }
 
-/// Remembers the last [`WINDOW_COUNT`] numbers of a dense sequence.
-#[derive(Debug, Clone)]
-pub struct SeenWindow {
-    slots: Box<[Option<u64>]>,
-}
-
-impl Default for SeenWindow {
-    fn default() -> Self {
-        Self {
-            slots: vec![None; WINDOW_COUNT].into_boxed_slice(),
-        }
-    }
-}
-
-impl SeenWindow {
-    fn slot(number: u64) -> usize {
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "the mask is far below usize"
-        )]
-        let slot = (number & (WINDOW_COUNT as u64 - 1)) as usize;
-        slot
-    }
-
-    /// True if `number` is remembered.
-    #[must_use]
-    pub fn contains(&self, number: u64) -> bool {
-        self.slots[Self::slot(number)] == Some(number)
-    }
-
-    /// Remembers `number`.
-    pub fn insert(&mut self, number: u64) {
-        self.slots[Self::slot(number)] = Some(number);
-    }
-}
-
 /// Orders and exposure of an engine.
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -178,8 +151,8 @@ pub struct Gateway {
     open: Vec<u16>,
     next_counter: u64,
     exposures: Box<[Exposure]>,
-    intents: SeenWindow,
-    fills: SeenWindow,
+    intents: IntentMarks,
+    fills: FillNumbers,
 }
 
 impl Gateway {
@@ -191,8 +164,8 @@ impl Gateway {
             open: Vec::with_capacity(OPEN_COUNT_MAX),
             next_counter: 0,
             exposures: vec![Exposure::default(); alpha_count].into_boxed_slice(),
-            intents: SeenWindow::default(),
-            fills: SeenWindow::default(),
+            intents: IntentMarks::default(),
+            fills: FillNumbers::default(),
         }
     }
 
@@ -205,15 +178,40 @@ impl Gateway {
         slot
     }
 
-    /// True if this intent was decided before.
-    #[must_use]
-    pub fn has_intent(&self, intent_id: u64) -> bool {
-        self.intents.contains(intent_id)
+    /// Enters a source of intent ids: `prefix` mixed (xor) with a counter from 1 on; false when
+    /// another source has these ids or there is no room.
+    pub fn enter_stream(&mut self, prefix: u64) -> bool {
+        self.intents.enter(prefix)
     }
 
-    /// Remembers a decided intent.
+    /// True if this intent was decided before, whether approved or refused.
+    #[must_use]
+    pub fn has_intent(&self, intent_id: u64) -> bool {
+        self.intents.is_decided(intent_id)
+    }
+
+    /// Remembers a decided intent, for ever.
     pub fn remember_intent(&mut self, intent_id: u64) {
-        self.intents.insert(intent_id);
+        self.intents.decide(intent_id);
+    }
+
+    /// Highest counter decided in the stream of `prefix`.
+    #[must_use]
+    pub fn intent_high(&self, prefix: u64) -> u32 {
+        self.intents.high(prefix)
+    }
+
+    /// The number that the next order gets: an order with a lower one was approved before now.
+    #[must_use]
+    pub fn ticket(&self) -> u64 {
+        self.next_counter
+    }
+
+    /// The open order at `rank`, oldest first.
+    #[must_use]
+    pub fn open_order(&self, rank: usize) -> Option<&Order> {
+        let slot = self.open.get(rank)?;
+        self.orders[usize::from(*slot)].as_ref()
     }
 
     /// Open quantities of an alpha.
@@ -244,7 +242,7 @@ impl Gateway {
     /// The order called `order_id`, open or recently done.
     #[must_use]
     pub fn order(&self, order_id: u64) -> Option<&Order> {
-        let counter = order_id.checked_sub(1)? & ((1 << COUNTER_BITS) - 1);
+        let counter = order_id.checked_sub(1)? & COUNTER_MASK;
         self.orders[Self::slot(counter)]
             .as_ref()
             .filter(|order| order.order_id == order_id)
@@ -263,8 +261,14 @@ impl Gateway {
             self.next_counter += 1;
         }
         let counter = self.next_counter;
-        self.next_counter += 1;
         let order_id = ((u64::from(new.alpha_index) << COUNTER_BITS) | counter) + 1;
+        self.enter(order_id, new);
+        Some(order_id)
+    }
+
+    fn enter(&mut self, order_id: u64, new: &NewOrder) {
+        let counter = order_number(order_id);
+        self.next_counter = counter + 1;
         let slot = Self::slot(counter);
         self.orders[slot] = Some(Order {
             order_id,
@@ -280,7 +284,45 @@ impl Gateway {
         });
         self.open.push(u16::try_from(slot).unwrap_or(u16::MAX));
         self.exposures[new.alpha_index as usize].add(new.side, new.qty);
-        Some(order_id)
+    }
+
+    /// Enters an order that a log says was approved, under the id it had; false when this state
+    /// could not have given it that id.
+    pub fn restore(&mut self, order_id: u64, new: &NewOrder) -> bool {
+        let is_alphas_own = order_id.checked_sub(1).is_some_and(|number| {
+            number >> COUNTER_BITS == u64::from(new.alpha_index)
+                && (number & COUNTER_MASK) >= self.next_counter
+        });
+        let is_order =
+            new.qty > 0 && new.side.abs() == 1 && (new.alpha_index as usize) < self.exposures.len();
+        if !is_alphas_own || !is_order || self.is_full() {
+            return false;
+        }
+        let slot = Self::slot(order_number(order_id));
+        if self.orders[slot].is_some_and(|order| order.state.is_open()) {
+            return false;
+        }
+        self.enter(order_id, new);
+        true
+    }
+
+    /// Whoever would have been told is gone: every open order is [`OrderState::Unknown`] from here,
+    /// counts in full, and is neither sent again nor canceled blindly. Says how many there are.
+    pub fn lose_track(&mut self) -> usize {
+        for rank in 0..self.open.len() {
+            let slot = usize::from(self.open[rank]);
+            if let Some(order) = &mut self.orders[slot] {
+                order.state = transition(order.state, OrderEvent::Unknown).0;
+            }
+        }
+        self.open.len()
+    }
+
+    /// True while the outcome of an order is not known.
+    #[must_use]
+    pub fn has_unknown(&self) -> bool {
+        self.open_orders()
+            .any(|order| order.state == OrderState::Unknown)
     }
 
     /// Notes that a cancel is being sent; false when the order is not working.
@@ -301,7 +343,7 @@ impl Gateway {
     /// Takes what the broker said; `Err` when it changes nothing we know of.
     ///
     /// # Errors
-    /// [`ReasonCode::OrderUnknown`], [`ReasonCode::DuplicateFill`], or
+    /// [`ReasonCode::OrderUnknown`], [`ReasonCode::DuplicateFill`], [`ReasonCode::FillTooOld`], or
     /// [`ReasonCode::OrderStateInvalid`] for an event that contradicts the order.
     pub fn on_broker(&mut self, record: &BrokerRecord) -> Result<BrokerOutcome, ReasonCode> {
         let before = *self
@@ -310,10 +352,11 @@ impl Gateway {
         let event = broker_event(record, &before)?;
         let is_fill = matches!(event, OrderEvent::PartialFill | OrderEvent::FullFill);
         if is_fill {
-            if self.fills.contains(record.broker_seq) {
-                return Err(ReasonCode::DuplicateFill);
+            match self.fills.standing(record.broker_seq) {
+                Standing::New => self.fills.insert(record.broker_seq),
+                Standing::Seen => return Err(ReasonCode::DuplicateFill),
+                Standing::TooOld => return Err(ReasonCode::FillTooOld),
             }
-            self.fills.insert(record.broker_seq);
         }
         let (state, mut code) = transition(before.state, event);
         let fill_qty = if is_fill { record.qty } else { 0 };
@@ -351,8 +394,7 @@ impl Gateway {
     }
 
     fn store(&mut self, order: Order) {
-        let counter = (order.order_id - 1) & ((1 << COUNTER_BITS) - 1);
-        let slot = Self::slot(counter);
+        let slot = Self::slot(order_number(order.order_id));
         self.orders[slot] = Some(order);
         if !order.state.is_open() {
             self.open.retain(|open| usize::from(*open) != slot);
@@ -373,6 +415,12 @@ impl Gateway {
             "Invariant: exposure is the sum of open orders"
         );
     }
+}
+
+/// The number of an order among all orders of the engine.
+#[must_use]
+pub fn order_number(order_id: u64) -> u64 {
+    order_id.saturating_sub(1) & COUNTER_MASK
 }
 
 /// The event a record stands for, given the order it names.
@@ -398,5 +446,7 @@ fn broker_event(record: &BrokerRecord, order: &Order) -> Result<OrderEvent, Reas
     })
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

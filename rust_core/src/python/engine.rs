@@ -9,12 +9,13 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use crate::alpha::{Expression, ExpressionError as ExpressionFault, Program};
 use crate::costs::CostModel;
 use crate::engine::{
-    self, AlphaResult, BatchError, Counters, EngineConfig, EngineError, Sequencer,
+    self, AlphaResult, BatchError, Counters, EngineConfig, EngineError, Sequencer, StormReport,
 };
 use crate::features::FEATURES;
 use crate::gateway::Account;
 use crate::reason::ReasonCode;
 use crate::record::{DecisionRecord, Record};
+use crate::storm_guard::Input;
 
 create_exception!(
     _core,
@@ -103,6 +104,26 @@ fn result_row<'py>(py: Python<'py>, result: &AlphaResult) -> PyResult<Bound<'py,
     Ok(row)
 }
 
+fn storm_row<'py>(py: Python<'py>, report: &StormReport) -> PyResult<Bound<'py, PyDict>> {
+    let row = PyDict::new(py);
+    row.set_item("state", report.storm.name())?;
+    row.set_item("since_ns", report.storm_since_ns)?;
+    row.set_item(
+        "cause",
+        report.storm_cause.map_or(0, |input| input.code().code()),
+    )?;
+    row.set_item("policy", report.policy.name())?;
+    row.set_item("policy_since_ns", report.policy_since_ns)?;
+    row.set_item("policy_code", report.policy_code.code())?;
+    row.set_item("entered", report.entered.to_vec())?;
+    let inputs = PyDict::new(py);
+    for (input, (level, value)) in Input::ALL.iter().zip(report.inputs) {
+        inputs.set_item(input.code().code(), (level as u8, value))?;
+    }
+    row.set_item("inputs", inputs)?;
+    Ok(row)
+}
+
 /// Counters and results of an engine as a dict, for every binding that owns one.
 pub(super) fn engine_report<'py>(
     py: Python<'py>,
@@ -120,6 +141,7 @@ pub(super) fn engine_report<'py>(
     table.set_item("broker_events", count_table(py, &counters.broker_events())?)?;
     table.set_item("halted_by", engine.halted_by().map_or(0, ReasonCode::code))?;
     table.set_item("open_orders", engine.open_orders().count())?;
+    table.set_item("storm", storm_row(py, &engine.storm_report())?)?;
     let alphas = engine
         .results()
         .map(|result| result_row(py, &result))
@@ -194,6 +216,25 @@ impl PyEngine {
                 .collect();
             table.set_item(name, levels)?;
         }
+        Ok(table)
+    }
+
+    /// Takes back what the order log of this session says; before any record. Records without a
+    /// sequence go on behind it.
+    fn recover<'py>(&mut self, py: Python<'py>, order_log: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+        let engine = &mut self.engine;
+        let found = py
+            .detach(|| engine.recover(order_log))
+            .map_err(batch_error)?;
+        self.sequencer
+            .continue_after(found.last_seq, found.last_time_ns);
+        let table = PyDict::new(py);
+        table.set_item("decisions", found.decisions)?;
+        table.set_item("broker_events", found.broker_events)?;
+        table.set_item("unknown_orders", found.unknown_orders)?;
+        table.set_item("odd_records", found.odd_records)?;
+        table.set_item("last_seq", found.last_seq)?;
+        table.set_item("halted_by", found.halted_by.map_or(0, ReasonCode::code))?;
         Ok(table)
     }
 

@@ -19,6 +19,8 @@ pub struct Facts {
     pub signal: f64,
     /// Why trading is halted.
     pub halted_by: Option<ReasonCode>,
+    /// Why the storm guard lets nothing open.
+    pub storm_fault: Option<ReasonCode>,
     /// Why the permit does not hold.
     pub permit_fault: Option<ReasonCode>,
     /// Only reducing orders are wanted.

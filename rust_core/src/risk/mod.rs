@@ -115,6 +115,7 @@ macro_rules! checks {
 
 checks! {
     kill_switch: permission, Opening, [KillSwitchOn], "-", "pre-trade list: kill switch; RTS 6 a12", "is trading halted, for the account or the alpha";
+    storm_guard: permission, Opening, [StormGuardOn], "storm_guard", "pre-trade list: feed, loop, broker and loss trouble", "does the storm guard let anything open";
     permit: permission, Opening, [ConfigExpired, ConfigWithdrawn], "alphas.expires_ns", "pre-trade list: unsigned config", "does the signed permit still hold";
     reduce_only: permission, Opening, [ReduceOnlyOn], "-", "pre-trade list: reduce-only; NT REDUCING", "are only reducing orders wanted";
     reconciliation: permission, Opening, [PositionUnreconciled], "-", "pre-trade list: unreconciled position; peers: reconciliation", "does the broker's net position agree with ours";
@@ -159,7 +160,7 @@ checks! {
 }
 
 /// Every fault of a book is among the codes of the `book` check.
-const _: () = assert!(FAULTS.len() <= CHECKS[10].codes.len());
+const _: () = assert!(FAULTS.len() <= CHECKS[11].codes.len());
 
 #[cfg(test)]
 mod tests;

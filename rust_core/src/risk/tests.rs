@@ -14,6 +14,7 @@ fn good() -> Facts {
         is_reducing: false,
         signal: 1.0,
         halted_by: None,
+        storm_fault: None,
         permit_fault: None,
         is_reduce_only: false,
         unexplained_qty: None,
@@ -93,6 +94,11 @@ const CASES: &[(&str, Damage, ReasonCode)] = &[
         "kill_switch",
         |f| f.halted_by = Some(ReasonCode::OverFill),
         ReasonCode::KillSwitchOn,
+    ),
+    (
+        "storm_guard",
+        |f| f.storm_fault = Some(ReasonCode::StormFeedGap),
+        ReasonCode::StormGuardOn,
     ),
     (
         "permit",

@@ -42,7 +42,8 @@ use crate::faults::{FaultError, FaultProfile};
 use crate::latency::{LatencyError, LatencyKind, LatencyProfile};
 use crate::reason::ReasonCode;
 use crate::record::{
-    ActionKind, BrokerEventKind, BrokerRecord, DecisionRecord, Record, RecordHeader, TimerRecord,
+    ActionKind, BrokerEventKind, BrokerRecord, DecisionRecord, Record, RecordHeader, RecordType,
+    TimerRecord,
 };
 use faulty::{Answer, Delivery, Faults, Outbox};
 use schedule::Schedule;
@@ -441,7 +442,12 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             return Err(SimulationError::Ended);
         }
         self.start()?;
-        self.stamp(record.header_mut(), SOURCE_OPERATOR, self.now_ns);
+        let source_id = if R::TYPE == RecordType::Health {
+            SOURCE_RUNTIME
+        } else {
+            SOURCE_OPERATOR
+        };
+        self.stamp(record.header_mut(), source_id, self.now_ns);
         let result = self.sequence_record(&record);
         if result.is_err() {
             self.stretch = Stretch::Ended;

@@ -35,7 +35,7 @@ const FOOTER_CRC_AT: usize = FOOTER_BYTES - 8;
 pub enum LogKind {
     /// Book, Trade, Timer and Instrument records; group commit.
     Market = 1,
-    /// Command, ConfigSwitch, Broker and Decision records; durable before the broker is called.
+    /// Command, ConfigSwitch, Broker, Health and Decision records; durable before the broker is called.
     Orders = 2,
 }
 
@@ -68,6 +68,7 @@ impl LogKind {
             | RecordType::ConfigSwitch
             | RecordType::Broker
             | RecordType::Account
+            | RecordType::Health
             | RecordType::Decision => Self::Orders,
         };
         self == home

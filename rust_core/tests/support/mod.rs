@@ -6,7 +6,7 @@
     reason = "tests stop at the first surprise"
 )]
 
-use _core::engine::{APPROVED, Engine, EngineConfig, Sequencer};
+use _core::engine::{APPROVED, Engine, EngineConfig, NOTED, Sequencer};
 use _core::record::{
     ActionKind, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, CommandRecord,
     ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, SCALE, TimerRecord, TradeRecord,
@@ -19,6 +19,9 @@ pub const INSTRUMENT: u32 = 1001;
 
 pub const TAKER: &str = r#"{"kind":"taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":5000000000,"slippage_ticks":1}"#;
 pub const MAKER: &str = r#"{"kind":"maker","half_spread_ticks":0.5,"requote_ticks":1.0,"signal_skew":1.0,"inventory_skew_ticks":0.5}"#;
+
+/// A storm guard that never speaks: no threshold.
+pub const CALM: &str = r#"{"risk_capital":100000000000000,"drawdown_bps":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"feed_gap_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"loop_lag_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"order_rtt_ns":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"reject_count":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"drift_reports":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"feature_failures":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"normaliser_failures":{"warm_in":null,"warm_out":null,"storm_in":null,"storm_out":null,"halt_in":null,"halt_out":null},"open_grace_ns":60000000000,"failure_window_ns":60000000000,"clears":5,"cool_down_warm_ns":30000000000,"cool_down_storm_ns":30000000000,"hold_warm_ns":300000000000,"hold_storm_ns":120000000000,"resume_window_ns":60000000000}"#;
 
 /// A config as the contract spells it, one alpha.
 pub fn config_json(template: &str, expression: &str) -> String {
@@ -40,7 +43,8 @@ pub fn config_json(template: &str, expression: &str) -> String {
             "order_rate_max":180,"cancel_reserve":60,"order_to_trade_max":1000,"reject_rate_max":5,
             "unknown_rate_max":5,"one_side_fill_max":1000,
             "price_collar_bps":50,"exit_collar_bps":100,"quote_age_ns_max":2000000000,
-            "clock_skew_ns_max":null,"repeated_order_max":20}}}}"#,
+            "clock_skew_ns_max":null,"repeated_order_max":20}},
+        "storm_guard":{CALM}}}"#,
         close = START + 600 * SECOND,
         flat = START + 660 * SECOND,
         end = START + 720 * SECOND,
@@ -211,8 +215,10 @@ impl Session {
         self.inputs.extend_from_slice(bytes);
         self.out.clear();
         self.engine.on_record(header, bytes, &mut self.out);
-        let direct = self.out.clone();
-        self.decisions.extend_from_slice(&direct);
+        self.decisions.extend_from_slice(&self.out);
+        // Notes of a changed state are in `decisions`; they are no answer to the record.
+        let mut direct = self.out.clone();
+        direct.retain(|decision| decision.verdict != NOTED);
         if self.answers {
             self.answer(&direct);
         }

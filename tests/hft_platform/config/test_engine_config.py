@@ -69,6 +69,7 @@ def build(specs: list[AlphaSpec], instruments: list[Any]) -> dict[str, Any]:
     return build_engine_config(
         specs, instruments=instruments, session=session(),
         account_limits=load_settings(Path("none"), environment={}).account_limits(),
+        storm_guard=load_settings(Path("none"), environment={}).storm_guard(),
     )  # fmt: skip
 
 

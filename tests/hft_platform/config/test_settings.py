@@ -40,6 +40,11 @@ def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
         ("account_limits:\n  exit_collar_bps: 49\n", "exit_collar_bps"),
         ("account_limits: 5\n", "account_limits"),
         ("promotion_validity_days: 0\n", "promotion_validity_days"),
+        ("storm_guard:\n  risk_capital: 0\n", "risk_capital"),
+        ("storm_guard:\n  feed_gap_ns: {storm_out: 9000000000}\n", "storm_out is below"),
+        ("storm_guard:\n  feed_gap_ns: {storm_in: 1000000}\n", "milder level"),
+        ("storm_guard:\n  feed_gap_ns: {halt_in: 60000000000}\n", "both numbers or both null"),
+        ("storm_guard:\n  feed_gap_ns: {calm_in: 1}\n", "calm_in"),
         ("- a\n", "keys and values"),
         ("a: [\n", "YAML"),
     ],
@@ -57,3 +62,15 @@ def test_a_mistyped_variable_is_refused_and_a_foreign_one_is_not(tmp_path: Path)
     with pytest.raises(PlatformError) as caught:
         load_settings(tmp_path, environment={"HFT_WORKSPCAE": "x"})
     assert "HFT_WORKSPACE" in caught.value.message
+
+
+def test_the_storm_guard_of_the_settings_is_one_the_engine_takes() -> None:
+    """The two sets of rules are held to each other by every threshold of the packaged file."""
+    from hft_platform import _core
+    from tests.rust_core import engine_tapes as tapes
+
+    guard = load_settings(Path("none"), environment={}).storm_guard()
+    assert set(guard) == set(tapes.CALM)
+    _core.Engine(tapes.text(tapes.config("k") | {"storm_guard": guard}))
+    wild = load_settings(Path("none"), environment={"HFT_STORM_GUARD__CLEARS": "7"}).storm_guard()
+    assert wild == guard | {"clears": 7}

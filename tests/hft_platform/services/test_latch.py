@@ -29,7 +29,8 @@ def test_a_second_halt_keeps_the_first_reason(tmp_path: Path) -> None:
     latch.halt(tmp_path, who="engine", why="overflow", code=ReasonCode.ARITHMETIC_OVERFLOW)
     latch.halt(tmp_path, who="somebody", why="something else")
     assert latch.read(tmp_path) == {
-        "who": "engine", "why": "overflow", "code": ReasonCode.ARITHMETIC_OVERFLOW
+        "who": "engine", "why": "overflow", "code": ReasonCode.ARITHMETIC_OVERFLOW,
+        "since_ns": None,
     }  # fmt: skip
 
 

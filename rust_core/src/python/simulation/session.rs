@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict};
 use super::super::engine::engine_report;
 use super::{VenueOptions, fault_report, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
-use crate::record::{ConfigSwitchRecord, Record};
+use crate::record::{ConfigSwitchRecord, HealthRecord, Record};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
 use crate::simulation::Progress;
 
@@ -106,7 +106,25 @@ impl PyPaperSession {
         progress_dict(py, &progress, halted_by)
     }
 
-    /// An operator's command, at this point of the input sequence.
+    /// What the runtime measured, at this point of the input sequence.
+    #[pyo3(signature = (kind, value, argument=0, instrument_id=0))]
+    fn health(
+        &self,
+        py: Python<'_>,
+        kind: u64,
+        value: i64,
+        argument: i64,
+        instrument_id: u32,
+    ) -> PyResult<u64> {
+        let mut record = HealthRecord::empty();
+        record.header.instrument_id = instrument_id;
+        record.health_kind = kind;
+        record.value = value;
+        record.argument = argument;
+        self.call(py, move |session| session.health(record))
+    }
+
+    /// An operator's command, at this point of the input sequence; gives its `input_seq`.
     fn command(
         &self,
         py: Python<'_>,
@@ -114,7 +132,7 @@ impl PyPaperSession {
         alpha_index: u32,
         argument: i64,
         reason: u64,
-    ) -> PyResult<()> {
+    ) -> PyResult<u64> {
         self.call(py, move |session| {
             session.command(kind, alpha_index, argument, reason)
         })

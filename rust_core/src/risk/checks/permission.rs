@@ -11,6 +11,12 @@ pub(in crate::risk) fn kill_switch(facts: &Facts) -> Option<Refusal> {
         .and_then(|by| refuse(ReasonCode::KillSwitchOn, i64::from(by.code()), 0))
 }
 
+pub(in crate::risk) fn storm_guard(facts: &Facts) -> Option<Refusal> {
+    facts
+        .storm_fault
+        .and_then(|by| refuse(ReasonCode::StormGuardOn, i64::from(by.code()), 0))
+}
+
 pub(in crate::risk) fn permit(facts: &Facts) -> Option<Refusal> {
     facts.permit_fault.and_then(|code| refuse(code, 0, 0))
 }
