@@ -15,6 +15,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use _core::engine::Engine;
 use _core::reason::ReasonCode;
@@ -45,6 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const EXPRESSION: &str = "ofi_l1_1s + k * microprice_dev";
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Cases after which a fresh engine starts: a halt must not end the search.
 const CASES_AN_ENGINE: u64 = 400;
 /// Bytes of the head that place a record in the sequence: `input_seq`, `sequence_time_ns`.
@@ -109,6 +111,8 @@ fn mutate(bytes: &mut Vec<u8>, draw: &mut Draw) {
 }
 
 fn run(template: &str, seed: u64, cases: u64) {
+    // The counter of allocations is the process's.
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let rows = session(template);
     let mut draw = Draw(seed);
     let mut out = Vec::with_capacity(1 << 12);
@@ -189,6 +193,7 @@ fn damaged_records_neither_stop_nor_grow_a_maker() {
 /// The alarm rings: a panic in the place of the engine is what `run` would report.
 #[test]
 fn a_panic_is_seen() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(RecordType::from_code(1).is_some());
     assert!(catch_unwind(|| panic!("on purpose")).is_err());
 }

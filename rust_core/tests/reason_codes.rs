@@ -37,6 +37,55 @@ const EXCEPTIONS: &[(ReasonCode, &str)] = &[
         ReasonCode::IntentExpired,
         "given by the dispatcher; simulation/tests.rs and the session tests of Python see it",
     ),
+    (
+        ReasonCode::StormGuardOn,
+        "tests/storm.rs: a feed gap refuses an entry with it",
+    ),
+    (
+        ReasonCode::StormDrawdown,
+        "tests/storm.rs: the drawdown ladder",
+    ),
+    (
+        ReasonCode::StormFeedGap,
+        "tests/storm.rs: a feed gap in session",
+    ),
+    (ReasonCode::StormLoopLag, "tests/storm.rs: health reports"),
+    (
+        ReasonCode::StormOrderRtt,
+        "tests/storm.rs: an order that is not answered",
+    ),
+    (
+        ReasonCode::StormRejectRate,
+        "tests/storm.rs: a storm of rejects",
+    ),
+    (
+        ReasonCode::StormPositionDrift,
+        "tests/storm.rs: drift reports",
+    ),
+    (
+        ReasonCode::StormFeatureFailures,
+        "tests/storm.rs: signals that stop being numbers",
+    ),
+    (
+        ReasonCode::StormNormaliserFailures,
+        "tests/storm.rs: health reports",
+    ),
+    (
+        ReasonCode::FillTooOld,
+        "gateway/properties.rs: more than a window of fills",
+    ),
+    (
+        ReasonCode::ResumeNotArmed,
+        "tests/storm.rs: wrong and used tokens",
+    ),
+    (
+        ReasonCode::ResumeTooLate,
+        "tests/storm.rs: a late second step",
+    ),
+    (
+        ReasonCode::HaltCauseRemains,
+        "tests/storm.rs: a resume while the cause is there",
+    ),
 ];
 
 fn buy_signal() -> BookRecord {

@@ -125,7 +125,11 @@ fn every_case_that_the_docs_name_exists() {
 fn every_limit_of_the_account_is_named_by_a_check() {
     let settings = read("hft_platform/defaults/settings.yaml");
     let limits = settings.split("\naccount_limits:\n").nth(1).unwrap();
-    let keys = limits.lines().filter_map(|line| {
+    // The section ends where the next one begins.
+    let section = limits
+        .lines()
+        .take_while(|line| line.is_empty() || line.starts_with([' ', '#']));
+    let keys = section.filter_map(|line| {
         let key = line.strip_prefix("  ")?.split(':').next()?;
         (!key.starts_with('#') && !key.starts_with(' ')).then_some(key)
     });
