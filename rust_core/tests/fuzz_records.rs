@@ -13,9 +13,8 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use _core::engine::Engine;
 use _core::reason::ReasonCode;
@@ -26,12 +25,15 @@ use support::{Draw, MAKER, SECOND, Session, TAKER, command, config, switch, tape
 
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    /// Of this test's thread alone: the harness allocates in its own.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
 
 // SAFETY: every call goes to the system allocator unchanged; only a counter is added.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -46,7 +48,6 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const EXPRESSION: &str = "ofi_l1_1s + k * microprice_dev";
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Cases after which a fresh engine starts: a halt must not end the search.
 const CASES_AN_ENGINE: u64 = 400;
 /// Bytes of the head that place a record in the sequence: `input_seq`, `sequence_time_ns`.
@@ -111,8 +112,6 @@ fn mutate(bytes: &mut Vec<u8>, draw: &mut Draw) {
 }
 
 fn run(template: &str, seed: u64, cases: u64) {
-    // The counter of allocations is the process's.
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let rows = session(template);
     let mut draw = Draw(seed);
     let mut out = Vec::with_capacity(1 << 12);
@@ -141,11 +140,11 @@ fn run(template: &str, seed: u64, cases: u64) {
             }
             let header: RecordHeader = peek_header(&bytes).unwrap();
             out.clear();
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            let before = ALLOCATIONS.with(Cell::get);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 engine.on_record(&header, &bytes, &mut out);
             }));
-            let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            let allocated = ALLOCATIONS.with(Cell::get) - before;
             assert!(
                 outcome.is_ok(),
                 "case {done} of seed {seed}: {header:?} {bytes:?}"
@@ -193,7 +192,6 @@ fn damaged_records_neither_stop_nor_grow_a_maker() {
 /// The alarm rings: a panic in the place of the engine is what `run` would report.
 #[test]
 fn a_panic_is_seen() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(RecordType::from_code(1).is_some());
     assert!(catch_unwind(|| panic!("on purpose")).is_err());
 }
