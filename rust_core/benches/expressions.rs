@@ -17,14 +17,16 @@ mod support;
 
 use std::hint::black_box;
 
-use _core::alpha::{Columns, Program};
+use _core::alpha::{Columns, Expression, Program};
 use _core::features::FEATURE_COUNT;
-use expressions::{compiled, expression};
+use expressions::{compiled, expression, parameters};
 use support::Draw;
 
 /// Rows of the search's table: a million, as in the published comparison.
 const ROWS: usize = 1_000_000;
 const ROUNDS: usize = 7;
+/// Expressions that share one pass, as the binding does it.
+const TOGETHER: usize = 32;
 /// Mean size of the random expressions, in nodes.
 const NODES: std::ops::RangeInclusive<usize> = 3..=9;
 
@@ -142,34 +144,46 @@ fn main() {
         ));
     }
     // The search: random expressions over a million rows, one thread.
-    let population: Vec<Program> = (0..)
+    let population: Vec<(Expression, Program)> = (0..)
         .filter_map(|seed| compiled(&expression(seed)))
         .filter(|(parsed, _)| NODES.contains(&parsed.node_count()))
-        .map(|(_, program)| program)
-        .take(60)
+        .take(64)
         .collect();
+    let mut many = vec![0.0; TOGETHER * ROWS];
     for is_by_feature in [true, false] {
         let columns = table.columns(is_by_feature);
-        let start = cpu_seconds();
-        for program in &population {
-            program
-                .clone()
-                .evaluate_columns(&columns, black_box(&mut out))
-                .unwrap();
-        }
-        let rate = population.len() as f64 / (cpu_seconds() - start);
         let order = if is_by_feature {
             "by_feature"
         } else {
             "by_row"
         };
-        println!("search, {order}: {rate:.0} expressions/s over {ROWS} rows");
-        figures.push(format!(r#""search_{order}_per_s":{rate:.1}"#));
+        let start = cpu_seconds();
+        for (_, program) in &population {
+            let mut program = program.clone();
+            program
+                .evaluate_columns(&columns, black_box(&mut out))
+                .unwrap();
+        }
+        let alone = population.len() as f64 / (cpu_seconds() - start);
+        let start = cpu_seconds();
+        let parameters = parameters();
+        for together in population.chunks(TOGETHER) {
+            let list = together.iter().map(|(parsed, _)| (parsed, &parameters));
+            let mut program = Program::compile_many(list).unwrap();
+            program
+                .evaluate_columns(&columns, black_box(&mut many))
+                .unwrap();
+        }
+        let rate = population.len() as f64 / (cpu_seconds() - start);
+        println!("search, {order}: {alone:.0} expressions/s over {ROWS} rows, {rate:.0} together");
+        figures.push(format!(
+            r#""search_{order}_per_s":{alone:.1},"search_{order}_together_per_s":{rate:.1}"#
+        ));
     }
     let columns = table.columns(false);
     let rows: Vec<[f64; FEATURE_COUNT]> = (0..ROWS).map(|row| columns.row(row)).collect();
     let start = cpu_seconds();
-    for program in population.iter().take(20) {
+    for (_, program) in population.iter().take(20) {
         let mut program = program.clone();
         for ((row, now), slot) in rows.iter().zip(&table.times_ns).zip(&mut out) {
             *slot = program.evaluate(row, *now);

@@ -624,7 +624,7 @@ fn the_future_does_not_change_the_past() {
         .take(1_500)
         .map(|item| item.unwrap().1.len())
         .sum();
-    let config = config(TAKER, "ofi_l5_5s + return_10s");
+    let config = config(TAKER, "ofi_l5_5s + 0.1 * return_10s");
     let all = evaluate(&whole, &config, 0).unwrap();
     let part = evaluate(&whole[..cut], &config, 0).unwrap();
     assert!(

@@ -15,6 +15,7 @@
 //!
 //! It knows no expression. Operator's page: `docs/alpha-language.md`.
 
+use super::program::finite;
 use crate::math;
 
 /// Buckets of a window in time.
@@ -831,5 +832,67 @@ impl State {
             Self::Fading(sum) => sum.next(x, at.now_ns, at.kept),
         };
         (one, none)
+    }
+}
+
+impl State {
+    /// The values of many records one after another: operands and what is left of old values.
+    pub(super) fn run(
+        &mut self,
+        operands: [&[f64]; 3],
+        times_ns: &[i64],
+        out: &mut [f64],
+        second: &mut [f64],
+    ) {
+        // Deciding once what is remembered, instead of at every row.
+        match self {
+            Self::Mean(window) => each_row(operands, times_ns, out, |x, _, at| {
+                window.next(x, at.now_ns).map_or(f64::NAN, Sum::mean)
+            }),
+            Self::Lag(lag) => each_row(operands, times_ns, out, |x, _, at| lag.next(x, at.now_ns)),
+            Self::Ema(ema) => each_row(operands, times_ns, out, |x, _, at| {
+                ema.next(x, at.now_ns, at.kept)
+            }),
+            Self::Fading(sum) => each_row(operands, times_ns, out, |x, _, at| {
+                sum.next(x, at.now_ns, at.kept)
+            }),
+            Self::Moments(window) => {
+                let mut seconds = second.iter_mut();
+                each_row(operands, times_ns, out, |x, _, at| {
+                    let found = window.next(x, at.now_ns);
+                    let (std, mean) = found.map_or((f64::NAN, f64::NAN), Moments::std_and_mean);
+                    if let Some(slot) = seconds.next() {
+                        *slot = mean;
+                    }
+                    std
+                });
+            }
+            other => {
+                let mut seconds = second.iter_mut();
+                each_row(operands, times_ns, out, |x, y, at| {
+                    let (value, mean) = other.next(x, y, at);
+                    if let Some(slot) = seconds.next() {
+                        *slot = mean;
+                    }
+                    value
+                });
+            }
+        }
+    }
+}
+
+fn each_row(
+    [x, y, left]: [&[f64]; 3],
+    times_ns: &[i64],
+    out: &mut [f64],
+    mut next: impl FnMut(f64, f64, Moment) -> f64,
+) {
+    let operands = x.iter().zip(y).zip(left).zip(times_ns);
+    for (slot, (((x, y), kept), now_ns)) in out.iter_mut().zip(operands) {
+        let at = Moment {
+            now_ns: *now_ns,
+            kept: *kept,
+        };
+        *slot = next(finite(*x), finite(*y), at);
     }
 }
