@@ -144,11 +144,28 @@ fn main() {
         ));
     }
     // The search: random expressions over a million rows, one thread.
-    let population: Vec<(Expression, Program)> = (0..)
-        .filter_map(|seed| compiled(&expression(seed)))
-        .filter(|(parsed, _)| NODES.contains(&parsed.node_count()))
-        .take(64)
-        .collect();
+    let drawn = |is_wanted: fn(&Expression) -> bool| -> Vec<(Expression, Program)> {
+        (0..)
+            .filter_map(|seed| compiled(&expression(seed)))
+            .filter(|(parsed, _)| NODES.contains(&parsed.node_count()) && is_wanted(parsed))
+            .take(64)
+            .collect()
+    };
+    let population = drawn(|_| true);
+    let no_windows = drawn(|parsed| {
+        let need = parsed.need();
+        need.window_ns_max == 0 && need.window_events_max == 0
+    });
+    let start = cpu_seconds();
+    for (_, program) in &no_windows {
+        let mut program = program.clone();
+        program
+            .evaluate_columns(&table.columns(true), black_box(&mut out))
+            .unwrap();
+    }
+    let rate = no_windows.len() as f64 / (cpu_seconds() - start);
+    println!("search without windows, by_feature: {rate:.0} expressions/s over {ROWS} rows");
+    figures.push(format!(r#""search_no_windows_per_s":{rate:.1}"#));
     let mut many = vec![0.0; TOGETHER * ROWS];
     for is_by_feature in [true, false] {
         let columns = table.columns(is_by_feature);

@@ -271,6 +271,11 @@ fn columns_that_do_not_fit_together_are_refused() {
     );
     assert_eq!(new(&values, &[1, 3, 2], &[0, 0, 1]), Ok(()));
     assert_eq!(new(&values, &[2, 2, 2], &[0; 3]), Ok(()));
+    let time_ns = i64::MAX;
+    assert_eq!(
+        new(&values, &[1, 2, time_ns], &[0; 3]),
+        Err(ColumnsError::TimeOutOfRange { row: 2, time_ns })
+    );
     let (_, mut program) = compiled("spread_ticks").unwrap();
     let columns = Columns::new(&values, false, &[1, 2, 3], &[0; 3]).unwrap();
     assert!(program.evaluate_columns(&columns, &mut [0.0; 2]).is_err());

@@ -11,6 +11,7 @@
 //!
 //! Several expressions compiled together share their blocks and common parts. Operator's page: `docs/alpha-language.md`.
 
+use super::TIME_NS_MAX;
 use super::compile::{Code, Register, Step};
 use super::node::Operator;
 use super::program::{
@@ -46,6 +47,14 @@ pub enum ColumnsError {
         /// How many should have come.
         expected: usize,
     },
+    /// Beyond what a time is.
+    #[error("times_ns is {time_ns} at row {row}, allowed are -{TIME_NS_MAX} to {TIME_NS_MAX}")]
+    TimeOutOfRange {
+        /// The row.
+        row: usize,
+        /// What it holds.
+        time_ns: i64,
+    },
     /// Time went back without a start.
     #[error("times_ns goes back at row {row}, and the market did not start over there")]
     TimeWentBack {
@@ -78,6 +87,11 @@ impl<'a> Columns<'a> {
                     expected,
                 });
             }
+        }
+        let range = -TIME_NS_MAX..=TIME_NS_MAX;
+        if let Some(row) = times_ns.iter().position(|time| !range.contains(time)) {
+            let time_ns = times_ns[row];
+            return Err(ColumnsError::TimeOutOfRange { row, time_ns });
         }
         let went_back =
             (1..rows).find(|row| times_ns[*row] < times_ns[row - 1] && starts[*row] == 0);

@@ -17,7 +17,7 @@ use super::error::ExpressionError;
 use super::node::Operator;
 use super::parse::Expression;
 use super::window::{Moment, State, kept};
-use super::{OPERATION_COUNT_MAX, STATE_BYTES_MAX};
+use super::{OPERATION_COUNT_MAX, STATE_BYTES_MAX, TIME_NS_MAX};
 use crate::features::FEATURE_COUNT;
 use crate::math;
 
@@ -176,6 +176,7 @@ impl Program {
 
     fn run(&mut self, features: &[f64; FEATURE_COUNT], now_ns: i64) {
         let Self { code, memory, .. } = self;
+        let now_ns = now_ns.clamp(-TIME_NS_MAX, TIME_NS_MAX);
         let now_ns = memory.last_ns.map_or(now_ns, |last| now_ns.max(last));
         let elapsed_ns = memory.last_ns.map_or(0, |last| now_ns.saturating_sub(last)) as f64;
         memory.last_ns = Some(now_ns);

@@ -26,6 +26,11 @@ const WHOLE_BUCKETS: i64 = BUCKET_COUNT - 1;
 /// one that was just closed while the oldest is not yet dropped.
 const RUN_COUNT: usize = BUCKET_COUNT as usize + 2;
 
+/// Start of the bucket that holds `now_ns`.
+fn on_grid(now_ns: i64, bucket_ns: i64) -> i64 {
+    now_ns.saturating_sub(now_ns.rem_euclid(bucket_ns))
+}
+
 /// What is known of a set of weighted values; later ones are merged behind earlier ones.
 pub(super) trait Aggregate: Copy {
     /// What goes in.
@@ -332,7 +337,7 @@ impl<A: Aggregate> TimeWindow<A> {
             None if !is_number => return None,
             None => {
                 self.started_ns = Some(now_ns);
-                self.running_ns = now_ns - now_ns.rem_euclid(self.bucket_ns);
+                self.running_ns = on_grid(now_ns, self.bucket_ns);
                 self.bucket_end_ns = self.running_ns.saturating_add(self.bucket_ns);
             }
             Some(_) => self.pass(now_ns),
@@ -349,7 +354,7 @@ impl<A: Aggregate> TimeWindow<A> {
     #[inline]
     fn stay(&mut self, until_ns: i64) {
         if until_ns > self.last_ns && A::is_number(self.last) {
-            let weight = (until_ns - self.last_ns) as f64;
+            let weight = until_ns.saturating_sub(self.last_ns) as f64;
             self.running = self.running.merged(A::of(self.last, weight));
         }
         self.last_ns = until_ns;
@@ -358,7 +363,7 @@ impl<A: Aggregate> TimeWindow<A> {
     #[inline]
     fn pass(&mut self, now_ns: i64) {
         if now_ns >= self.bucket_end_ns {
-            self.close(now_ns - now_ns.rem_euclid(self.bucket_ns));
+            self.close(on_grid(now_ns, self.bucket_ns));
         }
         self.stay(now_ns);
     }
@@ -416,7 +421,8 @@ impl<A: Aggregate> TimeWindow<A> {
                 front.whole
             } else if A::is_number(front.last) {
                 // The grid cuts behind the first bucket of the run, where only the last value was.
-                A::of(front.last, (self.run_end(self.first) - from_ns) as f64)
+                let rest_ns = self.run_end(self.first).saturating_sub(from_ns);
+                A::of(front.last, rest_ns as f64)
             } else {
                 A::EMPTY
             };
@@ -505,6 +511,8 @@ pub(super) struct TimeLag {
     first: usize,
     end: usize,
     bucket_end_ns: i64,
+    /// Start of the bucket that lies a window before the running one.
+    from_ns: i64,
 }
 
 /// Buckets from the one looked at to the running one, and the one before.
@@ -519,6 +527,7 @@ impl TimeLag {
             first: 0,
             end: 0,
             bucket_end_ns: i64::MIN,
+            from_ns: i64::MIN,
         }
     }
 
@@ -534,12 +543,12 @@ impl TimeLag {
     #[inline]
     pub(super) fn next(&mut self, value: f64, now_ns: i64) -> f64 {
         if now_ns >= self.bucket_end_ns || self.end == 0 {
-            let start_ns = now_ns - now_ns.rem_euclid(self.bucket_ns);
+            let start_ns = on_grid(now_ns, self.bucket_ns);
             self.bucket_end_ns = start_ns.saturating_add(self.bucket_ns);
             // The start of the running bucket minus the window is on the grid.
-            let from_ns = start_ns.saturating_sub(self.window_ns);
+            self.from_ns = start_ns.saturating_sub(self.window_ns);
             while self.first + 1 < self.end
-                && self.points[(self.first + 1) % POINT_COUNT].0 < from_ns
+                && self.points[(self.first + 1) % POINT_COUNT].0 < self.from_ns
             {
                 self.first += 1;
             }
@@ -553,8 +562,7 @@ impl TimeLag {
             self.points[(self.end - 1) % POINT_COUNT].1 = value;
         }
         let (start_ns, past) = self.points[self.first % POINT_COUNT];
-        let from_ns = self.bucket_end_ns - self.bucket_ns - self.window_ns;
-        if start_ns < from_ns && !value.is_nan() {
+        if start_ns < self.from_ns && !value.is_nan() {
             past
         } else {
             f64::NAN

@@ -14,6 +14,7 @@ use crate::reason::ReasonCode;
 fn columns_error(error: &ColumnsError) -> PyErr {
     let code = match error {
         ColumnsError::Length { .. } => ReasonCode::SchemaMismatch,
+        ColumnsError::TimeOutOfRange { .. } => ReasonCode::ValueOutOfRange,
         ColumnsError::TimeWentBack { .. } => ReasonCode::OutOfOrderRow,
     };
     TapeError::new_err((code.code(), error.to_string()))
