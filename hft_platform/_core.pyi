@@ -36,6 +36,7 @@ __all__ = [
     "convert_session",
     "evaluate",
     "evaluate_expression",
+    "evaluate_expressions",
     "evaluate_features",
     "expression_excerpt",
     "expression_language",
@@ -402,6 +403,32 @@ def evaluate_expression(
     ------
     ExpressionError
         When the text does not compile.
+    TapeError
+        When arrays do not fit together.
+    """
+
+def evaluate_expressions(
+    expressions: list[tuple[str, dict[str, float]]],
+    features: npt.NDArray[np.float64],
+    times_ns: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.uint8],
+    out: npt.NDArray[np.float64],
+) -> None:
+    """Values of many expressions; 32 at a time share a pass over the table and common parts.
+
+    Parameters
+    ----------
+    expressions : list of (str, dict)
+        Text, and values of its parameters.
+    features, times_ns, starts : ndarray
+        As for `evaluate_expression`, which gives the same bits one by one.
+    out : ndarray of float64, shape (number of expressions, n)
+        Written, in C order.
+
+    Raises
+    ------
+    ExpressionError
+        When a text does not compile.
     TapeError
         When arrays do not fit together.
     """

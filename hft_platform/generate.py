@@ -109,7 +109,73 @@ def features_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+LANGUAGE_PAGE = "docs/alpha-language.md"
+WRONG_EXPRESSIONS = (
+    "0.6 * zscor(imbalance_l1, 30s)",
+    "2 * imbalance_11",
+    "ema(microprice_dev)",
+    "mean(microprice_dev, 30)",
+    "lag(microprice_dev, -1s)",
+    "0.5 * (imbalance_l1",
+    "imbalance_l1 + spread_ticks",
+    "where(spread_ticks < quote_age_ms, 1, 0)",
+    "exp(spread_ticks)",
+    "where(imbalance_l1, 1, 0)",
+    "imbalance_l1 > 0.5",
+    "0 < imbalance_l1 < 1",
+    "quote_age_ms",
+)
+"""One for each kind of mistake, shown on the page as the compiler answers it."""
+
+
+def operators_table() -> str:
+    """Markdown of every sign and function of the alpha language."""
+    lines = ["| written | gives | unit |", "|---|---|---|"]
+    for _, _, form, meaning, unit in _core.expression_language():
+        written = "`" + form.replace(", a ", "`, `a ").replace(" or min", "` or `min") + "`"
+        written = written.replace(" or max", "` or `max")
+        lines.append("| {} | {} | {} |".format(*(_cell(text) for text in (written, meaning, unit))))
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def errors_by_example() -> str:
+    """Wrong expressions with the compiler's answers."""
+    lines: list[str] = []
+    for text in WRONG_EXPRESSIONS:
+        try:
+            _core.check_expression(text, [])
+        except _core.ExpressionError as error:
+            _, message, position, suggestion = error.args
+            hint = f"; did you mean {suggestion}?" if suggestion else ""
+            excerpt = _core.expression_excerpt(text, position).splitlines()
+            lines += ["", *(f"    {line}" for line in [*excerpt, f"{message}{hint}"])]
+        else:
+            raise AssertionError(f"{text} compiles; it is no example of an error")
+    return "\n".join(lines[1:])
+
+
+def language_page() -> str:
+    """The page as it is, with the parts between its marks made anew."""
+    page = (ROOT / LANGUAGE_PAGE).read_text()
+    for mark, content in (("operators", operators_table()), ("errors", errors_by_example())):
+        pattern = rf"(<!-- {mark}: [^\n]*-->\n).*?(<!-- end of {mark} -->)"
+        page, count = re.subn(
+            pattern,
+            lambda found, text=content: f"{found[1]}\n{text}\n\n{found[2]}",
+            page,
+            flags=re.S,
+        )
+        if count != 1:
+            raise ValueError(f"{LANGUAGE_PAGE} has {count} places for {mark}, needs 1")
+    return page
+
+
 PAGES = {
+    LANGUAGE_PAGE: language_page,
     "docs/reason-codes.md": reason_codes_page,
     "docs/features.md": features_page,
     "hft_platform/generated/reason_codes.py": reason_codes_module,

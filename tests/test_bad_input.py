@@ -201,6 +201,10 @@ def test_an_unknown_feature_fails_gate_a_with_a_suggestion_and_promotes_nothing(
     assert (verdict["gate"], verdict["verdict"]) == ("gate_a", "not_computed")
     assert verdict["reasons"][0]["code"] == code
     assert said in verdict["reasons"][0]["text"]
+    assert research_cli.main(["gates", *arguments]) == 3
+    shown = capsys.readouterr().out.splitlines()
+    place = shown.index(f"    {expression}")
+    assert shown[place + 1].strip() == "^"
     exit_code, content, _ = command(research_cli.main, capsys, "promote", *arguments)
     assert exit_code == 3
     assert content["code"] == ReasonCode.UPSTREAM_VERDICT_FAILED

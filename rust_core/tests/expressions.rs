@@ -81,6 +81,37 @@ fn record_by_record_and_over_columns_the_bits_are_the_same() {
     assert_eq!(used.len(), 22, "{used:?}");
 }
 
+/// Invariant 5 for many: compiled together, expressions share parts and give what each gives alone.
+#[test]
+fn expressions_evaluated_together_give_the_bits_of_each_alone() {
+    let stream = Stream::random(77, ROWS);
+    let parameters = parameters();
+    let mut shared = 0;
+    for group in 0..(cases(300) / 30).max(1) {
+        let list: Vec<(Expression, Program)> = (0..30)
+            .filter_map(|place| compiled(&expression(group * 20 + place)))
+            .collect();
+        let alone: Vec<u64> = list
+            .iter()
+            .flat_map(|(_, program)| bits(&by_column(&mut program.clone(), &stream)))
+            .collect();
+        let pairs = list.iter().map(|(parsed, _)| (parsed, &parameters));
+        let mut together = Program::compile_many(pairs).unwrap();
+        let mut out = vec![0.0; list.len() * ROWS];
+        together
+            .evaluate_columns(&stream.columns(), &mut out)
+            .unwrap();
+        assert_eq!(bits(&out), alone, "group {group}");
+        let separate: usize = list
+            .iter()
+            .map(|(_, program)| program.operation_count())
+            .sum();
+        assert!(together.operation_count() <= separate);
+        shared += separate - together.operation_count();
+    }
+    assert!(shared > 0, "nothing was shared");
+}
+
 /// Rows up to a place must not depend on what is behind it; `evaluate` is the evaluation on trial.
 fn sees_the_future(stream: &Stream, evaluate: &mut dyn FnMut(&Stream) -> Vec<f64>) -> bool {
     let whole = evaluate(stream);
@@ -240,10 +271,18 @@ fn columns_that_do_not_fit_together_are_refused() {
     );
     assert_eq!(new(&values, &[1, 3, 2], &[0, 0, 1]), Ok(()));
     assert_eq!(new(&values, &[2, 2, 2], &[0; 3]), Ok(()));
+    let time_ns = i64::MAX;
+    assert_eq!(
+        new(&values, &[1, 2, time_ns], &[0; 3]),
+        Err(ColumnsError::TimeOutOfRange { row: 2, time_ns })
+    );
     let (_, mut program) = compiled("spread_ticks").unwrap();
     let columns = Columns::new(&values, false, &[1, 2, 3], &[0; 3]).unwrap();
     assert!(program.evaluate_columns(&columns, &mut [0.0; 2]).is_err());
     let empty = Columns::new(&[], false, &[], &[]).unwrap();
     assert_eq!(program.evaluate_columns(&empty, &mut []), Ok(()));
-    assert!(BLOCK_ROWS >= 2);
+    let longer = vec![0.0; (2 * BLOCK_ROWS + 1) * FEATURE_COUNT];
+    let times: Vec<i64> = (0..=2 * BLOCK_ROWS as i64).collect();
+    let columns = Columns::new(&longer, true, &times, &vec![0; times.len()]).map(|c| c.row_count());
+    assert_eq!(columns, Ok(2 * BLOCK_ROWS + 1));
 }

@@ -226,6 +226,29 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         values("spread_tick", market)
 
 
+def test_many_expressions_together_are_each_alone() -> None:
+    market = columns(9, 3_000)
+    texts = [
+        f"k * zscore(spread_ticks, {second}s) + ema(imbalance_l1, 3s)" for second in range(1, 41)
+    ]
+    out = np.full((len(texts), 3_000), 7.0)
+    _core.evaluate_expressions(
+        [(text, {"k": float(place)}) for place, text in enumerate(texts)],
+        market["features"], market["times_ns"], market["starts"], out,
+    )  # fmt: skip
+    for place, text in enumerate(texts):
+        alone = values(text, market, k=float(place))
+        np.testing.assert_array_equal(out[place].view(np.int64), alone.view(np.int64))
+    assert np.isfinite(out).any(axis=1).all()
+    arrays = (market["features"], market["times_ns"], market["starts"])
+    for wrong in (out[1:], out.T, np.asfortranarray(out)):
+        with pytest.raises(_core.TapeError):
+            _core.evaluate_expressions([(text, {"k": 1.0}) for text in texts], *arrays, wrong)
+    with pytest.raises(_core.ExpressionError):
+        _core.evaluate_expressions([("k", {"k": np.nan})], *arrays, out[:1])
+    _core.evaluate_expressions([], *arrays, np.empty((0, 3_000)))
+
+
 def test_evaluation_leaves_its_operands_and_releases_the_gil() -> None:
     market = columns(2, 200_000)
     before = market["features"].copy()

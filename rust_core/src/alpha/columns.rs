@@ -9,14 +9,15 @@
 //! 2. A block never spans a start: the row marked as one is the first of its block.
 //! 3. Memory is a block of [`BLOCK_ROWS`] for each register in use at the same time.
 //!
-//! It shares no work between expressions. Operator's page: `docs/alpha-language.md`.
+//! Several expressions compiled together share their blocks and common parts. Operator's page: `docs/alpha-language.md`.
 
+use super::TIME_NS_MAX;
 use super::compile::{Code, Register, Step};
 use super::node::Operator;
 use super::program::{
     Program, binary, choose, clip, compared, divide, finite, maximum, minimum, unary, zscore,
 };
-use super::window::{Moment, State, kept};
+use super::window::kept;
 use crate::features::FEATURE_COUNT;
 
 /// Rows of a block: it fits a cache, and is long enough to hide what a step costs by itself.
@@ -45,6 +46,14 @@ pub enum ColumnsError {
         found: usize,
         /// How many should have come.
         expected: usize,
+    },
+    /// Beyond what a time is.
+    #[error("times_ns is {time_ns} at row {row}, allowed are -{TIME_NS_MAX} to {TIME_NS_MAX}")]
+    TimeOutOfRange {
+        /// The row.
+        row: usize,
+        /// What it holds.
+        time_ns: i64,
     },
     /// Time went back without a start.
     #[error("times_ns goes back at row {row}, and the market did not start over there")]
@@ -78,6 +87,11 @@ impl<'a> Columns<'a> {
                     expected,
                 });
             }
+        }
+        let range = -TIME_NS_MAX..=TIME_NS_MAX;
+        if let Some(row) = times_ns.iter().position(|time| !range.contains(time)) {
+            let time_ns = times_ns[row];
+            return Err(ColumnsError::TimeOutOfRange { row, time_ns });
         }
         let went_back =
             (1..rows).find(|row| times_ns[*row] < times_ns[row - 1] && starts[*row] == 0);
@@ -141,9 +155,8 @@ impl Places {
                 last_use[usize::from(register)] = number
             });
         }
-        // Results and constants are needed to the end.
-        let kept = code.constants.iter().map(|(register, _)| register);
-        for register in code.roots.iter().chain(kept) {
+        // Constants are written once and needed in every block.
+        for (register, _) in &code.constants {
             last_use[usize::from(*register)] = usize::MAX;
         }
         let mut places = Self {
@@ -169,6 +182,8 @@ impl Places {
                 }
             };
             each_operand(code, step, &mut give_back);
+            // A result is read at once, so a target that no step reads is free again.
+            give_back(*target);
             if is_pair(step) {
                 give_back(*target + 1);
             }
@@ -228,8 +243,47 @@ impl Blocks {
     }
 }
 
+/// Where the results go.
+struct Results<'a> {
+    out: &'a mut [f64],
+    rows: usize,
+    /// First row of the block at hand.
+    first: usize,
+    /// Places of the results that a register holds.
+    of_register: Vec<Vec<usize>>,
+}
+
+impl<'a> Results<'a> {
+    fn of(code: &Code, out: &'a mut [f64], rows: usize) -> Self {
+        let mut of_register = vec![Vec::new(); code.register_count];
+        for (place, register) in code.roots.iter().enumerate() {
+            of_register[usize::from(*register)].push(place);
+        }
+        Self {
+            out,
+            rows,
+            first: 0,
+            of_register,
+        }
+    }
+
+    /// Copies the block of a register that was just written, if it is a result.
+    fn take(&mut self, register: Register, blocks: &Blocks) {
+        for place in &self.of_register[usize::from(register)] {
+            let block = blocks.get(register);
+            let start = place * self.rows + self.first;
+            let target = &mut self.out[start..start + block.len()];
+            target
+                .iter_mut()
+                .zip(block)
+                .for_each(|(slot, value)| *slot = finite(*value));
+        }
+    }
+}
+
 impl Program {
-    /// Values at every row, into `out`; starts from nothing and leaves the program as new.
+    /// Values at every row into `out`, one result after another; starts from nothing and leaves
+    /// the program as new.
     ///
     /// # Errors
     /// [`ColumnsError`] when `out` has another length.
@@ -238,11 +292,13 @@ impl Program {
         columns: &Columns<'_>,
         out: &mut [f64],
     ) -> Result<(), ColumnsError> {
-        if out.len() != columns.row_count() {
+        let rows = columns.row_count();
+        let expected = rows * self.code.roots.len();
+        if out.len() != expected {
             return Err(ColumnsError::Length {
                 what: "out",
                 found: out.len(),
-                expected: columns.row_count(),
+                expected,
             });
         }
         let places = Places::of(&self.code);
@@ -254,35 +310,35 @@ impl Program {
         for (register, value) in &self.code.constants {
             blocks.set(*register, |_, block| block.fill(*value));
         }
+        let mut results = Results::of(&self.code, out, rows);
         self.reset();
         let mut first = 0;
-        while first < out.len() {
+        while first < rows {
             if columns.starts[first] != 0 {
                 self.reset();
             }
-            let longest = (out.len() - first).min(BLOCK_ROWS);
-            let rows = (1..longest)
+            let longest = (rows - first).min(BLOCK_ROWS);
+            blocks.rows = (1..longest)
                 .find(|row| columns.starts[first + row] != 0)
                 .unwrap_or(longest);
-            blocks.rows = rows;
-            self.run_block(columns, first, &mut blocks);
-            let root = blocks.get(self.code.roots[0]);
-            let target = &mut out[first..first + rows];
-            target
-                .iter_mut()
-                .zip(root)
-                .for_each(|(slot, value)| *slot = finite(*value));
-            first += rows;
+            results.first = first;
+            self.run_block(columns, &mut blocks, &mut results);
+            first += blocks.rows;
         }
         self.reset();
         Ok(())
     }
 
-    fn run_block(&mut self, columns: &Columns<'_>, first: usize, blocks: &mut Blocks) {
+    fn run_block(&mut self, columns: &Columns<'_>, blocks: &mut Blocks, results: &mut Results<'_>) {
         let Self { code, memory, .. } = self;
+        let first = results.first;
         let times = &columns.times_ns[first..first + blocks.rows];
         for (register, id) in &code.features {
             blocks.set(*register, |_, block| columns.load(*id, first, block));
+            results.take(*register, blocks);
+        }
+        for (register, _) in &code.constants {
+            results.take(*register, blocks);
         }
         for (target, step) in &code.steps {
             match *step {
@@ -297,13 +353,8 @@ impl Program {
                     let mut second = std::mem::take(&mut blocks.blocks[slot]);
                     blocks.set(*target, |blocks, block| {
                         let operands = [x, y, left].map(|register| blocks.get(register));
-                        remember(
-                            &mut memory.states[usize::from(state)],
-                            operands,
-                            times,
-                            block,
-                            &mut second,
-                        );
+                        let state = &mut memory.states[usize::from(state)];
+                        state.run(operands, times, block, &mut second);
                     });
                     blocks.blocks[slot] = second;
                 }
@@ -319,6 +370,7 @@ impl Program {
                 }
                 _ => blocks.set(*target, |blocks, block| compute(code, step, blocks, block)),
             }
+            results.take(*target, blocks);
         }
         memory.last_ns = times.last().copied().or(memory.last_ns);
     }
@@ -378,23 +430,4 @@ fn three(out: &mut [f64], [a, b, c]: [&[f64]; 3], f: impl Fn(f64, f64, f64) -> f
     out.iter_mut()
         .zip(operands)
         .for_each(|(slot, ((a, b), c))| *slot = f(*a, *b, *c));
-}
-
-/// A memory over a block, row by row.
-fn remember(
-    state: &mut State,
-    [x, y, left]: [&[f64]; 3],
-    times: &[i64],
-    out: &mut [f64],
-    second: &mut [f64],
-) {
-    let outputs = out.iter_mut().zip(second);
-    let operands = x.iter().zip(y).zip(left).zip(times);
-    for ((slot, second), (((x, y), left), now_ns)) in outputs.zip(operands) {
-        let moment = Moment {
-            now_ns: *now_ns,
-            kept: *left,
-        };
-        (*slot, *second) = state.next(finite(*x), finite(*y), moment);
-    }
 }

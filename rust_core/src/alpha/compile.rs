@@ -12,13 +12,13 @@
 
 use std::collections::BTreeMap;
 
+use super::STATE_BYTES_MAX;
 use super::error::ExpressionError;
 use super::node::{Node, Operator, Rolling, Window};
 use super::program::{binary, clip, unary};
 use super::window::{
     Ema, EventLag, EventWindow, FadingSum, State, TimeLag, TimeWindow, WarmUp, kept,
 };
-use super::{OPERATION_COUNT_MAX, STATE_BYTES_MAX};
 
 /// Place of a value.
 pub(super) type Register = u16;
@@ -75,8 +75,9 @@ enum Value {
 
 /// Collects steps; equal ones get one register.
 #[derive(Debug)]
-pub(super) struct Compiler<'a> {
-    parameters: &'a [f64],
+pub(super) struct Compiler {
+    /// Values of the parameters of the tree at hand, by place.
+    parameters: Vec<f64>,
     steps: Vec<(Register, Step)>,
     weights: Vec<(f64, Register)>,
     features: Vec<(Register, u16)>,
@@ -87,11 +88,10 @@ pub(super) struct Compiler<'a> {
     known: BTreeMap<Vec<u64>, Register>,
 }
 
-impl<'a> Compiler<'a> {
-    /// For the given parameter values, by place.
-    pub(super) fn new(parameters: &'a [f64]) -> Self {
+impl Compiler {
+    pub(super) fn new() -> Self {
         Self {
-            parameters,
+            parameters: Vec::new(),
             steps: Vec::new(),
             weights: Vec::new(),
             features: Vec::new(),
@@ -102,52 +102,52 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Compiles trees that share their common parts; `limit` bounds the operations.
-    pub(super) fn finish(
-        mut self,
-        roots: &[&Node],
+    /// Adds a tree with the values of its parameters and gives the register of its result; it may
+    /// add at most `limit` operations and [`STATE_BYTES_MAX`] of windows to what is there.
+    pub(super) fn add(
+        &mut self,
+        root: &Node,
+        parameters: &[f64],
         limit: usize,
-    ) -> Result<(Code, Vec<State>), ExpressionError> {
-        let mut registers = Vec::with_capacity(roots.len());
-        for root in roots {
-            let value = self.emit(root)?;
-            let register = self.register(value)?;
-            registers.push(register);
-            let count = self.operation_count();
-            if count > limit {
-                return Err(ExpressionError::invalid(
-                    format!("{count} operations, allowed are {limit}"),
-                    0,
-                ));
-            }
+    ) -> Result<Register, ExpressionError> {
+        parameters.clone_into(&mut self.parameters);
+        let (steps, states) = (self.steps.len(), self.states.len());
+        let value = self.emit(root)?;
+        let register = self.register(value)?;
+        let count = operation_count(&self.steps[steps..]);
+        if count > limit {
+            return Err(ExpressionError::invalid(
+                format!("{count} operations, allowed are {limit}"),
+                0,
+            ));
         }
-        let bytes: usize = self
-            .states
+        let sizes = self.states[states..]
             .iter()
-            .map(|state| size_of::<State>() + state.heap_bytes())
-            .sum();
-        if bytes > STATE_BYTES_MAX * (limit / OPERATION_COUNT_MAX).max(1) {
+            .map(|state| size_of::<State>() + state.heap_bytes());
+        let bytes: usize = sizes.sum();
+        if bytes > STATE_BYTES_MAX {
             return Err(ExpressionError::invalid(
                 format!(
-                    "windows of {bytes} bytes, allowed are {STATE_BYTES_MAX}; use shorter windows in events"
+                    "windows of {bytes} bytes, allowed are {STATE_BYTES_MAX}; use shorter windows \
+                     in events"
                 ),
                 0,
             ));
         }
+        Ok(register)
+    }
+
+    /// The program, with these registers as results.
+    pub(super) fn finish(self, roots: Vec<Register>) -> (Code, Vec<State>) {
         let code = Code {
             steps: self.steps.into_boxed_slice(),
             weights: self.weights.into_boxed_slice(),
             features: self.features.into_boxed_slice(),
             constants: self.constants.into_boxed_slice(),
             register_count: usize::from(self.register_count),
-            roots: registers.into_boxed_slice(),
+            roots: roots.into_boxed_slice(),
         };
-        Ok((code, self.states))
-    }
-
-    /// Steps, a weighted sum counting once a weight.
-    fn operation_count(&self) -> usize {
-        operation_count(&self.steps)
+        (code, self.states)
     }
 
     fn reserve(&mut self, count: u16) -> Result<Register, ExpressionError> {

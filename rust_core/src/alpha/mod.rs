@@ -50,6 +50,8 @@ pub const PARAMETER_COUNT_MAX: usize = 64;
 pub const WINDOW_NS_MAX: i64 = 4 * 3_600 * 1_000_000_000;
 /// Windows in time are whole milliseconds, so that a bucket is a whole number of nanoseconds.
 pub const WINDOW_NS_STEP: i64 = 1_000_000;
+/// Times are used up to here, in both directions, so that a window before or behind them is a time.
+pub const TIME_NS_MAX: i64 = i64::MAX - 2 * WINDOW_NS_MAX;
 /// Longest window in events.
 pub const WINDOW_EVENTS_MAX: u32 = 4_096;
 /// Most memory of all windows of one program.

@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 
 use super::compile::{Code, Compiler, Step, operation_count};
 use super::error::ExpressionError;
-use super::node::{Node, Operator};
+use super::node::Operator;
 use super::parse::Expression;
 use super::window::{Moment, State, kept};
-use super::{OPERATION_COUNT_MAX, STATE_BYTES_MAX};
+use super::{OPERATION_COUNT_MAX, STATE_BYTES_MAX, TIME_NS_MAX};
 use crate::features::FEATURE_COUNT;
 use crate::math;
 
@@ -66,8 +66,9 @@ impl Program {
         parameters: &BTreeMap<String, f64>,
     ) -> Result<Self, ExpressionError> {
         let values = values_of(expression, parameters)?;
-        let (code, states) =
-            Compiler::new(&values).finish(&[expression.root()], OPERATION_COUNT_MAX)?;
+        let mut compiler = Compiler::new();
+        let root = compiler.add(expression.root(), &values, OPERATION_COUNT_MAX)?;
+        let (code, states) = compiler.finish(vec![root]);
         Ok(Self::new(code, states, Vec::new()))
     }
 
@@ -80,14 +81,34 @@ impl Program {
         parameters: &BTreeMap<String, f64>,
     ) -> Result<Self, ExpressionError> {
         let values = values_of(expression, parameters)?;
-        let terms = expression.root().terms();
-        let roots: Vec<&Node> = std::iter::once(expression.root()).chain(&terms).collect();
-        let (code, states) = Compiler::new(&values).finish(&roots, 2 * OPERATION_COUNT_MAX)?;
-        let texts = terms
-            .iter()
-            .map(|term| term.text(expression.parameter_names()))
-            .collect();
+        let mut compiler = Compiler::new();
+        let mut roots = vec![compiler.add(expression.root(), &values, OPERATION_COUNT_MAX)?];
+        let mut texts = Vec::new();
+        for term in expression.root().terms() {
+            roots.push(compiler.add(&term, &values, OPERATION_COUNT_MAX)?);
+            texts.push(term.text(expression.parameter_names()));
+        }
+        let (code, states) = compiler.finish(roots);
         Ok(Self::new(code, states, texts))
+    }
+
+    /// Compiles expressions that share their common parts, with a result each, for
+    /// [`Program::evaluate_columns`]; each one is within the bounds of a program of its own.
+    ///
+    /// # Errors
+    /// The place of the expression that failed, and as [`Program::compile`].
+    pub fn compile_many<'a>(
+        expressions: impl IntoIterator<Item = (&'a Expression, &'a BTreeMap<String, f64>)>,
+    ) -> Result<Self, (usize, ExpressionError)> {
+        let mut compiler = Compiler::new();
+        let mut roots = Vec::new();
+        for (place, (expression, parameters)) in expressions.into_iter().enumerate() {
+            let root = values_of(expression, parameters)
+                .and_then(|values| compiler.add(expression.root(), &values, OPERATION_COUNT_MAX));
+            roots.push(root.map_err(|error| (place, error))?);
+        }
+        let (code, states) = compiler.finish(roots);
+        Ok(Self::new(code, states, Vec::new()))
     }
 
     fn new(code: Code, states: Vec<State>, term_texts: Vec<String>) -> Self {
@@ -155,6 +176,7 @@ impl Program {
 
     fn run(&mut self, features: &[f64; FEATURE_COUNT], now_ns: i64) {
         let Self { code, memory, .. } = self;
+        let now_ns = now_ns.clamp(-TIME_NS_MAX, TIME_NS_MAX);
         let now_ns = memory.last_ns.map_or(now_ns, |last| now_ns.max(last));
         let elapsed_ns = memory.last_ns.map_or(0, |last| now_ns.saturating_sub(last)) as f64;
         memory.last_ns = Some(now_ns);

@@ -15,6 +15,7 @@
 //!
 //! It knows no expression. Operator's page: `docs/alpha-language.md`.
 
+use super::program::finite;
 use crate::math;
 
 /// Buckets of a window in time.
@@ -24,6 +25,11 @@ const WHOLE_BUCKETS: i64 = BUCKET_COUNT - 1;
 /// Most runs of buckets a window holds: a run a bucket, the one cut by the window's old end, and
 /// one that was just closed while the oldest is not yet dropped.
 const RUN_COUNT: usize = BUCKET_COUNT as usize + 2;
+
+/// Start of the bucket that holds `now_ns`.
+fn on_grid(now_ns: i64, bucket_ns: i64) -> i64 {
+    now_ns.saturating_sub(now_ns.rem_euclid(bucket_ns))
+}
 
 /// What is known of a set of weighted values; later ones are merged behind earlier ones.
 pub(super) trait Aggregate: Copy {
@@ -331,7 +337,7 @@ impl<A: Aggregate> TimeWindow<A> {
             None if !is_number => return None,
             None => {
                 self.started_ns = Some(now_ns);
-                self.running_ns = now_ns - now_ns.rem_euclid(self.bucket_ns);
+                self.running_ns = on_grid(now_ns, self.bucket_ns);
                 self.bucket_end_ns = self.running_ns.saturating_add(self.bucket_ns);
             }
             Some(_) => self.pass(now_ns),
@@ -348,7 +354,7 @@ impl<A: Aggregate> TimeWindow<A> {
     #[inline]
     fn stay(&mut self, until_ns: i64) {
         if until_ns > self.last_ns && A::is_number(self.last) {
-            let weight = (until_ns - self.last_ns) as f64;
+            let weight = until_ns.saturating_sub(self.last_ns) as f64;
             self.running = self.running.merged(A::of(self.last, weight));
         }
         self.last_ns = until_ns;
@@ -357,7 +363,7 @@ impl<A: Aggregate> TimeWindow<A> {
     #[inline]
     fn pass(&mut self, now_ns: i64) {
         if now_ns >= self.bucket_end_ns {
-            self.close(now_ns - now_ns.rem_euclid(self.bucket_ns));
+            self.close(on_grid(now_ns, self.bucket_ns));
         }
         self.stay(now_ns);
     }
@@ -415,7 +421,8 @@ impl<A: Aggregate> TimeWindow<A> {
                 front.whole
             } else if A::is_number(front.last) {
                 // The grid cuts behind the first bucket of the run, where only the last value was.
-                A::of(front.last, (self.run_end(self.first) - from_ns) as f64)
+                let rest_ns = self.run_end(self.first).saturating_sub(from_ns);
+                A::of(front.last, rest_ns as f64)
             } else {
                 A::EMPTY
             };
@@ -504,6 +511,8 @@ pub(super) struct TimeLag {
     first: usize,
     end: usize,
     bucket_end_ns: i64,
+    /// Start of the bucket that lies a window before the running one.
+    from_ns: i64,
 }
 
 /// Buckets from the one looked at to the running one, and the one before.
@@ -518,6 +527,7 @@ impl TimeLag {
             first: 0,
             end: 0,
             bucket_end_ns: i64::MIN,
+            from_ns: i64::MIN,
         }
     }
 
@@ -533,12 +543,12 @@ impl TimeLag {
     #[inline]
     pub(super) fn next(&mut self, value: f64, now_ns: i64) -> f64 {
         if now_ns >= self.bucket_end_ns || self.end == 0 {
-            let start_ns = now_ns - now_ns.rem_euclid(self.bucket_ns);
+            let start_ns = on_grid(now_ns, self.bucket_ns);
             self.bucket_end_ns = start_ns.saturating_add(self.bucket_ns);
             // The start of the running bucket minus the window is on the grid.
-            let from_ns = start_ns.saturating_sub(self.window_ns);
+            self.from_ns = start_ns.saturating_sub(self.window_ns);
             while self.first + 1 < self.end
-                && self.points[(self.first + 1) % POINT_COUNT].0 < from_ns
+                && self.points[(self.first + 1) % POINT_COUNT].0 < self.from_ns
             {
                 self.first += 1;
             }
@@ -552,8 +562,7 @@ impl TimeLag {
             self.points[(self.end - 1) % POINT_COUNT].1 = value;
         }
         let (start_ns, past) = self.points[self.first % POINT_COUNT];
-        let from_ns = self.bucket_end_ns - self.bucket_ns - self.window_ns;
-        if start_ns < from_ns && !value.is_nan() {
+        if start_ns < self.from_ns && !value.is_nan() {
             past
         } else {
             f64::NAN
@@ -831,5 +840,67 @@ impl State {
             Self::Fading(sum) => sum.next(x, at.now_ns, at.kept),
         };
         (one, none)
+    }
+}
+
+impl State {
+    /// The values of many records one after another: operands and what is left of old values.
+    pub(super) fn run(
+        &mut self,
+        operands: [&[f64]; 3],
+        times_ns: &[i64],
+        out: &mut [f64],
+        second: &mut [f64],
+    ) {
+        // Deciding once what is remembered, instead of at every row.
+        match self {
+            Self::Mean(window) => each_row(operands, times_ns, out, |x, _, at| {
+                window.next(x, at.now_ns).map_or(f64::NAN, Sum::mean)
+            }),
+            Self::Lag(lag) => each_row(operands, times_ns, out, |x, _, at| lag.next(x, at.now_ns)),
+            Self::Ema(ema) => each_row(operands, times_ns, out, |x, _, at| {
+                ema.next(x, at.now_ns, at.kept)
+            }),
+            Self::Fading(sum) => each_row(operands, times_ns, out, |x, _, at| {
+                sum.next(x, at.now_ns, at.kept)
+            }),
+            Self::Moments(window) => {
+                let mut seconds = second.iter_mut();
+                each_row(operands, times_ns, out, |x, _, at| {
+                    let found = window.next(x, at.now_ns);
+                    let (std, mean) = found.map_or((f64::NAN, f64::NAN), Moments::std_and_mean);
+                    if let Some(slot) = seconds.next() {
+                        *slot = mean;
+                    }
+                    std
+                });
+            }
+            other => {
+                let mut seconds = second.iter_mut();
+                each_row(operands, times_ns, out, |x, y, at| {
+                    let (value, mean) = other.next(x, y, at);
+                    if let Some(slot) = seconds.next() {
+                        *slot = mean;
+                    }
+                    value
+                });
+            }
+        }
+    }
+}
+
+fn each_row(
+    [x, y, left]: [&[f64]; 3],
+    times_ns: &[i64],
+    out: &mut [f64],
+    mut next: impl FnMut(f64, f64, Moment) -> f64,
+) {
+    let operands = x.iter().zip(y).zip(left).zip(times_ns);
+    for (slot, (((x, y), kept), now_ns)) in out.iter_mut().zip(operands) {
+        let at = Moment {
+            now_ns: *now_ns,
+            kept: *kept,
+        };
+        *slot = next(finite(*x), finite(*y), at);
     }
 }

@@ -14,6 +14,7 @@ use crate::reason::ReasonCode;
 fn columns_error(error: &ColumnsError) -> PyErr {
     let code = match error {
         ColumnsError::Length { .. } => ReasonCode::SchemaMismatch,
+        ColumnsError::TimeOutOfRange { .. } => ReasonCode::ValueOutOfRange,
         ColumnsError::TimeWentBack { .. } => ReasonCode::OutOfOrderRow,
     };
     TapeError::new_err((code.code(), error.to_string()))
@@ -30,13 +31,50 @@ fn evaluate_expression(
     starts: &Bound<'_, PyAny>,
     out: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let names: Vec<&str> = parameters.keys().map(String::as_str).collect();
-    let expression = Expression::parse(expr, &names).map_err(expression_error)?;
-    let mut program = Program::compile(&expression, &parameters).map_err(expression_error)?;
+    let out = Array::<f64>::new("out", out, 1)?;
+    let expressions = vec![(expr.to_owned(), parameters)];
+    evaluate_many(py, expressions, features, times_ns, starts, out)
+}
+
+/// The same for many expressions, a row of `out` each; common parts are computed once.
+#[pyfunction]
+fn evaluate_expressions(
+    py: Python<'_>,
+    expressions: Vec<(String, BTreeMap<String, f64>)>,
+    features: &Bound<'_, PyAny>,
+    times_ns: &Bound<'_, PyAny>,
+    starts: &Bound<'_, PyAny>,
+    out: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let out = Array::<f64>::new("out", out, 2)?;
+    if out.is_by_column {
+        return Err(array_error("out is not in C order".to_owned()));
+    }
+    if out.length(0) != expressions.len() {
+        return Err(array_error(format!(
+            "out has {} rows for {} expressions",
+            out.length(0),
+            expressions.len()
+        )));
+    }
+    evaluate_many(py, expressions, features, times_ns, starts, out)
+}
+
+/// Expressions that share one pass over the table: enough to make loading it cheap, few enough for
+/// their blocks to stay in a cache.
+const TOGETHER: usize = 32;
+
+fn evaluate_many(
+    py: Python<'_>,
+    expressions: Vec<(String, BTreeMap<String, f64>)>,
+    features: &Bound<'_, PyAny>,
+    times_ns: &Bound<'_, PyAny>,
+    starts: &Bound<'_, PyAny>,
+    mut out: Array<f64>,
+) -> PyResult<()> {
     let features = Array::<f64>::new("features", features, 2)?;
     let times_ns = Array::<i64>::new("times_ns", times_ns, 1)?;
     let starts = Array::<u8>::new("starts", starts, 1)?;
-    let mut out = Array::<f64>::new("out", out, 1)?;
     if features.length(1) != FEATURE_COUNT {
         return Err(array_error(format!(
             "features has {} columns, must have {FEATURE_COUNT}",
@@ -45,13 +83,40 @@ fn evaluate_expression(
     }
     let read = [features.place(), times_ns.place(), starts.place()];
     let target = out.slice_mut("out", &read)?;
-    let (values, is_by_feature) = (features.slice(), features.is_by_column);
-    let (times, starts) = (times_ns.slice(), starts.slice());
-    py.detach(|| {
-        let columns = Columns::new(values, is_by_feature, times, starts)?;
-        program.evaluate_columns(&columns, target)
-    })
-    .map_err(|error| columns_error(&error))
+    let columns = Columns::new(
+        features.slice(),
+        features.is_by_column,
+        times_ns.slice(),
+        starts.slice(),
+    )
+    .map_err(|error| columns_error(&error))?;
+    let length = columns.row_count() * expressions.len();
+    if target.len() != length {
+        return Err(array_error(format!(
+            "out has {} values, expected {length}",
+            target.len()
+        )));
+    }
+    let outcome = py.detach(|| {
+        let mut place = 0;
+        for together in expressions.chunks(TOGETHER) {
+            let mut parsed = Vec::with_capacity(together.len());
+            for (text, parameters) in together {
+                let names: Vec<&str> = parameters.keys().map(String::as_str).collect();
+                parsed.push((Expression::parse(text, &names)?, parameters));
+            }
+            let compiled = Program::compile_many(parsed.iter().map(|(e, p)| (e, *p)));
+            let mut program = compiled.map_err(|(_, error)| error)?;
+            let end = place + columns.row_count() * together.len();
+            let rows = &mut target[place..end];
+            // The length was checked for all of them above.
+            let fits = program.evaluate_columns(&columns, rows).is_ok();
+            assert!(fits, "Invariant: out has a row for each expression");
+            place = end;
+        }
+        Ok(())
+    });
+    outcome.map_err(expression_error)
 }
 
 /// Features, times, starts and kind of every record at which an alpha's signal is computed.
@@ -142,6 +207,7 @@ fn expression_excerpt(expr: &str, position: usize) -> String {
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(evaluate_expression, module)?)?;
+    module.add_function(wrap_pyfunction!(evaluate_expressions, module)?)?;
     module.add_function(wrap_pyfunction!(feature_columns, module)?)?;
     module.add_function(wrap_pyfunction!(signal_terms, module)?)?;
     module.add_function(wrap_pyfunction!(expression_language, module)?)?;

@@ -1,6 +1,10 @@
 //! Random well-typed expressions over every operator, and random market streams to feed them.
 #![allow(dead_code, reason = "every test binary uses another part")]
-#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
 
 use std::collections::BTreeMap;
 

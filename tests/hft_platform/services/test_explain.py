@@ -46,6 +46,24 @@ def test_the_features_shown_give_the_signal_that_was_decided_on(finished: Finish
         assert order["signal"] == pytest.approx(8.0 * value, rel=1e-12)
 
 
+def test_the_terms_of_a_signal_add_up_to_what_was_decided_on(live: Live) -> None:
+    expression = "k * ema(imbalance_l1, 2s) + 0.5 * delta(microprice_dev, 1s)"
+    outcome = live.run(live.issue(expression=expression))
+    orders = list_orders(outcome.session_dir)
+    assert len(orders) > 5
+    for order in orders[:10]:
+        found = explain_order(outcome.session_dir, order["order_id"])
+        texts = [row["text"] for row in found.terms]
+        assert texts == ["0.5 * delta(microprice_dev, 1s)", "k * ema(imbalance_l1, 2s)"]
+        # The sum is what the engine adds up, in its order, so it is equal and not only near.
+        assert found.terms[0]["value"] + found.terms[1]["value"] == order["signal"]
+        assert list(found.features) == ["imbalance_l1", "microprice_dev"]
+    lines = found.render().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("  signal"))
+    assert [line.split()[0] for line in lines[place + 1 : place + 3]] == ["term", "term"]
+    assert "k * ema(imbalance_l1, 2s) = " in lines[place + 2]
+
+
 def test_the_text_goes_from_the_market_to_the_fill(finished: Finished) -> None:
     session_dir = finished[1].session_dir
     entry = list_orders(session_dir)[0]

@@ -125,6 +125,20 @@ def test_an_expression_that_does_not_parse_is_refused_with_its_position(tmp_path
     error = refusal(registry.check_expression, alpha)
     assert error.code == ReasonCode.EXPRESSION_INVALID
     assert error.facts["position"] == len("0.5 * (ofi_l1_1s")
+    lines = error.render().splitlines()
+    assert lines[1:3] == ["    0.5 * (ofi_l1_1s", "                    ^"]
+
+
+def test_a_window_is_no_use_of_a_parameter(tmp_path):
+    """The s of 30s once counted as a use of a parameter named s."""
+    changes = {
+        "expression": "gain * ema(ofi_l1_1s, 30s)",
+        "parameters": {name: {"default": 1.0, "grid": [1.0, 2.0]} for name in ("gain", "s")},
+    }
+    template = {"kind": "taker", "entry_ticks": 1.0, "exit_ticks": 0.0, "hold_ns": 10**9,
+                "slippage_ticks": 1}  # fmt: skip
+    folder = edited(tmp_path, template=template, **changes)
+    assert "parameter s is used nowhere" in refusal(registry.load_alpha, folder).message
 
 
 def test_a_key_of_an_edited_alpha_is_stale():
