@@ -15,13 +15,10 @@ use super::engine::ConfigError;
 use crate::normaliser::config::NormaliserConfig;
 use crate::normaliser::surface::{QuoteClass, version_difference};
 use crate::normaliser::{
-    BookFields, Counters, Head, LocalTime, Normaliser, Published, TradeFields, decimal,
+    BookFields, Counters, Head, LocalTime, Normaliser, OUTPUT_BYTES, Output, TradeFields, decimal,
 };
 use crate::reason::ReasonCode;
-use crate::record::{BookRecord, LEVEL_COUNT, Record, TradeRecord};
-
-/// Bytes of the most that one object gives: a print and a book.
-const RECORD_BYTES_MAX: usize = size_of::<TradeRecord>() + size_of::<BookRecord>();
+use crate::record::LEVEL_COUNT;
 
 /// Why the fields of an object were not handed over.
 enum Stop {
@@ -75,15 +72,21 @@ fn boolean(value: &Bound<'_, PyAny>) -> Read<bool> {
 struct Types {
     decimal: Py<PyType>,
     datetime: Py<PyType>,
-    /// 1970-01-01 00:00, naive.
-    epoch: Py<PyAny>,
+    /// Midnight of `base_day`, naive. Times are read as their difference to it: near ones have a
+    /// small number of days, which the interpreter need not allocate.
+    base: Py<PyAny>,
+    /// Days from 1970-01-01.
+    base_day: i64,
 }
 
 impl Types {
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        let datetime = py.import("datetime")?.getattr("datetime")?;
+    fn new(py: Python<'_>, base_day: i64) -> PyResult<Self> {
+        let module = py.import("datetime")?;
+        let datetime = module.getattr("datetime")?;
+        let days = module.getattr("timedelta")?.call1((base_day,))?;
         Ok(Self {
-            epoch: datetime.call1((1970, 1, 1))?.unbind(),
+            base: datetime.call1((1970, 1, 1))?.add(days)?.unbind(),
+            base_day,
             datetime: datetime.cast_into::<PyType>()?.unbind(),
             decimal: py
                 .import("decimal")?
@@ -102,15 +105,16 @@ impl Types {
         decimal::scaled(text.to_str().map_err(|_| WRONG_TYPE)?).map_err(Stop::Drop)
     }
 
-    /// A naive datetime as its difference to the epoch; one with a time zone cannot be subtracted.
+    /// A naive datetime as its difference to the base; one with a time zone cannot be subtracted.
     fn local_time(&self, value: &Bound<'_, PyAny>) -> Read<LocalTime> {
         let py = value.py();
         if value.get_type_ptr().cast() != self.datetime.as_ptr() {
             return Err(WRONG_TYPE);
         }
-        let since = value.sub(self.epoch.bind(py)).map_err(|_| WRONG_TYPE)?;
+        let since = value.sub(self.base.bind(py)).map_err(|_| WRONG_TYPE)?;
         Ok(LocalTime {
-            days: integer(&attribute!(&since, "days")?)?,
+            // Python's dates end in the year 9999, so the sum is small.
+            days: self.base_day + integer(&attribute!(&since, "days")?)?,
             seconds: integer(&attribute!(&since, "seconds")?)?,
             microseconds: integer(&attribute!(&since, "microseconds")?)?,
         })
@@ -219,8 +223,13 @@ impl PyNormaliser {
             .ok_or(Stop::Drop(ReasonCode::QuoteSchemaMismatch))
     }
 
-    /// Reads an object and gives its fields to the state machine.
-    fn read(&self, object: &Bound<'_, PyAny>, receive_time_ns: i64) -> Read<Published> {
+    /// Reads an object and gives its fields to the state machine, which counts what it drops.
+    fn read(
+        &self,
+        object: &Bound<'_, PyAny>,
+        receive_time_ns: i64,
+        out: &mut Output,
+    ) -> Read<Result<(), ReasonCode>> {
         let class = self.class_of(object)?;
         let code = attribute!(object, "code")?;
         let code = code.cast_exact::<PyString>().map_err(|_| WRONG_TYPE)?;
@@ -232,26 +241,25 @@ impl PyNormaliser {
             is_suspended: class.has_suspend() && boolean(&attribute!(object, "suspend")?)?,
             is_odd_lot: class.has_odd_lot() && boolean(&attribute!(object, "intraday_odd")?)?,
         };
-        match (class.has_trade(), class.has_book()) {
+        Ok(match (class.has_trade(), class.has_book()) {
             (true, false) => {
                 let trade = self.types.trade(object)?;
-                Ok(self.state().on_trade(&head, &trade, receive_time_ns))
+                self.state().on_trade(&head, &trade, receive_time_ns, out)
             }
             (false, _) => {
                 let book = self.types.book(object, class)?;
-                Ok(self.state().on_book(&head, &book, receive_time_ns))
+                self.state().on_book(&head, &book, receive_time_ns, out)
             }
             (true, true) => {
                 let trade = self.types.trade(object)?;
                 let book = self.types.book(object, class)?;
-                Ok(self.state().on_quote(&head, &trade, &book, receive_time_ns))
+                self.state()
+                    .on_quote(&head, &trade, &book, receive_time_ns, out)
             }
-        }
-        // A drop was counted where it was decided.
-        .map(Result::unwrap_or_default)
+        })
     }
 
-    /// What an object gives: nothing when it was dropped, which is counted.
+    /// Puts into `out` what an object gives: nothing when it was dropped, which is counted.
     ///
     /// # Errors
     /// Only when the interpreter is asked to stop.
@@ -259,12 +267,14 @@ impl PyNormaliser {
         &self,
         object: &Bound<'_, PyAny>,
         receive_time_ns: i64,
-    ) -> PyResult<Published> {
-        match self.read(object, receive_time_ns) {
-            Ok(published) => Ok(published),
+        out: &mut Output,
+    ) -> PyResult<()> {
+        out.clear();
+        match self.read(object, receive_time_ns, out) {
+            Ok(_counted) => Ok(()),
             Err(Stop::Drop(code)) => {
                 self.state().on_unreadable(code);
-                Ok(Published::default())
+                Ok(())
             }
             Err(Stop::Raise(error)) => Err(error),
         }
@@ -335,22 +345,6 @@ impl PyNormaliser {
     }
 }
 
-/// Copies the records of an object into a buffer; gives the bytes used.
-fn write_records(published: &Published, buffer: &mut [u8; RECORD_BYTES_MAX]) -> usize {
-    let mut used = 0;
-    let mut write = |bytes: &[u8]| {
-        buffer[used..used + bytes.len()].copy_from_slice(bytes);
-        used += bytes.len();
-    };
-    if let Some(trade) = &published.trade {
-        write(trade.as_bytes());
-    }
-    if let Some(book) = &published.book {
-        write(book.as_bytes());
-    }
-    used
-}
-
 #[pymethods]
 impl PyNormaliser {
     #[new]
@@ -363,7 +357,7 @@ impl PyNormaliser {
         let config = NormaliserConfig::from_json(config_json)
             .map_err(|error| ConfigError::new_err((error.code().code(), error.to_string())))?;
         let mut made = Self {
-            types: Types::new(py)?,
+            types: Types::new(py, config.first_day())?,
             classes: Vec::with_capacity(probes.len()),
             schema_faults: Vec::new(),
             state: Mutex::new(Normaliser::new(&config)),
@@ -392,10 +386,9 @@ impl PyNormaliser {
         object: &Bound<'py, PyAny>,
         receive_time_ns: i64,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let published = self.normalise(object, receive_time_ns)?;
-        let mut buffer = [0; RECORD_BYTES_MAX];
-        let used = write_records(&published, &mut buffer);
-        Ok((used > 0).then(|| PyBytes::new(py, &buffer[..used])))
+        let mut out = Output::default();
+        self.normalise(object, receive_time_ns, &mut out)?;
+        Ok((!out.tape().is_empty()).then(|| PyBytes::new(py, out.tape())))
     }
 
     /// Records of many objects as one tape, for tests and tools.
@@ -405,12 +398,11 @@ impl PyNormaliser {
         objects: &Bound<'py, PyList>,
         receive_times_ns: &Bound<'py, PyList>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let mut tape = Vec::with_capacity(objects.len() * RECORD_BYTES_MAX);
-        let mut buffer = [0; RECORD_BYTES_MAX];
+        let mut tape = Vec::with_capacity(objects.len() * OUTPUT_BYTES);
+        let mut out = Output::default();
         for (object, receive_time_ns) in objects.iter().zip(receive_times_ns.iter()) {
-            let published = self.normalise(&object, receive_time_ns.extract()?)?;
-            let used = write_records(&published, &mut buffer);
-            tape.extend_from_slice(&buffer[..used]);
+            self.normalise(&object, receive_time_ns.extract()?, &mut out)?;
+            tape.extend_from_slice(out.tape());
         }
         Ok(PyBytes::new(py, &tape))
     }
