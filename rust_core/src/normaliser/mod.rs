@@ -17,7 +17,10 @@
 pub mod config;
 pub mod decimal;
 mod instrument;
+mod local_time;
 pub mod surface;
+
+pub use local_time::LocalTime;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ mod tests;
 use crate::book::{VALUE_MAX, read_side};
 use crate::normaliser::config::{NormaliserConfig, OnTotalMismatch};
 use crate::normaliser::instrument::{Accepted, Directory, Instrument, Print};
+use crate::normaliser::local_time::NS_PER_S;
 use crate::normaliser::surface::QuoteClass;
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, TradeRecord, flags};
@@ -33,12 +37,6 @@ use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, TradeRecord, 
 pub const SOURCE_BROKER: u16 = 4;
 /// Room for the market-data family of reason codes.
 const CODE_COUNT: usize = 100;
-const DAY_S: i64 = 86_400;
-const NS_PER_S: i64 = 1_000_000_000;
-const NS_PER_US: i64 = 1_000;
-/// Days from 1970-01-01 to the first of 2000, the year that the SDK gives to a date it cannot read.
-const YEAR_2000: std::ops::Range<i64> = 10_957..11_323;
-
 /// What every object carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
@@ -54,17 +52,6 @@ pub struct Head<'a> {
     pub is_suspended: bool,
     /// Of the intraday odd-lot stream.
     pub is_odd_lot: bool,
-}
-
-/// A local date and time, as the difference to 1970-01-01 00:00 of the same clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalTime {
-    /// Whole days.
-    pub days: i64,
-    /// Whole seconds of the day.
-    pub seconds: i64,
-    /// Rest.
-    pub microseconds: i64,
 }
 
 /// A book as the SDK gives it: scaled prices, quantities in its own units.
@@ -494,25 +481,6 @@ impl Normaliser {
         self.counters.simulated += u64::from(place.is_simulated());
         self.last_receive_ns = receive_time_ns.max(next_ns);
         header.receive_time_ns = self.last_receive_ns;
-    }
-}
-
-impl LocalTime {
-    /// The moment in UTC.
-    fn utc_ns(self, utc_offset_ns: i64) -> Result<i64, ReasonCode> {
-        if YEAR_2000.contains(&self.days) {
-            return Err(ReasonCode::ExchangeDateInvalid);
-        }
-        if self.seconds == 0 && self.microseconds == 0 {
-            return Err(ReasonCode::ExchangeTimeInvalid);
-        }
-        self.days
-            .checked_mul(DAY_S)
-            .and_then(|day_s| day_s.checked_add(self.seconds))
-            .and_then(|seconds| seconds.checked_mul(NS_PER_S))
-            .and_then(|ns| ns.checked_add(self.microseconds.checked_mul(NS_PER_US)?))
-            .and_then(|ns| ns.checked_sub(utc_offset_ns))
-            .ok_or(ReasonCode::OutsideSession)
     }
 }
 

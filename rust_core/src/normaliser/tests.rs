@@ -2,6 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::normaliser::local_time::DAY_S;
 use crate::record::{SCALE, Tape};
 
 const DAY: i64 = 20_553; // 2026-04-10
@@ -36,19 +37,31 @@ fn config() -> NormaliserConfig {
     NormaliserConfig::from_json(&text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn at(seconds: i64) -> LocalTime {
-    LocalTime {
-        days: DAY,
-        seconds,
-        microseconds: 0,
-    }
+/// A moment of 2026-04-10.
+fn at(seconds: i64, microseconds: u32) -> LocalTime {
+    let byte = |value: i64| u8::try_from(value).unwrap_or(u8::MAX);
+    let [_, high, mid, low] = microseconds.to_be_bytes();
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let packed = [
+        7,
+        234,
+        4,
+        10,
+        byte(hour),
+        byte(minute),
+        byte(second),
+        high,
+        mid,
+        low,
+    ];
+    LocalTime::from_packed(&packed).unwrap_or_else(|| panic!("{packed:?}"))
 }
 
 fn head(class: QuoteClass, seconds: i64) -> Head<'static> {
     Head {
         class,
         code: if class.has_suspend() { "2330" } else { "TXFD6" },
-        time: at(seconds),
+        time: at(seconds, 0),
         is_simulated: false,
         is_suspended: false,
         is_odd_lot: false,
@@ -161,10 +174,7 @@ fn a_print_of_a_session_that_is_over_is_refused() {
 fn no_session_holds_the_end_or_the_break() {
     let mut bench = Bench::new(&config());
     for seconds in [0, 8 * 3_600 - 1, 13 * 3_600, 15 * 3_600 - 1] {
-        let time = LocalTime {
-            microseconds: 1,
-            ..at(seconds)
-        };
+        let time = at(seconds, 1);
         let head = Head {
             time,
             ..head(QuoteClass::BidAskFop, seconds)
@@ -186,22 +196,26 @@ fn any_value() -> impl Strategy<Value = i64> {
     ]
 }
 
+fn any_clock() -> impl Strategy<Value = [u8; 6]> {
+    (0_u8..24, 0_u8..60, 0_u8..60, 0_u32..1_000_000).prop_map(|(hour, minute, second, us)| {
+        let [_, high, mid, low] = us.to_be_bytes();
+        [hour, minute, second, high, mid, low]
+    })
+}
+
 fn any_time() -> impl Strategy<Value = LocalTime> {
-    let plain = (0_i64..86_400, 0_i64..1_000_000).prop_map(|(seconds, microseconds)| LocalTime {
-        days: DAY,
-        seconds,
-        microseconds,
+    let plain = (0_i64..86_400, 0_u32..1_000_000).prop_map(|(seconds, us)| at(seconds, us));
+    let date = (any::<[u8; 2]>(), 1_u8..=12, 1_u8..=31);
+    let wild = (date, any_clock()).prop_filter_map("a time", |((year, month, day), clock)| {
+        let [hour, minute, second, high, mid, low] = clock;
+        LocalTime::from_packed(&[
+            year[0], year[1], month, day, hour, minute, second, high, mid, low,
+        ])
     });
-    let wild =
-        (any::<i64>(), any::<i64>(), any::<i64>()).prop_map(|(days, seconds, microseconds)| {
-            LocalTime {
-                days,
-                seconds,
-                microseconds,
-            }
-        });
-    let near = (OPEN..OPEN + 20).prop_map(at);
-    prop_oneof![6 => near, 2 => plain, 1 => wild]
+    let near = (OPEN..OPEN + 20).prop_map(|seconds| at(seconds, 0));
+    let bad_date = Just([7, 208, 1, 1, 9, 0, 0, 0, 0, 0])
+        .prop_filter_map("a time", |bytes| LocalTime::from_packed(&bytes));
+    prop_oneof![12 => near, 4 => plain, 1 => wild, 1 => bad_date]
 }
 
 type AnyObject = (

@@ -1,6 +1,7 @@
 //! PyO3 bindings: the only files that know Python. A file for each noun.
 use pyo3::prelude::*;
 
+mod datetime_memory;
 mod engine;
 mod generator;
 mod normaliser;

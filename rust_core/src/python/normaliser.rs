@@ -6,11 +6,12 @@
 //! held without calling Python, so callbacks of several threads cannot block each other for long.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyType};
 
+use super::datetime_memory::DatetimeMemory;
 use super::engine::ConfigError;
 use crate::normaliser::config::NormaliserConfig;
 use crate::normaliser::surface::{QuoteClass, version_difference};
@@ -68,31 +69,55 @@ fn boolean(value: &Bound<'_, PyAny>) -> Read<bool> {
         .map_err(|_| WRONG_TYPE)
 }
 
+/// A naive `datetime` packed as in its memory, through its attributes.
+fn packed_by_attributes(value: &Bound<'_, PyAny>) -> Read<[u8; 10]> {
+    let part = |value: Bound<'_, PyAny>| -> Read<u8> {
+        u8::try_from(integer(&value)?).map_err(|_| WRONG_TYPE)
+    };
+    if !attribute!(value, "tzinfo")?.is_none() {
+        return Err(WRONG_TYPE);
+    }
+    let year = u16::try_from(integer(&attribute!(value, "year")?)?).map_err(|_| WRONG_TYPE)?;
+    let us = u32::try_from(integer(&attribute!(value, "microsecond")?)?).map_err(|_| WRONG_TYPE)?;
+    let ([year_high, year_low], [_, high, mid, low]) = (year.to_be_bytes(), us.to_be_bytes());
+    Ok([
+        year_high,
+        year_low,
+        part(attribute!(value, "month")?)?,
+        part(attribute!(value, "day")?)?,
+        part(attribute!(value, "hour")?)?,
+        part(attribute!(value, "minute")?)?,
+        part(attribute!(value, "second")?)?,
+        high,
+        mid,
+        low,
+    ])
+}
+
 /// Python types that values are held against, looked up once.
 struct Types {
     decimal: Py<PyType>,
     datetime: Py<PyType>,
-    /// Midnight of `base_day`, naive. Times are read as their difference to it: near ones have a
-    /// small number of days, which the interpreter need not allocate.
-    base: Py<PyAny>,
-    /// Days from 1970-01-01.
-    base_day: i64,
+    /// Where a time's bytes lie; `None` to read it through attributes.
+    memory: Option<DatetimeMemory>,
 }
 
 impl Types {
-    fn new(py: Python<'_>, base_day: i64) -> PyResult<Self> {
-        let module = py.import("datetime")?;
-        let datetime = module.getattr("datetime")?;
-        let days = module.getattr("timedelta")?.call1((base_day,))?;
+    fn new(py: Python<'_>, is_portable: bool) -> PyResult<Self> {
+        let type_of = |module: &str, name: &str| -> PyResult<Py<PyType>> {
+            let found = py.import(module)?.getattr(name)?;
+            Ok(found.cast_into::<PyType>()?.unbind())
+        };
+        let datetime = type_of("datetime", "datetime")?;
+        let memory = if is_portable {
+            None
+        } else {
+            DatetimeMemory::find(datetime.bind(py))?
+        };
         Ok(Self {
-            base: datetime.call1((1970, 1, 1))?.add(days)?.unbind(),
-            base_day,
-            datetime: datetime.cast_into::<PyType>()?.unbind(),
-            decimal: py
-                .import("decimal")?
-                .getattr("Decimal")?
-                .cast_into::<PyType>()?
-                .unbind(),
+            decimal: type_of("decimal", "Decimal")?,
+            datetime,
+            memory,
         })
     }
 
@@ -105,19 +130,16 @@ impl Types {
         decimal::scaled(text.to_str().map_err(|_| WRONG_TYPE)?).map_err(Stop::Drop)
     }
 
-    /// A naive datetime as its difference to the base; one with a time zone cannot be subtracted.
+    /// A naive datetime; one with a time zone is not what the schema says.
     fn local_time(&self, value: &Bound<'_, PyAny>) -> Read<LocalTime> {
-        let py = value.py();
         if value.get_type_ptr().cast() != self.datetime.as_ptr() {
             return Err(WRONG_TYPE);
         }
-        let since = value.sub(self.base.bind(py)).map_err(|_| WRONG_TYPE)?;
-        Ok(LocalTime {
-            // Python's dates end in the year 9999, so the sum is small.
-            days: self.base_day + integer(&attribute!(&since, "days")?)?,
-            seconds: integer(&attribute!(&since, "seconds")?)?,
-            microseconds: integer(&attribute!(&since, "microseconds")?)?,
-        })
+        let packed = match self.memory {
+            Some(memory) => memory.packed(value).ok_or(WRONG_TYPE)?,
+            None => packed_by_attributes(value)?,
+        };
+        LocalTime::from_packed(&packed).ok_or(WRONG_TYPE)
     }
 
     fn levels(
@@ -348,26 +370,29 @@ impl PyNormaliser {
 #[pymethods]
 impl PyNormaliser {
     #[new]
+    #[pyo3(signature = (config_json, sdk_version, probes, is_portable=false))]
     fn new(
         py: Python<'_>,
         config_json: &str,
         sdk_version: &str,
         probes: Vec<Bound<'_, PyAny>>,
+        is_portable: bool,
     ) -> PyResult<Self> {
         let config = NormaliserConfig::from_json(config_json)
             .map_err(|error| ConfigError::new_err((error.code().code(), error.to_string())))?;
         let mut made = Self {
-            types: Types::new(py, config.first_day())?,
+            types: Types::new(py, is_portable)?,
             classes: Vec::with_capacity(probes.len()),
             schema_faults: Vec::new(),
             state: Mutex::new(Normaliser::new(&config)),
         };
         made.schema_faults.extend(version_difference(sdk_version));
+        let is_refused = !made.schema_faults.is_empty();
         for probe in &probes {
             let fault = made.admit(probe)?;
             made.schema_faults.extend(fault);
         }
-        if version_difference(sdk_version).is_some() {
+        if is_refused {
             made.classes.clear();
         }
         Ok(made)
@@ -377,6 +402,12 @@ impl PyNormaliser {
     #[getter]
     fn schema_faults(&self) -> Vec<String> {
         self.schema_faults.clone()
+    }
+
+    /// Whether times are read through their attributes, by request or for want of a known layout.
+    #[getter]
+    fn is_portable(&self) -> bool {
+        self.types.memory.is_none()
     }
 
     /// Records of one object as bytes, a print before its book; `None` when it was dropped.
@@ -391,17 +422,26 @@ impl PyNormaliser {
         Ok((!out.tape().is_empty()).then(|| PyBytes::new(py, out.tape())))
     }
 
-    /// Records of many objects as one tape, for tests and tools.
+    /// Records of many objects as one tape, for tests and tools; `receive_times_ns` holds a
+    /// little-endian `int64` for each.
     fn on_objects<'py>(
         &self,
         py: Python<'py>,
         objects: &Bound<'py, PyList>,
-        receive_times_ns: &Bound<'py, PyList>,
+        receive_times_ns: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let (times, rest) = receive_times_ns.as_chunks::<8>();
+        if times.len() != objects.len() || !rest.is_empty() {
+            return Err(PyValueError::new_err(format!(
+                "receive_times_ns was {} bytes, expected 8 for each of {} objects",
+                receive_times_ns.len(),
+                objects.len()
+            )));
+        }
         let mut tape = Vec::with_capacity(objects.len() * OUTPUT_BYTES);
         let mut out = Output::default();
-        for (object, receive_time_ns) in objects.iter().zip(receive_times_ns.iter()) {
-            self.normalise(&object, receive_time_ns.extract()?, &mut out)?;
+        for (object, time) in objects.iter().zip(times) {
+            self.normalise(&object, i64::from_le_bytes(*time), &mut out)?;
             tape.extend_from_slice(out.tape());
         }
         Ok(PyBytes::new(py, &tape))
