@@ -1,4 +1,5 @@
 //! Rules on plain fields; that the SDK's objects are read right is tested from Python.
+#![allow(clippy::panic, reason = "tests stop at the first surprise")]
 use proptest::prelude::*;
 
 use super::*;
