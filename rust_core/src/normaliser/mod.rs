@@ -37,6 +37,7 @@ use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, TradeRecord, 
 pub const SOURCE_BROKER: u16 = 4;
 /// Room for the market-data family of reason codes.
 const CODE_COUNT: usize = 100;
+
 /// What every object carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {

@@ -171,9 +171,9 @@ def mutated(rng: random.Random, class_name: str) -> Any:
     wire = fields(class_name)
     for _ in range(rng.randint(0, 3)):
         name = rng.choice(names)
-        if isinstance(wire[name], list) and rng.random() < 0.7:
+        if isinstance(wire[name], list) and wire[name] and rng.random() < 0.7:
             side = list(wire[name])
-            side[rng.randrange(5)] = rng.choice(BAD_WIRE)
+            side[rng.randrange(len(side))] = rng.choice(BAD_WIRE)
             wire[name] = side
         else:
             wire[name] = rng.choice(BAD_WIRE)
