@@ -1076,6 +1076,8 @@ class Normaliser:
         One object of every quote class, with every field filled. A class that is not exactly what
         the normaliser was written for is not admitted: its objects are dropped under
         ``QuoteSchemaMismatch``, and `schema_faults` says why.
+    is_portable : bool, optional
+        Read times through their attributes only, also where their layout in memory is known.
 
     Raises
     ------
@@ -1083,10 +1085,20 @@ class Normaliser:
         When the config is wrong.
     """
 
-    def __new__(cls, config_json: str, sdk_version: str, probes: list[Any]) -> Self: ...
+    def __new__(
+        cls,
+        config_json: str,
+        sdk_version: str,
+        probes: list[Any],  # Any: objects of the SDK
+        is_portable: bool = False,
+    ) -> Self: ...
     @property
     def schema_faults(self) -> list[str]:
         """How the SDK differs from what is expected; empty when it does not."""
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether times are read through attributes: by request, or for want of a known layout."""
 
     def on_object(self, object: Any, receive_time_ns: int) -> bytes | None:  # Any: an SDK object
         """Records of one quote.
@@ -1105,20 +1117,25 @@ class Normaliser:
             No exception comes out but `KeyboardInterrupt` and `SystemExit`.
         """
 
-    def on_objects(self, objects: list[Any], receive_times_ns: list[int]) -> bytes:
+    def on_objects(self, objects: list[Any], receive_times_ns: bytes) -> bytes:
         """Records of many quotes as one tape, for tests and tools.
 
         Parameters
         ----------
         objects : list
             Quotes in the order they came.
-        receive_times_ns : list of int
-            A time for each.
+        receive_times_ns : bytes
+            A little-endian ``int64`` for each.
 
         Returns
         -------
         bytes
             A tape.
+
+        Raises
+        ------
+        ValueError
+            When there is not one time for each object.
         """
 
     def read_attributes(self, objects: list[Any]) -> int:

@@ -150,10 +150,14 @@ def probes(sdk: ModuleType) -> list[Any]:  # Any: objects of the SDK's classes
         In the order of `LAYOUTS`; a class that the SDK lacks, or that cannot decode its layout, is
         left out, and the normaliser then drops whatever comes under its name.
     """
-    found = []
-    for name in LAYOUTS:
-        try:
-            found.append(getattr(sdk, name).from_msgpack(encode(name, sample(name))))
-        except (AttributeError, TypeError, ValueError):
-            continue
-    return found
+    found = (_probe(sdk, name) for name in LAYOUTS)
+    return [probe for probe in found if probe is not None]
+
+
+def _probe(sdk: ModuleType, class_name: str) -> Any | None:  # Any: an object of the SDK
+    try:
+        return getattr(sdk, class_name).from_msgpack(encode(class_name, sample(class_name)))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - a panic of the SDK is no `Exception`
+        return None

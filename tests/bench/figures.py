@@ -22,6 +22,7 @@ from research import loop, registry
 from research.backtest.runner import run_session
 from research.data import catalog
 from tests.bench import rust
+from tests.bench.normaliser import normaliser
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
 
 RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
@@ -202,6 +203,7 @@ def demo() -> dict[str, Any]:
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": engine,
+    "normaliser": normaliser,
     "wal": wal,
     "loader": loader,
     "backtest": backtest,

@@ -17,7 +17,10 @@
 pub mod config;
 pub mod decimal;
 mod instrument;
+mod local_time;
 pub mod surface;
+
+pub use local_time::LocalTime;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ mod tests;
 use crate::book::{VALUE_MAX, read_side};
 use crate::normaliser::config::{NormaliserConfig, OnTotalMismatch};
 use crate::normaliser::instrument::{Accepted, Directory, Instrument, Print};
+use crate::normaliser::local_time::NS_PER_S;
 use crate::normaliser::surface::QuoteClass;
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, TradeRecord, flags};
@@ -33,11 +37,6 @@ use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, TradeRecord, 
 pub const SOURCE_BROKER: u16 = 4;
 /// Room for the market-data family of reason codes.
 const CODE_COUNT: usize = 100;
-const DAY_S: i64 = 86_400;
-const NS_PER_S: i64 = 1_000_000_000;
-const NS_PER_US: i64 = 1_000;
-/// Days from 1970-01-01 to the first of 2000, the year that the SDK gives to a date it cannot read.
-const YEAR_2000: std::ops::Range<i64> = 10_957..11_323;
 
 /// What every object carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +53,6 @@ pub struct Head<'a> {
     pub is_suspended: bool,
     /// Of the intraday odd-lot stream.
     pub is_odd_lot: bool,
-}
-
-/// A local date and time, as the difference to 1970-01-01 00:00 of the same clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalTime {
-    /// Whole days.
-    pub days: i64,
-    /// Whole seconds of the day.
-    pub seconds: i64,
-    /// Rest.
-    pub microseconds: i64,
 }
 
 /// A book as the SDK gives it: scaled prices, quantities in its own units.
@@ -95,13 +83,42 @@ pub struct TradeFields {
     pub tick_type: i64,
 }
 
-/// What became of one object; a print comes before its book.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Published {
-    /// Its print.
-    pub trade: Option<TradeRecord>,
-    /// Its book.
-    pub book: Option<BookRecord>,
+/// Bytes of the most that one object gives: a print and its book.
+pub const OUTPUT_BYTES: usize = size_of::<TradeRecord>() + size_of::<BookRecord>();
+
+/// Records of one object as a short tape, a print before its book. It is used again and again.
+#[derive(Debug, Clone)]
+pub struct Output {
+    bytes: [u8; OUTPUT_BYTES],
+    used: usize,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self {
+            bytes: [0; OUTPUT_BYTES],
+            used: 0,
+        }
+    }
+}
+
+impl Output {
+    /// The tape; empty when the object was dropped.
+    #[must_use]
+    pub fn tape(&self) -> &[u8] {
+        &self.bytes[..self.used]
+    }
+
+    /// Forgets what the last object gave.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    fn push<R: Record>(&mut self, record: &R) {
+        let end = self.used + size_of::<R>();
+        self.bytes[self.used..end].copy_from_slice(record.as_bytes());
+        self.used = end;
+    }
 }
 
 /// What was counted; `published` and `dropped` add up to `fed`.
@@ -239,9 +256,11 @@ impl Normaliser {
         head: &Head<'_>,
         fields: &BookFields,
         receive_time_ns: i64,
-    ) -> Result<Published, ReasonCode> {
+        out: &mut Output,
+    ) -> Result<(), ReasonCode> {
         self.counters.fed += 1;
-        let made = self.make_book(head, fields, receive_time_ns);
+        out.clear();
+        let made = self.make_book(head, fields, receive_time_ns, out);
         self.close(made)
     }
 
@@ -254,9 +273,11 @@ impl Normaliser {
         head: &Head<'_>,
         fields: &TradeFields,
         receive_time_ns: i64,
-    ) -> Result<Published, ReasonCode> {
+        out: &mut Output,
+    ) -> Result<(), ReasonCode> {
         self.counters.fed += 1;
-        let made = self.make_trade(head, fields, receive_time_ns);
+        out.clear();
+        let made = self.make_trade(head, fields, receive_time_ns, out);
         self.close(made)
     }
 
@@ -270,20 +291,18 @@ impl Normaliser {
         trade: &TradeFields,
         book: &BookFields,
         receive_time_ns: i64,
-    ) -> Result<Published, ReasonCode> {
+        out: &mut Output,
+    ) -> Result<(), ReasonCode> {
         self.counters.fed += 1;
-        let made = self.make_quote(head, trade, book, receive_time_ns);
+        out.clear();
+        let made = self.make_quote(head, trade, book, receive_time_ns, out);
         self.close(made)
     }
 
-    fn close(&mut self, made: Result<Published, ReasonCode>) -> Result<Published, ReasonCode> {
-        match &made {
-            Ok(published) => {
-                self.counters.published += 1;
-                self.counters.books += u64::from(published.book.is_some());
-                self.counters.trades += u64::from(published.trade.is_some());
-            }
-            Err(code) => self.counters.dropped[slot(*code)] += 1,
+    fn close(&mut self, made: Result<(), ReasonCode>) -> Result<(), ReasonCode> {
+        match made {
+            Ok(()) => self.counters.published += 1,
+            Err(code) => self.counters.dropped[slot(code)] += 1,
         }
         made
     }
@@ -293,7 +312,8 @@ impl Normaliser {
         head: &Head<'_>,
         fields: &BookFields,
         receive_time_ns: i64,
-    ) -> Result<Published, ReasonCode> {
+        out: &mut Output,
+    ) -> Result<(), ReasonCode> {
         let place = self.place(head, receive_time_ns)?;
         let instrument = self.directory.at(place.instrument);
         let mut record = book_of(instrument, fields)?;
@@ -310,11 +330,8 @@ impl Normaliser {
         if is_total_wrong {
             self.counters.note(ReasonCode::BookTotalMismatch);
         }
-        self.stamp(&mut record.header, place, marks, receive_time_ns);
-        Ok(Published {
-            trade: None,
-            book: Some(record),
-        })
+        self.finish_book(&mut record, place, marks, receive_time_ns, out);
+        Ok(())
     }
 
     fn make_trade(
@@ -322,7 +339,8 @@ impl Normaliser {
         head: &Head<'_>,
         fields: &TradeFields,
         receive_time_ns: i64,
-    ) -> Result<Published, ReasonCode> {
+        out: &mut Output,
+    ) -> Result<(), ReasonCode> {
         let place = self.place(head, receive_time_ns)?;
         let instrument = self.directory.at(place.instrument);
         let mut record = trade_of(instrument, fields)?;
@@ -333,11 +351,8 @@ impl Normaliser {
             accepted = stream.take_trade(print, instrument.gap_ns())?;
         }
         instrument.stream = stream;
-        self.finish_trade(&mut record, place, accepted, receive_time_ns);
-        Ok(Published {
-            trade: Some(record),
-            book: None,
-        })
+        self.finish_trade(&mut record, place, accepted, receive_time_ns, out);
+        Ok(())
     }
 
     fn make_quote(
@@ -346,39 +361,51 @@ impl Normaliser {
         trade: &TradeFields,
         book: &BookFields,
         receive_time_ns: i64,
-    ) -> Result<Published, ReasonCode> {
+        out: &mut Output,
+    ) -> Result<(), ReasonCode> {
         let place = self.place(head, receive_time_ns)?;
-        let (time_ns, instrument) = (place.exchange_time_ns, self.directory.at(place.instrument));
+        let instrument = self.directory.at(place.instrument);
         let mut book_record = book_of(instrument, book)?;
         // Before the first print of a day the last price is 0, with no volume.
-        let mut trade_record = match trade.check_idle()? {
-            true => None,
-            false => Some(trade_of(instrument, trade)?),
+        let trade_record = if trade.is_idle()? {
+            None
+        } else {
+            Some(trade_of(instrument, trade)?)
         };
         let mut stream = instrument.stream_in(place.session)?;
         let (mut accepted, mut marks) = (None, 0);
         if !place.is_simulated() {
-            accepted = stream.take_quote_trade(trade.print_at(time_ns), instrument.gap_ns())?;
-            marks = stream.take_book(time_ns, instrument.gap_ns())?;
+            let (time_ns, gap_ns) = (place.exchange_time_ns, instrument.gap_ns());
+            accepted = stream.take_quote_trade(trade.print_at(time_ns), gap_ns)?;
+            marks = stream.take_book(time_ns, gap_ns)?;
         }
         instrument.stream = stream;
-        match (&mut trade_record, accepted) {
-            (Some(record), Some(accepted)) => {
-                self.finish_trade(record, place, accepted, receive_time_ns);
+        match (trade_record, accepted) {
+            (Some(mut record), Some(accepted)) => {
+                self.finish_trade(&mut record, place, accepted, receive_time_ns, out);
             }
             (None, Some(lost)) => {
-                // The total rose without a print: what happened is not known, only that it did.
+                // The total rose without a print: what was traded is not known, only that it was.
                 self.note_gap(lost);
                 marks |= lost.marks;
-                trade_record = None;
             }
-            (_, None) => trade_record = None,
+            (_, None) => {}
         }
-        self.stamp(&mut book_record.header, place, marks, receive_time_ns);
-        Ok(Published {
-            trade: trade_record,
-            book: Some(book_record),
-        })
+        self.finish_book(&mut book_record, place, marks, receive_time_ns, out);
+        Ok(())
+    }
+
+    fn finish_book(
+        &mut self,
+        record: &mut BookRecord,
+        place: Place,
+        marks: u32,
+        receive_time_ns: i64,
+        out: &mut Output,
+    ) {
+        self.counters.books += 1;
+        self.stamp(&mut record.header, place, marks, receive_time_ns);
+        out.push(record);
     }
 
     fn finish_trade(
@@ -387,19 +414,18 @@ impl Normaliser {
         place: Place,
         accepted: Accepted,
         receive_time_ns: i64,
+        out: &mut Output,
     ) {
+        self.counters.trades += 1;
         self.note_gap(accepted);
         let side = if record.aggressor_side == 0 {
             flags::SIDE_UNKNOWN
         } else {
             0
         };
-        self.stamp(
-            &mut record.header,
-            place,
-            accepted.marks | side,
-            receive_time_ns,
-        );
+        let marks = accepted.marks | side;
+        self.stamp(&mut record.header, place, marks, receive_time_ns);
+        out.push(record);
     }
 
     fn note_gap(&mut self, accepted: Accepted) {
@@ -459,25 +485,6 @@ impl Normaliser {
     }
 }
 
-impl LocalTime {
-    /// The moment in UTC.
-    fn utc_ns(self, utc_offset_ns: i64) -> Result<i64, ReasonCode> {
-        if YEAR_2000.contains(&self.days) {
-            return Err(ReasonCode::ExchangeDateInvalid);
-        }
-        if self.seconds == 0 && self.microseconds == 0 {
-            return Err(ReasonCode::ExchangeTimeInvalid);
-        }
-        self.days
-            .checked_mul(DAY_S)
-            .and_then(|day_s| day_s.checked_add(self.seconds))
-            .and_then(|seconds| seconds.checked_mul(NS_PER_S))
-            .and_then(|ns| ns.checked_add(self.microseconds.checked_mul(NS_PER_US)?))
-            .and_then(|ns| ns.checked_sub(utc_offset_ns))
-            .ok_or(ReasonCode::OutsideSession)
-    }
-}
-
 impl BookFields {
     /// Whether a side's total is there and not the sum of its quantities.
     fn is_total_wrong(&self) -> bool {
@@ -498,7 +505,7 @@ impl TradeFields {
     }
 
     /// Whether there is no print in a combined update, which still must not be malformed.
-    fn check_idle(&self) -> Result<bool, ReasonCode> {
+    fn is_idle(&self) -> Result<bool, ReasonCode> {
         if self.total_volume < 0 {
             return Err(ReasonCode::QtyNotPositive);
         }

@@ -3,6 +3,7 @@ use pyo3::prelude::*;
 
 mod alpha;
 mod arrays;
+mod datetime_memory;
 mod engine;
 mod generator;
 mod normaliser;

@@ -6,22 +6,20 @@
 //! held without calling Python, so callbacks of several threads cannot block each other for long.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyType};
 
+use super::datetime_memory::DatetimeMemory;
 use super::engine::ConfigError;
 use crate::normaliser::config::NormaliserConfig;
 use crate::normaliser::surface::{QuoteClass, version_difference};
 use crate::normaliser::{
-    BookFields, Counters, Head, LocalTime, Normaliser, Published, TradeFields, decimal,
+    BookFields, Counters, Head, LocalTime, Normaliser, OUTPUT_BYTES, Output, TradeFields, decimal,
 };
 use crate::reason::ReasonCode;
-use crate::record::{BookRecord, LEVEL_COUNT, Record, TradeRecord};
-
-/// Bytes of the most that one object gives: a print and a book.
-const RECORD_BYTES_MAX: usize = size_of::<TradeRecord>() + size_of::<BookRecord>();
+use crate::record::LEVEL_COUNT;
 
 /// Why the fields of an object were not handed over.
 enum Stop {
@@ -71,25 +69,55 @@ fn boolean(value: &Bound<'_, PyAny>) -> Read<bool> {
         .map_err(|_| WRONG_TYPE)
 }
 
+/// A naive `datetime` packed as in its memory, through its attributes.
+fn packed_by_attributes(value: &Bound<'_, PyAny>) -> Read<[u8; 10]> {
+    let part = |value: Bound<'_, PyAny>| -> Read<u8> {
+        u8::try_from(integer(&value)?).map_err(|_| WRONG_TYPE)
+    };
+    if !attribute!(value, "tzinfo")?.is_none() {
+        return Err(WRONG_TYPE);
+    }
+    let year = u16::try_from(integer(&attribute!(value, "year")?)?).map_err(|_| WRONG_TYPE)?;
+    let us = u32::try_from(integer(&attribute!(value, "microsecond")?)?).map_err(|_| WRONG_TYPE)?;
+    let ([year_high, year_low], [_, high, mid, low]) = (year.to_be_bytes(), us.to_be_bytes());
+    Ok([
+        year_high,
+        year_low,
+        part(attribute!(value, "month")?)?,
+        part(attribute!(value, "day")?)?,
+        part(attribute!(value, "hour")?)?,
+        part(attribute!(value, "minute")?)?,
+        part(attribute!(value, "second")?)?,
+        high,
+        mid,
+        low,
+    ])
+}
+
 /// Python types that values are held against, looked up once.
 struct Types {
     decimal: Py<PyType>,
     datetime: Py<PyType>,
-    /// 1970-01-01 00:00, naive.
-    epoch: Py<PyAny>,
+    /// Where a time's bytes lie; `None` to read it through attributes.
+    memory: Option<DatetimeMemory>,
 }
 
 impl Types {
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        let datetime = py.import("datetime")?.getattr("datetime")?;
+    fn new(py: Python<'_>, is_portable: bool) -> PyResult<Self> {
+        let type_of = |module: &str, name: &str| -> PyResult<Py<PyType>> {
+            let found = py.import(module)?.getattr(name)?;
+            Ok(found.cast_into::<PyType>()?.unbind())
+        };
+        let datetime = type_of("datetime", "datetime")?;
+        let memory = if is_portable {
+            None
+        } else {
+            DatetimeMemory::find(datetime.bind(py))?
+        };
         Ok(Self {
-            epoch: datetime.call1((1970, 1, 1))?.unbind(),
-            datetime: datetime.cast_into::<PyType>()?.unbind(),
-            decimal: py
-                .import("decimal")?
-                .getattr("Decimal")?
-                .cast_into::<PyType>()?
-                .unbind(),
+            decimal: type_of("decimal", "Decimal")?,
+            datetime,
+            memory,
         })
     }
 
@@ -102,18 +130,16 @@ impl Types {
         decimal::scaled(text.to_str().map_err(|_| WRONG_TYPE)?).map_err(Stop::Drop)
     }
 
-    /// A naive datetime as its difference to the epoch; one with a time zone cannot be subtracted.
+    /// A naive datetime; one with a time zone is not what the schema says.
     fn local_time(&self, value: &Bound<'_, PyAny>) -> Read<LocalTime> {
-        let py = value.py();
         if value.get_type_ptr().cast() != self.datetime.as_ptr() {
             return Err(WRONG_TYPE);
         }
-        let since = value.sub(self.epoch.bind(py)).map_err(|_| WRONG_TYPE)?;
-        Ok(LocalTime {
-            days: integer(&attribute!(&since, "days")?)?,
-            seconds: integer(&attribute!(&since, "seconds")?)?,
-            microseconds: integer(&attribute!(&since, "microseconds")?)?,
-        })
+        let packed = match self.memory {
+            Some(memory) => memory.packed(value).ok_or(WRONG_TYPE)?,
+            None => packed_by_attributes(value)?,
+        };
+        LocalTime::from_packed(&packed).ok_or(WRONG_TYPE)
     }
 
     fn levels(
@@ -219,8 +245,13 @@ impl PyNormaliser {
             .ok_or(Stop::Drop(ReasonCode::QuoteSchemaMismatch))
     }
 
-    /// Reads an object and gives its fields to the state machine.
-    fn read(&self, object: &Bound<'_, PyAny>, receive_time_ns: i64) -> Read<Published> {
+    /// Reads an object and gives its fields to the state machine, which counts what it drops.
+    fn read(
+        &self,
+        object: &Bound<'_, PyAny>,
+        receive_time_ns: i64,
+        out: &mut Output,
+    ) -> Read<Result<(), ReasonCode>> {
         let class = self.class_of(object)?;
         let code = attribute!(object, "code")?;
         let code = code.cast_exact::<PyString>().map_err(|_| WRONG_TYPE)?;
@@ -232,26 +263,25 @@ impl PyNormaliser {
             is_suspended: class.has_suspend() && boolean(&attribute!(object, "suspend")?)?,
             is_odd_lot: class.has_odd_lot() && boolean(&attribute!(object, "intraday_odd")?)?,
         };
-        match (class.has_trade(), class.has_book()) {
+        Ok(match (class.has_trade(), class.has_book()) {
             (true, false) => {
                 let trade = self.types.trade(object)?;
-                Ok(self.state().on_trade(&head, &trade, receive_time_ns))
+                self.state().on_trade(&head, &trade, receive_time_ns, out)
             }
             (false, _) => {
                 let book = self.types.book(object, class)?;
-                Ok(self.state().on_book(&head, &book, receive_time_ns))
+                self.state().on_book(&head, &book, receive_time_ns, out)
             }
             (true, true) => {
                 let trade = self.types.trade(object)?;
                 let book = self.types.book(object, class)?;
-                Ok(self.state().on_quote(&head, &trade, &book, receive_time_ns))
+                self.state()
+                    .on_quote(&head, &trade, &book, receive_time_ns, out)
             }
-        }
-        // A drop was counted where it was decided.
-        .map(Result::unwrap_or_default)
+        })
     }
 
-    /// What an object gives: nothing when it was dropped, which is counted.
+    /// Puts into `out` what an object gives: nothing when it was dropped, which is counted.
     ///
     /// # Errors
     /// Only when the interpreter is asked to stop.
@@ -259,12 +289,14 @@ impl PyNormaliser {
         &self,
         object: &Bound<'_, PyAny>,
         receive_time_ns: i64,
-    ) -> PyResult<Published> {
-        match self.read(object, receive_time_ns) {
-            Ok(published) => Ok(published),
+        out: &mut Output,
+    ) -> PyResult<()> {
+        out.clear();
+        match self.read(object, receive_time_ns, out) {
+            Ok(_counted) => Ok(()),
             Err(Stop::Drop(code)) => {
                 self.state().on_unreadable(code);
-                Ok(Published::default())
+                Ok(())
             }
             Err(Stop::Raise(error)) => Err(error),
         }
@@ -335,45 +367,32 @@ impl PyNormaliser {
     }
 }
 
-/// Copies the records of an object into a buffer; gives the bytes used.
-fn write_records(published: &Published, buffer: &mut [u8; RECORD_BYTES_MAX]) -> usize {
-    let mut used = 0;
-    let mut write = |bytes: &[u8]| {
-        buffer[used..used + bytes.len()].copy_from_slice(bytes);
-        used += bytes.len();
-    };
-    if let Some(trade) = &published.trade {
-        write(trade.as_bytes());
-    }
-    if let Some(book) = &published.book {
-        write(book.as_bytes());
-    }
-    used
-}
-
 #[pymethods]
 impl PyNormaliser {
     #[new]
+    #[pyo3(signature = (config_json, sdk_version, probes, is_portable=false))]
     fn new(
         py: Python<'_>,
         config_json: &str,
         sdk_version: &str,
         probes: Vec<Bound<'_, PyAny>>,
+        is_portable: bool,
     ) -> PyResult<Self> {
         let config = NormaliserConfig::from_json(config_json)
             .map_err(|error| ConfigError::new_err((error.code().code(), error.to_string())))?;
         let mut made = Self {
-            types: Types::new(py)?,
+            types: Types::new(py, is_portable)?,
             classes: Vec::with_capacity(probes.len()),
             schema_faults: Vec::new(),
             state: Mutex::new(Normaliser::new(&config)),
         };
         made.schema_faults.extend(version_difference(sdk_version));
+        let is_refused = !made.schema_faults.is_empty();
         for probe in &probes {
             let fault = made.admit(probe)?;
             made.schema_faults.extend(fault);
         }
-        if version_difference(sdk_version).is_some() {
+        if is_refused {
             made.classes.clear();
         }
         Ok(made)
@@ -385,6 +404,12 @@ impl PyNormaliser {
         self.schema_faults.clone()
     }
 
+    /// Whether times are read through their attributes, by request or for want of a known layout.
+    #[getter]
+    fn is_portable(&self) -> bool {
+        self.types.memory.is_none()
+    }
+
     /// Records of one object as bytes, a print before its book; `None` when it was dropped.
     fn on_object<'py>(
         &self,
@@ -392,25 +417,32 @@ impl PyNormaliser {
         object: &Bound<'py, PyAny>,
         receive_time_ns: i64,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let published = self.normalise(object, receive_time_ns)?;
-        let mut buffer = [0; RECORD_BYTES_MAX];
-        let used = write_records(&published, &mut buffer);
-        Ok((used > 0).then(|| PyBytes::new(py, &buffer[..used])))
+        let mut out = Output::default();
+        self.normalise(object, receive_time_ns, &mut out)?;
+        Ok((!out.tape().is_empty()).then(|| PyBytes::new(py, out.tape())))
     }
 
-    /// Records of many objects as one tape, for tests and tools.
+    /// Records of many objects as one tape, for tests and tools; `receive_times_ns` holds a
+    /// little-endian `int64` for each.
     fn on_objects<'py>(
         &self,
         py: Python<'py>,
         objects: &Bound<'py, PyList>,
-        receive_times_ns: &Bound<'py, PyList>,
+        receive_times_ns: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let mut tape = Vec::with_capacity(objects.len() * RECORD_BYTES_MAX);
-        let mut buffer = [0; RECORD_BYTES_MAX];
-        for (object, receive_time_ns) in objects.iter().zip(receive_times_ns.iter()) {
-            let published = self.normalise(&object, receive_time_ns.extract()?)?;
-            let used = write_records(&published, &mut buffer);
-            tape.extend_from_slice(&buffer[..used]);
+        let (times, rest) = receive_times_ns.as_chunks::<8>();
+        if times.len() != objects.len() || !rest.is_empty() {
+            return Err(PyValueError::new_err(format!(
+                "receive_times_ns was {} bytes, expected 8 for each of {} objects",
+                receive_times_ns.len(),
+                objects.len()
+            )));
+        }
+        let mut tape = Vec::with_capacity(objects.len() * OUTPUT_BYTES);
+        let mut out = Output::default();
+        for (object, time) in objects.iter().zip(times) {
+            self.normalise(&object, i64::from_le_bytes(*time), &mut out)?;
+            tape.extend_from_slice(out.tape());
         }
         Ok(PyBytes::new(py, &tape))
     }

@@ -134,11 +134,17 @@ def probes() -> tuple[Any, ...]:
     return tuple(shioaji_wire.probes(sj))
 
 
-def make_normaliser(config: dict[str, Any], *more: Any, version: str = sj.__version__) -> Any:
+def make_normaliser(
+    config: dict[str, Any],
+    *more: Any,
+    version: str = sj.__version__,
+    is_portable: bool = False,
+) -> Any:
     """A normaliser that admits `more` instead of the SDK's classes of the same names."""
     replaced = {type(probe).__name__ for probe in more}
     kept = [probe for probe in probes() if type(probe).__name__ not in replaced]
-    return _core.Normaliser(canonical_json(config).decode(), version, [*kept, *more])
+    text = canonical_json(config).decode()
+    return _core.Normaliser(text, version, [*kept, *more], is_portable)
 
 
 def fields(class_name: str, **changes: Any) -> dict[str, Any]:

@@ -102,8 +102,9 @@ def _quiet_panics() -> Iterator[None]:
 class Pair:
     """The core and the reference, fed the same."""
 
-    def __init__(self, config: dict[str, Any], *more: Any) -> None:
-        self.core = make_normaliser(config, *more)
+    def __init__(self, config: dict[str, Any], *more: Any, is_portable: bool = False) -> None:
+        self.core = make_normaliser(config, *more, is_portable=is_portable)
+        assert self.core.is_portable == is_portable
         self.reference = Reference(config)
         self.codes: dict[int, int] = {}
         self.published = 0
@@ -170,9 +171,9 @@ def mutated(rng: random.Random, class_name: str) -> Any:
     wire = fields(class_name)
     for _ in range(rng.randint(0, 3)):
         name = rng.choice(names)
-        if isinstance(wire[name], list) and rng.random() < 0.7:
+        if isinstance(wire[name], list) and wire[name] and rng.random() < 0.7:
             side = list(wire[name])
-            side[rng.randrange(5)] = rng.choice(BAD_WIRE)
+            side[rng.randrange(len(side))] = rng.choice(BAD_WIRE)
             wire[name] = side
         else:
             wire[name] = rng.choice(BAD_WIRE)
@@ -201,10 +202,11 @@ def test_random_damage_to_payloads(config: dict[str, Any], monkeypatch: pytest.M
     assert pair.codes
 
 
-def test_random_values_in_several_attributes(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("is_portable", [False, True])
+def test_random_values_in_several_attributes(config: dict[str, Any], is_portable: bool) -> None:
     rng = random.Random(7)
     kinds = {class_name: lookalike(class_name) for class_name in CLASSES}
-    pair = Pair(config, *(kind() for kind in kinds.values()))
+    pair = Pair(config, *(kind() for kind in kinds.values()), is_portable=is_portable)
     assert pair.core.schema_faults == []
     read = ("code", "datetime", "close", "volume", "total_volume", "tick_type", "bid_price",
             "bid_volume", "ask_price", "ask_volume", "bid_total_vol", "simtrade")  # fmt: skip
@@ -215,6 +217,32 @@ def test_random_values_in_several_attributes(config: dict[str, Any]) -> None:
         changes = {name: rng.choice(BAD_VALUES) for name in chosen}
         pair.feed(kinds[class_name](**changes), NOW_NS, class_name, (case, class_name, changes))
     pair.check_counts()
+
+
+@pytest.mark.parametrize("is_portable", [False, True])
+def test_any_moment_is_read_as_the_reference_reads_it(
+    config: dict[str, Any], is_portable: bool
+) -> None:
+    rng = random.Random(11)
+    kind = lookalike("BidAskSTKv1")
+    pair = Pair(config, kind(), is_portable=is_portable)
+    span = (dt.datetime.max - dt.datetime.min) // dt.timedelta(microseconds=1)
+    near = dt.datetime(2026, 4, 10, 8, 30)
+    zones = (None, None, None, dt.UTC, dt.timezone(dt.timedelta(hours=8)))
+    for case in range(CASES):
+        if rng.random() < 0.3:
+            moment = dt.datetime.min + dt.timedelta(microseconds=rng.randrange(span))
+        else:
+            moment = near + dt.timedelta(microseconds=rng.randrange(6 * 3600 * 1_000_000))
+        moment = moment.replace(tzinfo=rng.choice(zones), fold=rng.randrange(2))
+        wall = (moment.replace(tzinfo=None) - dt.datetime(1970, 1, 1)) // dt.timedelta(
+            microseconds=1
+        )
+        now_ns = wall * 1000 - 28_800 * SECOND_NS + rng.randrange(SECOND_NS)
+        now_ns = max(-(2**63), min(now_ns, 2**63 - 1))
+        pair.feed(kind(datetime=moment), now_ns, "BidAskSTKv1", (case, moment))
+    pair.check_counts()
+    assert pair.published > 0
 
 
 def stream_quote(rng: random.Random, at_ns: int, totals: dict[str, int]) -> tuple[str, Any]:

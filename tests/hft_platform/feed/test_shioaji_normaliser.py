@@ -775,10 +775,16 @@ def test_opening_on_a_doctored_sdk_is_refused_and_logged(
         def from_msgpack(_: bytes) -> Any:
             return doctored("TickFOPv1", retyped)
 
+    class Panics:
+        @staticmethod
+        def from_msgpack(_: bytes) -> Any:
+            raise BaseException("as the SDK's panics are raised")
+
     assert open_normaliser(config, sdk=Sdk()) is not None  # type: ignore[arg-type]
     cases: list[tuple[Any, str]] = [
         (Sdk(TickFOPv1=Decoder), "close is float"),
         (Sdk(QuoteSTKv1=None), "QuoteSTKv1: is missing"),
+        (Sdk(QuoteFOPv1=Panics), "QuoteFOPv1: is missing"),
         (Sdk(BidAskFOPv1=sj.TickFOPv1), "BidAskFOPv1: is missing"),
         (Sdk(__version__="1.8.0"), "expected 1.7."),
     ]
