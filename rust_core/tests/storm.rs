@@ -182,6 +182,8 @@ fn a_feed_gap_in_session_degrades_and_the_first_record_behind_it_opens_nothing()
         ]
     );
     assert_eq!(policies(&session), [(0, 1, ReasonCode::StormFeedGap)]);
+    let counted = session.engine.counters().changes();
+    assert_eq!(counted, [(ReasonCode::StormFeedGap.code(), 3)]);
     calm(&mut session, 31);
     assert_eq!(state(&session), (StormState::Warm, PolicyState::Normal));
     assert_eq!(
