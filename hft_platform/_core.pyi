@@ -259,7 +259,8 @@ class Engine:
         Returns
         -------
         dict
-            ``records``, ``refusals``, ``dropped`` and ``broker_events`` by code, ``decisions``,
+            ``records``, ``refusals``, ``dropped``, ``broker_events`` and ``changes`` (of guard and
+            policy) by code, ``decisions``,
             ``approved``, ``fills``, ``nan_signals``, ``open_orders``, ``halted_by`` (0: not),
             ``storm`` (state of guard and policy with cause, times and every input), and a row for
             each alpha under ``alphas``; sums over all alphas under ``account``.

@@ -182,6 +182,8 @@ fn a_feed_gap_in_session_degrades_and_the_first_record_behind_it_opens_nothing()
         ]
     );
     assert_eq!(policies(&session), [(0, 1, ReasonCode::StormFeedGap)]);
+    let counted = session.engine.counters().changes();
+    assert_eq!(counted, [(ReasonCode::StormFeedGap.code(), 3)]);
     calm(&mut session, 31);
     assert_eq!(state(&session), (StormState::Warm, PolicyState::Normal));
     assert_eq!(
@@ -236,8 +238,6 @@ fn a_drawdown_climbs_the_ladder_and_its_halt_cannot_be_resumed() {
     made.alphas[0].on_withdrawal.action = _core::engine::WithdrawalAction::HoldToClose;
     made.alphas[0].on_withdrawal.deadline_ns = i64::MAX;
     // One lot is 200 a point: 50 bps of a million are 25 points.
-    made.account_limits.price_collar_bps = 10_000;
-    made.account_limits.exit_collar_bps = 10_000;
     let taker_that_stays = r#"{"kind":"taker","entry_ticks":1.0,"exit_ticks":-99.0,"hold_ns":500000000000,"slippage_ticks":1}"#;
     made.alphas[0].template = serde_json::from_str(taker_that_stays).unwrap();
     let mut session = started(made);

@@ -31,6 +31,7 @@ pub struct Counters {
     refusals: Box<[u64]>,
     dropped: Box<[u64]>,
     broker: Box<[u64]>,
+    changes: Box<[u64]>,
 }
 
 impl Default for Counters {
@@ -45,6 +46,7 @@ impl Default for Counters {
             refusals: slots(),
             dropped: slots(),
             broker: slots(),
+            changes: slots(),
         }
     }
 }
@@ -79,6 +81,16 @@ impl Counters {
 
     pub(super) fn count_broker(&mut self, code: ReasonCode) {
         bump(&mut self.broker, usize::from(code.code()));
+    }
+
+    pub(super) fn count_change(&mut self, code: ReasonCode) {
+        bump(&mut self.changes, usize::from(code.code()));
+    }
+
+    /// Changes of the storm guard and of the policy by what caused them.
+    #[must_use]
+    pub fn changes(&self) -> Vec<(u16, u64)> {
+        rows(&self.changes)
     }
 
     /// Input records by type code, in code order.

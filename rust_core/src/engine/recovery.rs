@@ -166,12 +166,13 @@ impl Engine {
             ]));
             return Ok(());
         }
+        let market_index = self.market_index(decision.header.instrument_id)?;
         let restored = self.gateway.restore(
             decision.order_id,
             &NewOrder {
                 intent_id: decision.intent_id,
                 alpha_index: decision.alpha_index,
-                market_index: alpha.market_index,
+                market_index,
                 side: decision.side,
                 price: decision.price,
                 qty: decision.qty,

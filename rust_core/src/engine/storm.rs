@@ -395,6 +395,7 @@ impl Engine {
     pub(super) fn note_policy(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         if let Some(change) = self.watch.pending {
             self.watch.pending = None;
+            self.counters.count_change(change.cause.code());
             let mut note = self.blank_note(header, ActionKind::StormChange, change.cause.code());
             note.time_in_force = change.from as u32;
             note.intent_reason = change.to as u32;
@@ -421,6 +422,7 @@ impl Engine {
             PolicyState::Normal => Some(self.watch.policy_code),
         };
         let code = code.unwrap_or(ReasonCode::ReduceOnlyOn);
+        self.counters.count_change(code);
         let mut note = self.blank_note(header, ActionKind::PolicyChange, code);
         note.time_in_force = self.watch.policy as u32;
         note.intent_reason = state as u32;

@@ -139,6 +139,7 @@ pub(super) fn engine_report<'py>(
     table.set_item("refusals", count_table(py, &counters.refusals())?)?;
     table.set_item("dropped", count_table(py, &counters.dropped())?)?;
     table.set_item("broker_events", count_table(py, &counters.broker_events())?)?;
+    table.set_item("changes", count_table(py, &counters.changes())?)?;
     table.set_item("halted_by", engine.halted_by().map_or(0, ReasonCode::code))?;
     table.set_item("open_orders", engine.open_orders().count())?;
     table.set_item("storm", storm_row(py, &engine.storm_report())?)?;
