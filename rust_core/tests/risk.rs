@@ -512,6 +512,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 const LOTS_MAX: i64 = 4;
+const NET_LOTS_MAX: i64 = 3;
 
 fn world() -> EngineConfig {
     let mut whole = alphas(&[
@@ -523,7 +524,7 @@ fn world() -> EngineConfig {
     whole.account_limits.position_lots_max = LOTS_MAX;
     // Seven lots at 35,000 and 200 a point, gross; three, net.
     whole.account_limits.gross_notional_max = 7 * 7_010_000 * SCALE;
-    whole.account_limits.net_notional_max = 3 * 7_010_000 * SCALE;
+    whole.account_limits.net_notional_max = NET_LOTS_MAX * 7_010_000 * SCALE;
     whole
 }
 
@@ -541,6 +542,14 @@ fn worst_lots(session: &Session, side: i64) -> i64 {
     let ours: i64 = session.engine.results().map(of).sum();
     let external = i64::try_from(session.engine.account().external_qty(0)).unwrap();
     (ours + (external * side).max(0)) / SCALE
+}
+
+/// Net position of the account on a side with every open order there filled.
+fn net_lots(session: &Session, side: i64) -> i64 {
+    let account = session.engine.account();
+    let net = i64::try_from(account.position_qty(0)).unwrap();
+    let open = session.engine.open_orders().filter(|o| o.side == side);
+    (net * side + open.map(|o| o.remaining_qty()).sum::<i64>()) / SCALE
 }
 
 /// Codes that may refuse an exit: the stated list of `docs/risk.md`.
@@ -614,7 +623,7 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
                 session.feed(record);
             }
         }
-        let mut has_opened = [false; 2];
+        let (mut has_opened, mut has_exited) = ([false; 2], [false; 2]);
         for decision in session.decisions[before..].iter().copied() {
             let is_place = decision.action == ActionKind::Place as u32;
             let on_side = if decision.side > 0 {
@@ -628,6 +637,7 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
             if is_place && decision.verdict == APPROVED {
                 sent.push(decision);
                 has_opened[usize::from(decision.side < 0)] |= !reduces;
+                has_exited[usize::from(decision.side < 0)] |= reduces;
                 exits += usize::from(reduces);
             }
             if is_place && decision.verdict == REFUSED && reduces && decision.qty > 0 {
@@ -640,6 +650,12 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
         }
         prop_assert!(sum_holds(&session));
         for (side, opened) in [1, -1].into_iter().zip(has_opened) {
+            // An exit may raise the net position of the others, so it must not come in between.
+            let has_left = has_exited[usize::from(side < 0)];
+            prop_assert!(
+                !opened || has_left || net_lots(&session, side) <= NET_LOTS_MAX,
+                "{side}"
+            );
             prop_assert!(!opened || worst_lots(&session, side) <= LOTS_MAX, "{side}");
         }
         // At any price near the mid the open orders and positions keep the gross limit.
