@@ -511,20 +511,49 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..120)
 }
 
-const LOTS_MAX: i64 = 4;
-const NET_LOTS_MAX: i64 = 3;
+/// Limits of the account in lots; in every world another one is the narrow one.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    position: i64,
+    gross: i64,
+    net: i64,
+}
 
-fn world() -> EngineConfig {
+const WORLDS: [Bounds; 4] = [
+    Bounds {
+        position: 2,
+        gross: 100,
+        net: 100,
+    },
+    Bounds {
+        position: 100,
+        gross: 5,
+        net: 100,
+    },
+    Bounds {
+        position: 100,
+        gross: 100,
+        net: 2,
+    },
+    Bounds {
+        position: 4,
+        gross: 7,
+        net: 3,
+    },
+];
+
+fn world(bounds: Bounds) -> EngineConfig {
     let mut whole = alphas(&[
         (TAKER, BY_IMBALANCE),
         (MAKER, QUOTE),
         (TAKER, "-2 * imbalance_l1"),
         (MAKER, "imbalance_l1"),
     ]);
-    whole.account_limits.position_lots_max = LOTS_MAX;
-    // Seven lots at 35,000 and 200 a point, gross; three, net.
-    whole.account_limits.gross_notional_max = 7 * 7_010_000 * SCALE;
-    whole.account_limits.net_notional_max = NET_LOTS_MAX * 7_010_000 * SCALE;
+    // A lot is worth at most this near 35,000 at 200 a point.
+    let lot = 7_010_000 * SCALE;
+    whole.account_limits.position_lots_max = bounds.position;
+    whole.account_limits.gross_notional_max = bounds.gross * lot;
+    whole.account_limits.net_notional_max = bounds.net * lot;
     whole
 }
 
@@ -565,8 +594,8 @@ const EXIT_CODES: [ReasonCode; 9] = [
     ReasonCode::CapacityReached,
 ];
 
-fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
-    let mut session = Session::new(world());
+fn drive(steps: &[Step], bounds: Bounds) -> Result<(Session, usize), TestCaseError> {
+    let mut session = Session::new(world(bounds));
     session.answers = false;
     let mut sent: Vec<DecisionRecord> = Vec::new();
     let mut exits = 0;
@@ -653,10 +682,13 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
             // An exit may raise the net position of the others, so it must not come in between.
             let has_left = has_exited[usize::from(side < 0)];
             prop_assert!(
-                !opened || has_left || net_lots(&session, side) <= NET_LOTS_MAX,
+                !opened || has_left || net_lots(&session, side) <= bounds.net,
                 "{side}"
             );
-            prop_assert!(!opened || worst_lots(&session, side) <= LOTS_MAX, "{side}");
+            prop_assert!(
+                !opened || worst_lots(&session, side) <= bounds.position,
+                "{side}"
+            );
         }
         // At any price near the mid the open orders and positions keep the gross limit.
         let gross: i64 = session
@@ -671,7 +703,8 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
                 .sum::<i64>();
         let external = i64::try_from(session.engine.account().external_qty(0).abs()).unwrap();
         prop_assert!(
-            !has_opened.contains(&true) || (gross + external) / SCALE <= 7 + exits_open(&session)
+            !has_opened.contains(&true)
+                || (gross + external) / SCALE <= bounds.gross + exits_open(&session)
         );
     }
     Ok((session, exits))
@@ -704,9 +737,9 @@ proptest! {
     /// Account = strategies + external; no approved opening order can break a limit whatever fills;
     /// an exit is refused by the stated codes alone; and a replay is identical.
     #[test]
-    fn several_alphas_keep_the_accounts_limits_whatever_fills(steps in steps()) {
-        let (session, _) = drive(&steps)?;
-        let mut engine = Engine::new(world()).unwrap();
+    fn several_alphas_keep_the_accounts_limits_whatever_fills(steps in steps(), which in 0_usize..4) {
+        let (session, _) = drive(&steps, WORLDS[which])?;
+        let mut engine = Engine::new(world(WORLDS[which])).unwrap();
         let mut again = Vec::new();
         for item in _core::record::Tape::new(&session.inputs) {
             let (header, bytes) = item.unwrap();
@@ -722,9 +755,9 @@ proptest! {
 fn the_random_world_reaches_its_limits() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut exits, mut seen) = (0, Vec::new());
-    for _ in 0..60 {
+    for round in 0..80 {
         let steps = steps().new_tree(&mut runner).unwrap().current();
-        let (session, left) = drive(&steps).unwrap();
+        let (session, left) = drive(&steps, WORLDS[round % 4]).unwrap();
         exits += left;
         seen.extend(session.engine.counters().refusals().iter().map(|row| row.0));
     }
