@@ -267,6 +267,36 @@ fn the_newer_order_is_blocked_when_two_alphas_would_meet() {
 }
 
 #[test]
+fn a_halt_of_one_instrument_stops_the_alphas_that_trade_it_and_no_others() {
+    let other = INSTRUMENT + 1;
+    let mut whole = alphas(&[(TAKER, BY_IMBALANCE), (TAKER, "1.5 * imbalance_l1")]);
+    let mut instrument = whole.instruments[0].clone();
+    instrument.instrument_id = other;
+    whole.instruments.push(instrument);
+    whole.alphas[1].instrument_id = other;
+    let mut session = Session::new(whole);
+    let mut halt = command(CommandKind::Halt, ALL, 0);
+    halt.header.instrument_id = other;
+    session.feed(halt);
+    let mut signal = buy_signal();
+    session.feed_book(signal);
+    signal.header.instrument_id = other;
+    session.feed_book(signal);
+    assert_eq!((position_of(&session, 0), position_of(&session, 1)), (1, 0));
+    assert_eq!(codes(&session), [ReasonCode::KillSwitchOn]);
+    assert_eq!(session.engine.halted_by(), None);
+    halt.header.instrument_id = 77;
+    session.feed(halt);
+    assert_eq!(
+        session.engine.halted_by(),
+        None,
+        "an unknown instrument halts nothing"
+    );
+    let unknown = (ReasonCode::UnknownInstrument.code(), 1);
+    assert_eq!(session.engine.counters().dropped(), [unknown]);
+}
+
+#[test]
 fn a_loss_of_the_account_closes_every_alpha() {
     for (change, expected) in [
         (
