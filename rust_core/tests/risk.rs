@@ -267,6 +267,36 @@ fn the_newer_order_is_blocked_when_two_alphas_would_meet() {
 }
 
 #[test]
+fn a_halt_of_one_instrument_stops_the_alphas_that_trade_it_and_no_others() {
+    let other = INSTRUMENT + 1;
+    let mut whole = alphas(&[(TAKER, BY_IMBALANCE), (TAKER, "1.5 * imbalance_l1")]);
+    let mut instrument = whole.instruments[0].clone();
+    instrument.instrument_id = other;
+    whole.instruments.push(instrument);
+    whole.alphas[1].instrument_id = other;
+    let mut session = Session::new(whole);
+    let mut halt = command(CommandKind::Halt, ALL, 0);
+    halt.header.instrument_id = other;
+    session.feed(halt);
+    let mut signal = buy_signal();
+    session.feed_book(signal);
+    signal.header.instrument_id = other;
+    session.feed_book(signal);
+    assert_eq!((position_of(&session, 0), position_of(&session, 1)), (1, 0));
+    assert_eq!(codes(&session), [ReasonCode::KillSwitchOn]);
+    assert_eq!(session.engine.halted_by(), None);
+    halt.header.instrument_id = 77;
+    session.feed(halt);
+    assert_eq!(
+        session.engine.halted_by(),
+        None,
+        "an unknown instrument halts nothing"
+    );
+    let unknown = (ReasonCode::UnknownInstrument.code(), 1);
+    assert_eq!(session.engine.counters().dropped(), [unknown]);
+}
+
+#[test]
 fn a_loss_of_the_account_closes_every_alpha() {
     for (change, expected) in [
         (
@@ -511,19 +541,49 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..120)
 }
 
-const LOTS_MAX: i64 = 4;
+/// Limits of the account in lots; in every world another one is the narrow one.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    position: i64,
+    gross: i64,
+    net: i64,
+}
 
-fn world() -> EngineConfig {
+const WORLDS: [Bounds; 4] = [
+    Bounds {
+        position: 2,
+        gross: 100,
+        net: 100,
+    },
+    Bounds {
+        position: 100,
+        gross: 5,
+        net: 100,
+    },
+    Bounds {
+        position: 100,
+        gross: 100,
+        net: 2,
+    },
+    Bounds {
+        position: 4,
+        gross: 7,
+        net: 3,
+    },
+];
+
+fn world(bounds: Bounds) -> EngineConfig {
     let mut whole = alphas(&[
         (TAKER, BY_IMBALANCE),
         (MAKER, QUOTE),
         (TAKER, "-2 * imbalance_l1"),
         (MAKER, "imbalance_l1"),
     ]);
-    whole.account_limits.position_lots_max = LOTS_MAX;
-    // Seven lots at 35,000 and 200 a point, gross; three, net.
-    whole.account_limits.gross_notional_max = 7 * 7_010_000 * SCALE;
-    whole.account_limits.net_notional_max = 3 * 7_010_000 * SCALE;
+    // A lot is worth at most this near 35,000 at 200 a point.
+    let lot = 7_010_000 * SCALE;
+    whole.account_limits.position_lots_max = bounds.position;
+    whole.account_limits.gross_notional_max = bounds.gross * lot;
+    whole.account_limits.net_notional_max = bounds.net * lot;
     whole
 }
 
@@ -543,6 +603,14 @@ fn worst_lots(session: &Session, side: i64) -> i64 {
     (ours + (external * side).max(0)) / SCALE
 }
 
+/// Net position of the account on a side with every open order there filled.
+fn net_lots(session: &Session, side: i64) -> i64 {
+    let account = session.engine.account();
+    let net = i64::try_from(account.position_qty(0)).unwrap();
+    let open = session.engine.open_orders().filter(|o| o.side == side);
+    (net * side + open.map(|o| o.remaining_qty()).sum::<i64>()) / SCALE
+}
+
 /// Codes that may refuse an exit: the stated list of `docs/risk.md`.
 const EXIT_CODES: [ReasonCode; 9] = [
     ReasonCode::SessionNotOpen,
@@ -556,8 +624,8 @@ const EXIT_CODES: [ReasonCode; 9] = [
     ReasonCode::CapacityReached,
 ];
 
-fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
-    let mut session = Session::new(world());
+fn drive(steps: &[Step], bounds: Bounds) -> Result<(Session, usize), TestCaseError> {
+    let mut session = Session::new(world(bounds));
     session.answers = false;
     let mut sent: Vec<DecisionRecord> = Vec::new();
     let mut exits = 0;
@@ -614,7 +682,7 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
                 session.feed(record);
             }
         }
-        let mut has_opened = [false; 2];
+        let (mut has_opened, mut has_exited) = ([false; 2], [false; 2]);
         for decision in session.decisions[before..].iter().copied() {
             let is_place = decision.action == ActionKind::Place as u32;
             let on_side = if decision.side > 0 {
@@ -628,6 +696,7 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
             if is_place && decision.verdict == APPROVED {
                 sent.push(decision);
                 has_opened[usize::from(decision.side < 0)] |= !reduces;
+                has_exited[usize::from(decision.side < 0)] |= reduces;
                 exits += usize::from(reduces);
             }
             if is_place && decision.verdict == REFUSED && reduces && decision.qty > 0 {
@@ -640,7 +709,16 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
         }
         prop_assert!(sum_holds(&session));
         for (side, opened) in [1, -1].into_iter().zip(has_opened) {
-            prop_assert!(!opened || worst_lots(&session, side) <= LOTS_MAX, "{side}");
+            // An exit may raise the net position of the others, so it must not come in between.
+            let has_left = has_exited[usize::from(side < 0)];
+            prop_assert!(
+                !opened || has_left || net_lots(&session, side) <= bounds.net,
+                "{side}"
+            );
+            prop_assert!(
+                !opened || worst_lots(&session, side) <= bounds.position,
+                "{side}"
+            );
         }
         // At any price near the mid the open orders and positions keep the gross limit.
         let gross: i64 = session
@@ -655,7 +733,8 @@ fn drive(steps: &[Step]) -> Result<(Session, usize), TestCaseError> {
                 .sum::<i64>();
         let external = i64::try_from(session.engine.account().external_qty(0).abs()).unwrap();
         prop_assert!(
-            !has_opened.contains(&true) || (gross + external) / SCALE <= 7 + exits_open(&session)
+            !has_opened.contains(&true)
+                || (gross + external) / SCALE <= bounds.gross + exits_open(&session)
         );
     }
     Ok((session, exits))
@@ -688,9 +767,9 @@ proptest! {
     /// Account = strategies + external; no approved opening order can break a limit whatever fills;
     /// an exit is refused by the stated codes alone; and a replay is identical.
     #[test]
-    fn several_alphas_keep_the_accounts_limits_whatever_fills(steps in steps()) {
-        let (session, _) = drive(&steps)?;
-        let mut engine = Engine::new(world()).unwrap();
+    fn several_alphas_keep_the_accounts_limits_whatever_fills(steps in steps(), which in 0_usize..4) {
+        let (session, _) = drive(&steps, WORLDS[which])?;
+        let mut engine = Engine::new(world(WORLDS[which])).unwrap();
         let mut again = Vec::new();
         for item in _core::record::Tape::new(&session.inputs) {
             let (header, bytes) = item.unwrap();
@@ -706,9 +785,9 @@ proptest! {
 fn the_random_world_reaches_its_limits() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut exits, mut seen) = (0, Vec::new());
-    for _ in 0..60 {
+    for round in 0..80 {
         let steps = steps().new_tree(&mut runner).unwrap().current();
-        let (session, left) = drive(&steps).unwrap();
+        let (session, left) = drive(&steps, WORLDS[round % 4]).unwrap();
         exits += left;
         seen.extend(session.engine.counters().refusals().iter().map(|row| row.0));
     }

@@ -78,6 +78,7 @@ pub(super) struct AlphaState {
     pub(super) is_reduce_only: bool,
     pub(super) is_flattening: bool,
     pub(super) position: Position,
+    tradable_qty: i64,
     /// Mid of the last mark; `None` after a fill.
     pub(super) marked_mid: Option<i64>,
     pub(super) entry_ns: i64,
@@ -158,6 +159,7 @@ impl AlphaState {
             is_reduce_only: false,
             is_flattening: false,
             position: Position::default(),
+            tradable_qty: 0,
             marked_mid: None,
             entry_ns: 0,
             fill_count: 0,
@@ -283,7 +285,13 @@ impl AlphaState {
     /// The part of the position that orders can trade: whole lots. What is left below one lot stays
     /// in position and result, and is closed by hand.
     pub(super) fn tradable_qty(&self) -> i64 {
-        self.position.qty - self.position.qty % self.lot_size
+        self.tradable_qty
+    }
+
+    /// The position after a fill.
+    pub(super) fn set_position(&mut self, position: Position) {
+        self.position = position;
+        self.tradable_qty = position.qty - position.qty % self.lot_size;
     }
 }
 

@@ -36,7 +36,7 @@ impl Engine {
             alpha.entry_ns = now_ns;
         }
         let (before, after) = (alpha.position.net(), position.net());
-        alpha.position = position;
+        alpha.set_position(position);
         alpha.marked_mid = None;
         alpha.fill_count += 1;
         let one_side_fill_max = self.config.account_limits.one_side_fill_max;

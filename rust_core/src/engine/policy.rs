@@ -123,11 +123,24 @@ impl Engine {
         if !is_all && record.alpha_index as usize >= self.alphas.len() {
             return Err(ReasonCode::ConfigMalformed);
         }
+        // A header that names an instrument narrows a halt of all alphas to those that trade it.
+        let halted_market = match header.instrument_id {
+            0 => None,
+            instrument_id if is_all && record.command_kind == CommandKind::Halt as u32 => {
+                Some(self.market_index(instrument_id)?)
+            }
+            _ => None,
+        };
         let alphas = concerned(&mut self.alphas, record.alpha_index);
         match record.command_kind {
             kind if kind == CommandKind::Halt as u32 => {
                 let code = code_or(record.reason_code, ReasonCode::KillSwitchOn);
-                if is_all {
+                if let Some(market_index) = halted_market {
+                    alphas
+                        .iter_mut()
+                        .filter(|alpha| alpha.market_index == market_index)
+                        .for_each(|alpha| alpha.halted = alpha.halted.or(Some((code, now_ns))));
+                } else if is_all {
                     self.policy.halt(code, now_ns);
                 } else {
                     alphas

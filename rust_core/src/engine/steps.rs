@@ -101,7 +101,9 @@ impl Engine {
                 if is_reducing && refusal.is_none() {
                     // Nothing else holds the exit, so our own orders make way for it.
                     facts.exit_blocked_by = self.clear_way(&intent, cause, out);
-                    refusal = risk::evaluate(&facts);
+                    if facts.exit_blocked_by.is_some() {
+                        refusal = risk::evaluate(&facts);
+                    }
                 }
                 // durable, dispatch: the runtime writes the decision, then calls the broker.
                 // commit: the order and its exposure exist from here on.
@@ -530,8 +532,11 @@ fn reaches(intent: &OrderIntent, order: &Order) -> bool {
 
 /// The last price on the tick grid within `width_bps` beyond `base`, in the direction of `side`.
 fn edge(base: i64, width_bps: i64, side: i64, tick_size: i64) -> Option<i64> {
-    let width = i128::from(base) * i128::from(width_bps) / 10_000;
-    let limit = i64::try_from(i128::from(base) + i128::from(side) * width).ok()?;
+    // The same as base * width_bps / 10,000, in 64 bits.
+    let width = (base / 10_000)
+        .checked_mul(width_bps)?
+        .checked_add(base % 10_000 * width_bps / 10_000)?;
+    let limit = base.checked_add(width.checked_mul(side)?)?;
     let inward = limit.rem_euclid(tick_size);
     let on_grid = if side > 0 || inward == 0 {
         limit - inward

@@ -680,11 +680,10 @@ impl Account {
 
     /// The second path of invariants 1 to 3: sums again what was added step by step.
     pub fn assert_sums<'a>(
-        &mut self,
+        &self,
         positions: impl Iterator<Item = i64>,
         open_orders: impl Iterator<Item = &'a Order>,
     ) {
-        self.settle();
         for (holding, position_qty) in self.holdings.iter().zip(positions) {
             assert!(
                 holding.position_qty == position_qty,

@@ -116,11 +116,12 @@ impl RepeatWindow {
 
 /// Length of one step of [`LossWindow`].
 const STEP_NS: i64 = 1_000_000_000;
-/// Steps within the window, and one begun at either end.
-const STEP_COUNT: usize = 62;
+/// Room for the steps within the window, one begun at either end; a power of two.
+const STEP_COUNT: usize = 64;
 
 const _: () = assert!(LOSS_WINDOW_NS % STEP_NS == 0);
-const _: () = assert!((LOSS_WINDOW_NS / STEP_NS) as usize + 2 == STEP_COUNT);
+const _: () = assert!((LOSS_WINDOW_NS / STEP_NS) as usize + 2 <= STEP_COUNT);
+const _: () = assert!(STEP_COUNT.is_power_of_two());
 
 /// Best result within a trailing [`LOSS_WINDOW_NS`], in steps of a second.
 ///
@@ -133,7 +134,6 @@ pub struct LossWindow {
     count: usize,
     last: Money,
     last_step: i64,
-    last_fall: Money,
 }
 
 impl Default for LossWindow {
@@ -144,7 +144,6 @@ impl Default for LossWindow {
             count: 0,
             last: 0,
             last_step: i64::MIN,
-            last_fall: 0,
         }
     }
 }
@@ -153,21 +152,23 @@ impl LossWindow {
     /// Takes the result at `now_ns` and gives how far it is below the best within the window.
     pub fn fall(&mut self, net: Money, now_ns: i64) -> Money {
         let step = now_ns.div_euclid(STEP_NS);
-        if step == self.last_step && net == self.last {
-            return self.last_fall;
+        if step != self.last_step {
+            self.begin_step(step);
         }
-        let oldest = step.saturating_sub(LOSS_WINDOW_NS / STEP_NS);
-        while self.count > 0 && self.rows[self.first].0 < oldest {
-            self.first = (self.first + 1) % STEP_COUNT;
-            self.count -= 1;
-        }
-        // The last result held until now; the first one of a session is 0.
-        self.push(step, self.last);
         self.push(step, net);
         self.last = net;
+        self.rows[self.first].1.saturating_sub(net)
+    }
+
+    /// Forgets what is too old; the last result held until now, the first one of a session is 0.
+    fn begin_step(&mut self, step: i64) {
+        let oldest = step.saturating_sub(LOSS_WINDOW_NS / STEP_NS);
+        while self.count > 0 && self.rows[self.first].0 < oldest {
+            self.first = self.place(1);
+            self.count -= 1;
+        }
+        self.push(step, self.last);
         self.last_step = step;
-        self.last_fall = self.rows[self.first].1.saturating_sub(net);
-        self.last_fall
     }
 
     fn push(&mut self, step: i64, net: Money) {

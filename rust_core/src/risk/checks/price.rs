@@ -37,9 +37,10 @@ pub(in crate::risk) fn price_collar(facts: &Facts) -> Option<Refusal> {
     };
     // Products of two i64 fit i128.
     let distance = (i128::from(facts.price) - i128::from(mid)).abs() * BPS;
-    let is_outside = distance > i128::from(mid) * i128::from(facts.price_collar_bps);
-    refuse_if(
-        is_outside,
+    if distance <= i128::from(mid) * i128::from(facts.price_collar_bps) {
+        return None;
+    }
+    refuse(
         ReasonCode::PriceOutsideCollar,
         narrow(distance / i128::from(mid)),
         facts.price_collar_bps,
@@ -61,10 +62,9 @@ pub(in crate::risk) fn exit_collar(facts: &Facts) -> Option<Refusal> {
 fn beyond(facts: &Facts, base: i64, width_bps: i64, code: ReasonCode) -> Option<Refusal> {
     // Products of two i64 fit i128.
     let distance = (i128::from(facts.price) - i128::from(base)) * i128::from(facts.side) * BPS;
-    refuse_if(
-        distance > i128::from(base) * i128::from(width_bps),
-        code,
-        narrow(distance / i128::from(base)),
-        width_bps,
-    )
+    if distance <= i128::from(base) * i128::from(width_bps) {
+        return None;
+    }
+    // A 128-bit division costs more than all checks together, so only a refusal pays for it.
+    refuse(code, narrow(distance / i128::from(base)), width_bps)
 }
