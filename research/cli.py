@@ -186,7 +186,8 @@ def _show_text(facts: dict[str, Any]) -> str:
     lines = [
         f"{facts['alpha_key']}  {facts['stands_at']}",
         f"  {manifest['hypothesis']}",
-        f"  {manifest['expression']}  on {', '.join(manifest['instruments'])}",
+        f"  {manifest['expression'] or manifest['kernel']}"
+        f"  on {', '.join(manifest['instruments'])}",
     ]
     for gate, verdict in facts["verdicts"].items():
         lines.append(f"  {gate[-1].upper()} {verdict['verdict']}")

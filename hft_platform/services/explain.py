@@ -24,6 +24,7 @@ import numpy as np
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.parity import engine_config_of, read_session
 
@@ -138,7 +139,7 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
         symbol=instrument["symbol"],
         cause=_cause(parts, int(first["input_seq"])),
         features=_features(logs.inputs, config, first),
-        expression=alpha["expression"],
+        expression=alpha.get("expression") or f"kernel {alpha['kernel']['id']}",
         decisions=[_decision_row(row) for row in mine],
         broker_events=[_broker_row(row) for row in broker[broker["order_id"] == order_id]],
     )
@@ -196,16 +197,24 @@ def _features(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[
     alpha_index = int(decision["alpha_index"])
     alpha = config["alphas"][alpha_index]
     before = _records_up_to(inputs, int(decision["input_seq"]))
+    kernels = kernels_of(config)
     with typed_errors("features"):
         names, values, _ = _core.evaluate_features(
-            before, canonical_json(config).decode(), alpha_index
+            before, canonical_json(config).decode(), alpha_index, kernels
         )
-        read = _core.check_expression(alpha["expression"], list(alpha["parameters"]))["features"]
+        read = _features_read(alpha)
     matrix = np.frombuffer(values, dtype="<f8").reshape(-1, len(names))
     if matrix.shape[0] == 0:
         return {}
     last = dict(zip(names, matrix[-1].tolist(), strict=True))
     return {name: _finite(last[name]) for name in read}
+
+
+def _features_read(alpha: dict[str, Any]) -> list[str]:
+    if "kernel" in alpha:
+        return list(alpha["kernel"]["features"])
+    checked = _core.check_expression(alpha["expression"], list(alpha["parameters"]))
+    return list(checked["features"])
 
 
 def _finite(value: float) -> float | None:

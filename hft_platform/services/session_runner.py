@@ -36,6 +36,7 @@ from hft_platform.config.settings import Settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.feed.recording import RecordedSession, load_tape
+from hft_platform.kernels import kernels_of
 from hft_platform.market.instruments import Instrument, InstrumentTable
 from hft_platform.market.latency import load_latency_profile
 from hft_platform.market.sessions import ExchangeCalendar, yyyymmdd
@@ -122,6 +123,7 @@ class _Prepared:
     latency: dict[str, Any]
     latency_sha256: str
     tape: bytes
+    kernels: list[_core.KernelHandle]
 
 
 def run_session(
@@ -256,6 +258,7 @@ def _prepare(
         latency=latency,
         latency_sha256=latency_sha,
         tape=load_tape(request.session),
+        kernels=kernels_of(engine_config),
     )
 
 
@@ -313,6 +316,7 @@ def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRin
         canonical_json(venue).decode(),
         str(session_dir),
         canonical_json(_log_options(session_dir.name, request)).decode(),
+        ready.kernels,
     )
     paper.feed(ready.tape)
     return paper

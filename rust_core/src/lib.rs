@@ -5,6 +5,7 @@
 
 pub mod alpha;
 pub mod book;
+pub mod bus;
 pub mod convert;
 pub mod costs;
 pub mod engine;
@@ -12,6 +13,7 @@ pub mod exchange;
 pub mod features;
 pub mod gateway;
 pub mod generator;
+pub mod kernel;
 pub mod latency;
 pub mod math;
 pub mod package_venue;

@@ -10,6 +10,8 @@
 //!    `durable: group` they are appended, and durable within the group commit).
 //! 3. After a failure of a log no request leaves; the session ends halted with that code.
 //! 4. A session that was started is ended once, and its logs are sealed.
+//! 5. A bus, where there is one, carries what the logs took, in the same order, after they took it;
+//!    who reads it and how fast changes nothing here.
 //!
 //! It paces nothing and reads no clock but to measure the engine. Operator's page:
 //! `docs/runbook.md`.
@@ -21,9 +23,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bus::Publisher;
 use crate::convert::{ConvertCounts, MarketTape};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
+use crate::kernel::Kernels;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
@@ -198,6 +202,33 @@ impl Sink for WalSink {
     }
 }
 
+/// The logs, and behind them the bus.
+#[derive(Debug)]
+struct Published {
+    logs: WalSink,
+    publisher: Option<Publisher>,
+}
+
+impl Sink for Published {
+    fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
+        self.logs.input(header, bytes)?;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.publish(bytes);
+        }
+        Ok(())
+    }
+
+    fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
+        self.logs.decisions(decisions)?;
+        if let Some(publisher) = &mut self.publisher {
+            for decision in decisions {
+                publisher.publish(decision.as_bytes());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Time of every decision step, ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DecideTimes {
@@ -261,6 +292,8 @@ pub struct SessionSetup {
     pub session_dir: PathBuf,
     /// How the logs are written.
     pub options: SessionOptions,
+    /// Kernels that the config names.
+    pub kernels: Kernels,
 }
 
 /// What a session leaves.
@@ -284,7 +317,7 @@ pub struct SessionResult {
     pub sealed: (u64, u64),
 }
 
-type Loop = Simulation<Timed<Engine>, CrateVenue, WalSink>;
+type Loop = Simulation<Timed<Engine>, CrateVenue, Published>;
 
 #[derive(Debug)]
 enum State {
@@ -298,6 +331,7 @@ enum State {
 pub struct PaperSession {
     state: State,
     halt: Option<SinkError>,
+    publisher: Option<Publisher>,
 }
 
 impl PaperSession {
@@ -306,10 +340,26 @@ impl PaperSession {
     /// # Errors
     /// [`SessionError::Engine`] when the config is refused.
     pub fn new(setup: SessionSetup) -> Result<Self, SessionError> {
-        let engine = Engine::from_json(&setup.engine_config)?;
+        let engine = Engine::from_json_with(&setup.engine_config, &setup.kernels)?;
         Ok(Self {
             state: State::Ready(Box::new((setup, engine))),
             halt: None,
+            publisher: None,
+        })
+    }
+
+    /// Lets a bus carry what the logs take.
+    ///
+    /// # Errors
+    /// [`SessionError::State`] once it has its recording.
+    pub fn publish_to(&mut self, publisher: Publisher) -> Result<(), SessionError> {
+        if matches!(self.state, State::Ready(_)) {
+            self.publisher = Some(publisher);
+            return Ok(());
+        }
+        Err(SessionError::State {
+            action: "publish",
+            state: "it has its recording, or is over",
         })
     }
 
@@ -337,6 +387,10 @@ impl PaperSession {
             CrateVenue::new(setup.queue_model, &instruments).map_err(SimulationError::from)?;
         let sink = WalSink::open(&setup.session_dir, setup.options)
             .map_err(|error| SessionError::Wal(Box::new(error)))?;
+        let sink = Published {
+            logs: sink,
+            publisher: self.publisher.take(),
+        };
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(tape.local().len() + 1_024),
@@ -466,7 +520,7 @@ impl PaperSession {
             convert_counts,
             ..
         } = simulation.finish();
-        let sealed = match sink.seal() {
+        let sealed = match sink.logs.seal() {
             Ok(sealed) => sealed,
             Err(error) => {
                 self.halt.get_or_insert(sink_error(&error));

@@ -7,6 +7,7 @@ use super::validate::{WEIGHT_PPM_MAX, hex32};
 use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage};
 use crate::alpha::{Expression, Program};
 use crate::gateway::Position;
+use crate::kernel::{KernelPlan, Kernels};
 use crate::reason::ReasonCode;
 use crate::record::ConfigSwitchRecord;
 use crate::risk::{RATE_WINDOW_NS, TimeWindow};
@@ -98,21 +99,45 @@ fn weighted(qty: i64, weight_ppm: u64, lot_size: i64) -> i64 {
     i64::try_from(lots * i128::from(lot_size)).unwrap_or(0)
 }
 
+/// The program of an alpha's expression.
+fn compiled(config: &AlphaConfig) -> Result<Program, EngineError> {
+    let names: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
+    let expression = Expression::parse(&config.expression, &names);
+    let program = expression.and_then(|parsed| Program::compile(&parsed, &config.parameters));
+    program.map_err(|error| EngineError::Expression {
+        field: format!("alphas[{}].expression", config.alpha_index),
+        error,
+    })
+}
+
 impl AlphaState {
     pub(super) fn new(
         config: &AlphaConfig,
         instrument: &InstrumentConfig,
         market_index: usize,
         session: &SessionConfig,
+        kernels: &Kernels,
     ) -> Result<Self, EngineError> {
-        let names: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
-        let field = || format!("alphas[{}].expression", config.alpha_index);
-        let expression = Expression::parse(&config.expression, &names);
-        let program = expression.and_then(|parsed| Program::compile(&parsed, &config.parameters));
-        let program = program.map_err(|error| EngineError::Expression {
-            field: field(),
-            error,
-        })?;
+        let source = match &config.kernel {
+            Some(kernel) => {
+                let value = |name: &String| config.parameters.get(name).copied();
+                let plan = KernelPlan {
+                    id: &kernel.id,
+                    sha256: &kernel.sha256,
+                    features: &kernel.features,
+                    parameter_names: &kernel.parameters,
+                    parameters: kernel.parameters.iter().filter_map(value).collect(),
+                    state_count: kernel.state_count,
+                    sign: if kernel.sign < 0 { -1.0 } else { 1.0 },
+                };
+                let started = kernels.start(&plan);
+                Signal::of_kernel(started.map_err(|error| EngineError::Kernel {
+                    field: format!("alphas[{}].kernel", config.alpha_index),
+                    error,
+                })?)
+            }
+            None => Signal::of_expression(compiled(config)?),
+        };
         let seed = format!(
             "{}|{}|{}",
             config.alpha_id, session.session_id, config.config_sha256
@@ -123,7 +148,7 @@ impl AlphaState {
         let mut state = Self {
             config: config.clone(),
             market_index,
-            source: Signal::of_expression(program),
+            source,
             signal: f64::NAN,
             lot_size: instrument.lot_size,
             clip_qty: 0,

@@ -1,7 +1,8 @@
 //! Whole tapes: the same code as event by event, in a loop.
 
 use super::{AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, validate};
-use crate::features::FEATURES;
+use crate::features::{FEATURES, feature_id};
+use crate::kernel::Kernels;
 use crate::reason::ReasonCode;
 use crate::record::{
     BookRecord, DecisionRecord, InstrumentRecord, Record, RecordHeader, RecordType, Tape,
@@ -105,12 +106,22 @@ pub fn run_tape(
     Ok(())
 }
 
-/// Runs an alpha's instrument over a tape and calls `row` at every good book.
-fn each_book(
+/// What a record was to an alpha.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// A good book: a row of every table.
+    GoodBook,
+    /// A bad book or a print: it moved features and memory.
+    Other,
+}
+
+/// Runs an alpha's instrument over a tape and calls `row` at every record it was evaluated at.
+fn each_record(
     tape: &[u8],
     config: &EngineConfig,
+    kernels: &Kernels,
     alpha_index: usize,
-    mut row: impl FnMut(&RecordHeader, &Market, f64),
+    mut row: impl FnMut(&RecordHeader, &Market, f64, Seen),
 ) -> Result<(), BatchError> {
     validate::validate(config)?;
     let alpha_count = config.alphas.len();
@@ -126,7 +137,13 @@ fn each_book(
         alpha_index,
         alpha_count,
     })?;
-    let mut state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
+    let mut state = AlphaState::new(
+        alpha,
+        &config.instruments[place],
+        place,
+        &config.session,
+        kernels,
+    )?;
     let mut market = Market::new(config.instruments[place].clone());
     let mut sequencer = Sequencer::default();
     for item in Tape::new(tape) {
@@ -142,13 +159,14 @@ fn each_book(
             // What is malformed leaves an invalid book behind, which gives no row.
             let stored = market.on_book(&header, &record);
             let signal = state.source.evaluate(&market, header.sequence_time_ns);
-            if stored.is_ok() && market.book.is_valid() {
-                row(&header, &market, signal);
-            }
+            let is_good = stored.is_ok() && market.book.is_valid();
+            let seen = if is_good { Seen::GoodBook } else { Seen::Other };
+            row(&header, &market, signal, seen);
         } else if let Some(record) = TradeRecord::read(bytes) {
             // A print that the market refuses changes no memory, as in the engine.
             if market.on_trade(&header, &record).is_ok() {
-                state.source.evaluate(&market, header.sequence_time_ns);
+                let signal = state.source.evaluate(&market, header.sequence_time_ns);
+                row(&header, &market, signal, Seen::Other);
             }
         } else if let Some(record) = InstrumentRecord::read(bytes) {
             // Another contract leaves the market without a book, as in the engine.
@@ -158,7 +176,28 @@ fn each_book(
     Ok(())
 }
 
-/// Value of an alpha at every good book of its instrument.
+/// As [`each_record`], at good books only.
+fn each_book(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+    mut row: impl FnMut(&RecordHeader, &Market, f64),
+) -> Result<(), BatchError> {
+    each_record(
+        tape,
+        config,
+        kernels,
+        alpha_index,
+        |header, market, signal, seen| {
+            if seen == Seen::GoodBook {
+                row(header, market, signal);
+            }
+        },
+    )
+}
+
+/// Value of an alpha, an expression, at every good book of its instrument.
 ///
 /// # Errors
 /// [`BatchError`] when config, tape or index are wrong.
@@ -167,18 +206,37 @@ pub fn evaluate(
     config: &EngineConfig,
     alpha_index: usize,
 ) -> Result<Vec<SignalRow>, BatchError> {
+    evaluate_with(tape, config, &Kernels::default(), alpha_index)
+}
+
+/// Value of an alpha at every good book of its instrument.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong, or a kernel is missing.
+pub fn evaluate_with(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+) -> Result<Vec<SignalRow>, BatchError> {
     let mut rows = Vec::new();
-    each_book(tape, config, alpha_index, |header, market, signal| {
-        rows.push(SignalRow {
-            receive_time_ns: header.receive_time_ns,
-            mid: market.book.mid().unwrap_or(0),
-            signal,
-        });
-    })?;
+    each_book(
+        tape,
+        config,
+        kernels,
+        alpha_index,
+        |header, market, signal| {
+            rows.push(SignalRow {
+                receive_time_ns: header.receive_time_ns,
+                mid: market.book.mid().unwrap_or(0),
+                signal,
+            });
+        },
+    )?;
     Ok(rows)
 }
 
-/// Every feature at every good book of an alpha's instrument.
+/// Every feature at every good book of the instrument of an alpha, an expression.
 ///
 /// # Errors
 /// [`BatchError`] when config, tape or index are wrong.
@@ -187,8 +245,21 @@ pub fn evaluate_features(
     config: &EngineConfig,
     alpha_index: usize,
 ) -> Result<FeatureTable, BatchError> {
+    evaluate_features_with(tape, config, &Kernels::default(), alpha_index)
+}
+
+/// Every feature at every good book of an alpha's instrument.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong, or a kernel is missing.
+pub fn evaluate_features_with(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+) -> Result<FeatureTable, BatchError> {
     let mut table = FeatureTable::default();
-    each_book(tape, config, alpha_index, |header, market, _| {
+    each_book(tape, config, kernels, alpha_index, |header, market, _| {
         table.values.extend_from_slice(market.features.values());
         table.receive_time_ns.push(header.receive_time_ns);
     })?;
@@ -197,4 +268,63 @@ pub fn evaluate_features(
         "Invariant: a row has every feature"
     );
     Ok(table)
+}
+
+/// What a kernel is called with, a row a call, so that a research loop can make the same calls.
+#[derive(Debug, Clone, Default)]
+pub struct KernelCalls {
+    /// Values of the kernel's features, row by row, in its order.
+    pub features: Vec<f64>,
+    /// Time of each call.
+    pub now_ns: Vec<i64>,
+    /// 1 where the state was zeroed before the call.
+    pub is_reset: Vec<u8>,
+    /// 1 at good books, where the value becomes a row of [`evaluate`].
+    pub is_row: Vec<u8>,
+}
+
+/// Every call of an alpha's kernel on a tape.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong, or the alpha has no kernel.
+pub fn kernel_calls(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+) -> Result<KernelCalls, BatchError> {
+    let alpha_count = config.alphas.len();
+    let kernel = config
+        .alphas
+        .get(alpha_index)
+        .and_then(|alpha| alpha.kernel.as_ref());
+    let kernel = kernel.ok_or(BatchError::NoAlpha {
+        alpha_index,
+        alpha_count,
+    })?;
+    // The config was not validated yet, but a name that is no feature is refused below.
+    let places: Vec<usize> = kernel
+        .features
+        .iter()
+        .filter_map(|name| feature_id(name).map(usize::from))
+        .collect();
+    let mut calls = KernelCalls::default();
+    let mut epoch = None;
+    each_record(
+        tape,
+        config,
+        kernels,
+        alpha_index,
+        |header, market, _, seen| {
+            let values = market.features.values();
+            calls
+                .features
+                .extend(places.iter().map(|place| values[*place]));
+            calls.now_ns.push(header.sequence_time_ns);
+            calls.is_reset.push(u8::from(epoch != Some(market.epoch)));
+            calls.is_row.push(u8::from(seen == Seen::GoodBook));
+            epoch = Some(market.epoch);
+        },
+    )?;
+    Ok(calls)
 }

@@ -30,6 +30,7 @@ pub struct Counters {
     refusals: Box<[u64]>,
     dropped: Box<[u64]>,
     broker: Box<[u64]>,
+    signal_faults: Box<[u64]>,
 }
 
 impl Default for Counters {
@@ -44,6 +45,7 @@ impl Default for Counters {
             refusals: slots(),
             dropped: slots(),
             broker: slots(),
+            signal_faults: slots(),
         }
     }
 }
@@ -76,6 +78,10 @@ impl Counters {
         bump(&mut self.dropped, usize::from(code.code()));
     }
 
+    pub(super) fn count_signal_fault(&mut self, code: ReasonCode) {
+        bump(&mut self.signal_faults, usize::from(code.code()));
+    }
+
     pub(super) fn count_broker(&mut self, code: ReasonCode) {
         bump(&mut self.broker, usize::from(code.code()));
     }
@@ -102,5 +108,11 @@ impl Counters {
     #[must_use]
     pub fn broker_events(&self) -> Vec<(u16, u64)> {
         rows(&self.broker)
+    }
+
+    /// Calls of kernels that gave no value, by reason code.
+    #[must_use]
+    pub fn signal_faults(&self) -> Vec<(u16, u64)> {
+        rows(&self.signal_faults)
     }
 }

@@ -23,10 +23,14 @@ mod steps;
 mod validate;
 
 use alpha_state::AlphaState;
-pub use batch::{BatchError, FeatureTable, SignalRow, evaluate, evaluate_features, run_tape};
+pub use batch::{
+    BatchError, FeatureTable, KernelCalls, SignalRow, evaluate, evaluate_features,
+    evaluate_features_with, evaluate_with, kernel_calls, run_tape,
+};
 pub use config::{
     AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, EngineConfig, InstrumentConfig,
-    OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template, WithdrawalAction,
+    KernelConfig, OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template,
+    WithdrawalAction,
 };
 pub use counters::Counters;
 pub use policy::ALL_ALPHAS;
@@ -36,6 +40,7 @@ pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGH
 
 use crate::alpha::ExpressionError;
 use crate::gateway::{Gateway, Money, Order};
+use crate::kernel::{KernelError, Kernels};
 use crate::reason::ReasonCode;
 use crate::record::{
     BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord,
@@ -70,6 +75,14 @@ pub enum EngineError {
         /// What is wrong with it.
         error: ExpressionError,
     },
+    /// An alpha's kernel is not here.
+    #[error("engine config: {field}: {error}")]
+    Kernel {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        error: KernelError,
+    },
 }
 
 impl EngineError {
@@ -79,6 +92,7 @@ impl EngineError {
         match self {
             Self::Malformed(_) | Self::OutOfRange { .. } => ReasonCode::ConfigMalformed,
             Self::Expression { error, .. } => error.code,
+            Self::Kernel { error, .. } => error.code(),
         }
     }
 }
@@ -135,11 +149,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for `config`.
+    /// An engine for `config`, whose alphas are expressions.
     ///
     /// # Errors
     /// [`EngineError`] when the config does not hold together.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        Self::with_kernels(config, &Kernels::default())
+    }
+
+    /// An engine for `config`, with the kernels it names.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the config does not hold together, or a kernel is not among `kernels`.
+    pub fn with_kernels(config: EngineConfig, kernels: &Kernels) -> Result<Self, EngineError> {
         validate::validate(&config)?;
         let mut market_places: Vec<(u32, usize)> = config
             .instruments
@@ -159,6 +181,7 @@ impl Engine {
                 &config.instruments[place],
                 place,
                 &config.session,
+                kernels,
             )?);
         }
         Ok(Self {
@@ -190,7 +213,15 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Malformed`] when the text is not a config, else as [`Engine::new`].
     pub fn from_json(text: &str) -> Result<Self, EngineError> {
-        Self::new(EngineConfig::from_json(text)?)
+        Self::from_json_with(text, &Kernels::default())
+    }
+
+    /// An engine for a config in JSON, with the kernels it names.
+    ///
+    /// # Errors
+    /// As [`Engine::from_json`] and [`Engine::with_kernels`].
+    pub fn from_json_with(text: &str, kernels: &Kernels) -> Result<Self, EngineError> {
+        Self::with_kernels(EngineConfig::from_json(text)?, kernels)
     }
 
     /// Takes one sequenced input record and appends the decisions that follow from it to `out`.
@@ -295,6 +326,9 @@ impl Engine {
                 .evaluate(&self.markets[market_index], header.sequence_time_ns);
             if alpha.signal.is_nan() {
                 self.counters.nan_signals += 1;
+            }
+            if let Some(code) = alpha.source.fault() {
+                self.counters.count_signal_fault(code);
             }
             self.decide(alpha_index, header, out);
         }

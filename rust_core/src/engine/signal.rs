@@ -12,11 +12,14 @@
 
 use super::Market;
 use crate::alpha::Program;
+use crate::kernel::Kernel;
+use crate::reason::ReasonCode;
 
 /// The kinds of computation.
 #[derive(Debug, Clone)]
 enum Source {
     Expression(Program),
+    Kernel(Kernel),
 }
 
 /// One computation with its memory.
@@ -25,6 +28,8 @@ pub(super) struct Signal {
     source: Source,
     /// [`Market::epoch`] at the last value.
     epoch: u64,
+    /// Why a kernel gave no value at the last call.
+    fault: Option<ReasonCode>,
 }
 
 impl Signal {
@@ -33,24 +38,45 @@ impl Signal {
         Self {
             source: Source::Expression(program),
             epoch: 0,
+            fault: None,
         }
     }
 
+    /// A compiled function from outside.
+    pub(super) fn of_kernel(kernel: Kernel) -> Self {
+        Self {
+            source: Source::Kernel(kernel),
+            epoch: 0,
+            fault: None,
+        }
+    }
+
+    /// Why there was no value, where a kernel said so.
+    pub(super) fn fault(&self) -> Option<ReasonCode> {
+        self.fault
+    }
+
     /// The value after the market took a record at `now_ns`.
-    pub(super) fn evaluate(&mut self, market: &Market, _now_ns: i64) -> f64 {
+    pub(super) fn evaluate(&mut self, market: &Market, now_ns: i64) -> f64 {
         if self.epoch != market.epoch {
             self.epoch = market.epoch;
             self.reset();
         }
-        match &self.source {
+        match &mut self.source {
             Source::Expression(program) => program.evaluate(market.features.values()),
+            Source::Kernel(kernel) => {
+                let value = kernel.evaluate(market.features.values(), now_ns);
+                self.fault = value.err();
+                value.unwrap_or(f64::NAN)
+            }
         }
     }
 
     /// Forgets everything that was seen.
     fn reset(&mut self) {
-        match &self.source {
+        match &mut self.source {
             Source::Expression(_) => {}
+            Source::Kernel(kernel) => kernel.reset(),
         }
     }
 }

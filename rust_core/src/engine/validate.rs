@@ -2,9 +2,11 @@
 
 use super::{
     AccountLimits, AlphaConfig, CONFIG_SCHEMA, EngineConfig, EngineError, InstrumentConfig,
-    SessionConfig, Template,
+    KernelConfig, SessionConfig, Template,
 };
 use crate::book::VALUE_MAX;
+use crate::features::{FEATURES, feature_id};
+use crate::kernel::{COMPILER_BYTES_MAX, PARAMETER_COUNT_MAX, SOURCE_BYTES_MAX, STATE_COUNT_MAX};
 use crate::risk::WINDOW_COUNT_MAX;
 
 /// Instruments of one engine.
@@ -262,7 +264,57 @@ fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(),
         config.on_withdrawal.deadline_ns,
         "0 or more",
     )?;
+    let has_one = config.expression.is_empty() != config.kernel.is_none();
+    at.require(
+        has_one,
+        "expression",
+        format!("'{}'", config.expression),
+        "one of expression and kernel, not both",
+    )?;
+    if let Some(kernel_config) = &config.kernel {
+        kernel(&at, kernel_config, config)?;
+    }
     template(&at, &config.template)
+}
+
+fn kernel(at: &Checker, config: &KernelConfig, whole: &AlphaConfig) -> Result<(), EngineError> {
+    at.word("kernel.id", &config.id, 64)?;
+    at.require(
+        hex32(&config.sha256).is_some(),
+        "kernel.sha256",
+        &config.sha256,
+        "64 hex digits",
+    )?;
+    at.count("kernel.features", config.features.len(), 1, FEATURES.len())?;
+    for name in &config.features {
+        at.require(
+            feature_id(name).is_some(),
+            "kernel.features",
+            format!("'{name}'"),
+            "names of features (docs/features.md)",
+        )?;
+    }
+    let parameter_count = config.parameters.len();
+    at.count("kernel.parameters", parameter_count, 0, PARAMETER_COUNT_MAX)?;
+    for name in &config.parameters {
+        let value = whole.parameters.get(name).copied();
+        at.require(
+            value.is_some_and(f64::is_finite),
+            "kernel.parameters",
+            format!("'{name}'"),
+            "names of parameters with a finite value",
+        )?;
+    }
+    at.count("kernel.state_count", config.state_count, 0, STATE_COUNT_MAX)?;
+    at.require(
+        config.sign.abs() == 1,
+        "kernel.sign",
+        config.sign,
+        "+1 or -1",
+    )?;
+    let (source, compiler) = (config.source.len(), config.compiler.len());
+    at.count("kernel.source", source, 1, SOURCE_BYTES_MAX)?;
+    at.count("kernel.compiler", compiler, 1, COMPILER_BYTES_MAX)
 }
 
 fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {

@@ -1,8 +1,10 @@
 //! PyO3 bindings: the only files that know Python. A file for each noun.
 use pyo3::prelude::*;
 
+mod bus;
 mod engine;
 mod generator;
+mod kernel;
 mod record;
 mod simulation;
 mod wal;
@@ -15,5 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(module)?;
     simulation::register(module)?;
     generator::register(module)?;
+    bus::register(module)?;
+    kernel::register(module)?;
     Ok(())
 }

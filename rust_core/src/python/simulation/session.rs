@@ -5,7 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use super::super::bus::PyBus;
 use super::super::engine::engine_report;
+use super::super::kernel::{PyKernelHandle, kernels_of};
 use super::{VenueOptions, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
 use crate::record::{ConfigSwitchRecord, Record};
@@ -58,6 +60,7 @@ impl PyPaperSession {
     /// A session in `session_dir`; `options_json` holds `wal_id` and, if wanted, `durable`
     /// ("record" or "group"), `segment_bytes`, `group_commit_ms`, `epoch`.
     #[new]
+    #[pyo3(signature = (engine_config_json, latency_json, venue_json, session_dir, options_json, kernels=Vec::new()))]
     fn new(
         py: Python<'_>,
         engine_config_json: String,
@@ -65,6 +68,7 @@ impl PyPaperSession {
         venue_json: &str,
         session_dir: PathBuf,
         options_json: &str,
+        kernels: Vec<PyRef<'_, PyKernelHandle>>,
     ) -> PyResult<Self> {
         let venue = VenueOptions::from_json(py, venue_json)?;
         let options: SessionOptions = serde_json::from_str(options_json)
@@ -76,6 +80,7 @@ impl PyPaperSession {
             contracts: venue.contracts,
             session_dir,
             options,
+            kernels: kernels_of(py, &kernels)?,
         };
         let thread = py
             .detach(|| SessionThread::start(setup))
@@ -83,6 +88,12 @@ impl PyPaperSession {
         Ok(Self {
             thread: Mutex::new(thread),
         })
+    }
+
+    /// Publishes every input and decision on a bus from here on, after the logs took them.
+    fn publish_to(&self, py: Python<'_>, bus: &Bound<'_, PyBus>) -> PyResult<()> {
+        let publisher = bus.get().take_publisher(py)?;
+        self.call(py, move |session| session.publish_to(publisher))
     }
 
     /// The whole recording, once.
