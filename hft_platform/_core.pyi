@@ -736,6 +736,20 @@ class PaperSession:
             Reason code.
         """
 
+    def intents(self, tape: bytes) -> None:
+        """Put intents of a strategy outside the engine into the input sequence here, in order.
+
+        Parameters
+        ----------
+        tape : bytes
+            `Intent` records.
+
+        Raises
+        ------
+        PlatformError
+            SCHEMA_MISMATCH for another tape, SESSION_NOT_OPEN after the end.
+        """
+
     def config_switch(
         self,
         alpha_index: int,

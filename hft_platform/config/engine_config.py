@@ -240,8 +240,16 @@ def resolve_template(
     Raises
     ------
     PlatformError
-        MANIFEST_INVALID for an unknown kind, key or parameter, or a number out of its range.
+        MANIFEST_INVALID for an unknown kind, key or parameter, or a number out of its range;
+        EXTERNAL_NOT_PERMITTED for a plain Python strategy.
     """
+    if template.get("kind") == "external":
+        raise PlatformError(
+            ReasonCode.EXTERNAL_NOT_PERMITTED,
+            f"alpha {alpha_id}: template external is a plain Python strategy: slow, for prototypes,"
+            " judged by no gate",
+            next_step="docs/python-strategies.md; write it as an expression or a kernel",
+        )
     model = _TEMPLATES.get(str(template.get("kind")))
     if model is None:
         raise _invalid(

@@ -38,6 +38,7 @@ TABLES: dict[str, str] = {
     "ConfigSwitch": "hft.config_switches",
     "Broker": "hft.broker_events",
     "Instrument": "hft.instruments",
+    "Intent": "hft.intents",
     "Decision": "hft.decisions",
 }
 
@@ -46,6 +47,7 @@ _DECIMAL_FIELDS: dict[str, frozenset[str]] = {
     "Trade": frozenset({"price", "qty"}),
     "Broker": frozenset({"price", "qty", "remaining_qty"}),
     "Instrument": frozenset({"tick_size", "multiplier"}),
+    "Intent": frozenset({"price", "qty"}),
     "Decision": frozenset(
         {"price", "qty", "reference_price", "position_qty", "open_buy_qty", "open_sell_qty"}
     ),

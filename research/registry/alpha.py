@@ -112,6 +112,14 @@ def parse_manifest(raw: bytes, *, name: str) -> AlphaManifest:
     """
     code = ReasonCode.MANIFEST_INVALID
     content = parse_yaml(raw, name=name, code=code)
+    template = content.get("template") if isinstance(content, dict) else None
+    if isinstance(template, dict) and template.get("kind") == "external":
+        raise PlatformError(
+            ReasonCode.EXTERNAL_NOT_PERMITTED,
+            f"{name}: template external is a plain Python strategy: slow, for prototypes, judged"
+            " by no gate",
+            next_step="docs/python-strategies.md; write it as an expression or a kernel",
+        )
     return validated(_as_tuples(content), AlphaManifest, name=name, code=code)
 
 

@@ -102,6 +102,7 @@ reason_codes! {
     OrderOutcomeUnknown = 305, "an order's outcome is not known", "timeouts, lost replies", "it counts as exposure; the broker is asked";
     IntentExpired = 306, "the intent's time to live passed before dispatch", "slow dispatcher", "nothing if rare";
     CapacityReached = 307, "a bounded table is full", "too many open orders", "review the strategy";
+    IntentMalformed = 308, "an intent from outside the engine is not one it can take", "a Python strategy with a wrong alpha, side, price, quantity, cause or time to live", "correct the strategy; the record was dropped and counted";
 
     BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
     NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";
@@ -137,6 +138,7 @@ reason_codes! {
     KernelCallsMath = 528, "a kernel calls a math library instead of the platform's functions", "math.exp, numpy.log, a power", "use hft_platform.kernels.math";
     KernelCallsOut = 529, "a kernel calls code that is not its own", "print, random numbers, a foreign function", "compute with what it is given";
     KernelNotDeterministic = 530, "a kernel holds an operation whose result depends on compiler or machine", "fast math, fused multiply-add, a float made an integer", "use plain arithmetic";
+    ExternalNotPermitted = 531, "a plain Python strategy asks for what only an expression or a kernel gets", "a stage above shadow, a gate, an intent for another alpha", "use it for prototypes; write it as an expression or a kernel to have it judged";
 
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! 1. Every sequenced input is in exactly one log: books, trades, timers and contracts in the
-//!    market log; commands, config switches, broker reports and decisions in the order log.
+//!    market log; commands, config switches, broker reports, intents from outside and decisions in
+//!    the order log.
 //! 2. Decisions of which one is approved are durable before a request leaves (with
 //!    `durable: group` they are appended, and durable within the group commit).
 //! 3. After a failure of a log no request leaves; the session ends halted with that code.
@@ -31,13 +32,17 @@ use crate::kernel::Kernels;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
-    CommandRecord, ConfigSwitchRecord, DecisionRecord, Record, RecordHeader, RecordType,
+    CommandRecord, ConfigSwitchRecord, DecisionRecord, IntentRecord, Record, RecordHeader,
+    RecordType,
 };
 use crate::simulation::{
     Decide, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation, SimulationError,
     Sink, SinkError, sha256_of_hex,
 };
 use crate::wal::{LogKind, Options, WalError, Writer};
+
+/// `RecordHeader::source_id` of a strategy outside the engine.
+const SOURCE_STRATEGY: u16 = 7;
 
 /// When an approved decision may be acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -176,9 +181,12 @@ impl WalSink {
 impl Sink for WalSink {
     fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
         let log = match RecordType::from_code(header.record_type) {
-            Some(RecordType::Command | RecordType::ConfigSwitch | RecordType::Broker) => {
-                &self.orders
-            }
+            Some(
+                RecordType::Command
+                | RecordType::ConfigSwitch
+                | RecordType::Broker
+                | RecordType::Intent,
+            ) => &self.orders,
             _ => &self.market,
         };
         log.append(bytes)
@@ -488,6 +496,15 @@ impl PaperSession {
     ) -> Result<(), SessionError> {
         record.config_sha256 = sha256_of_hex(sha256_hex)?;
         let result = self.running("config switch")?.inject(record);
+        self.settle(result).map(drop)
+    }
+
+    /// Puts an intent of a strategy outside the engine into the input sequence, now.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn intent(&mut self, record: IntentRecord) -> Result<(), SessionError> {
+        let result = self.running("intent")?.inject_from(record, SOURCE_STRATEGY);
         self.settle(result).map(drop)
     }
 

@@ -20,6 +20,8 @@ use crate::record::{IntentReason, LEVEL_COUNT};
 pub const REST_OF_DAY: u32 = 1;
 /// Immediate or cancel.
 pub const IMMEDIATE_OR_CANCEL: u32 = 2;
+/// Fill or kill.
+pub const FILL_OR_KILL: u32 = 3;
 /// Open orders an alpha may have; a template needs four.
 pub const OWN_ORDER_COUNT_MAX: usize = 8;
 /// Wishes of one decision: every own order canceled and both sides quoted.
@@ -145,7 +147,8 @@ pub fn wish(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Ve
             };
             maker(view, orders, &rule, out);
         }
-        Template::Maker { .. } => {}
+        // Its intents come as records.
+        Template::Maker { .. } | Template::External { .. } => {}
     }
 }
 
@@ -226,7 +229,9 @@ fn flatten(template: &Template, view: &View<'_>, orders: &[Order], out: &mut Vec
         return;
     }
     let slippage_ticks = match template {
-        Template::Taker { slippage_ticks, .. } => *slippage_ticks,
+        Template::Taker { slippage_ticks, .. } | Template::External { slippage_ticks } => {
+            *slippage_ticks
+        }
         Template::Maker { .. } => 0,
     };
     close_position(view, orders, slippage_ticks, IntentReason::Flatten, out);

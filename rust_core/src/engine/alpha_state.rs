@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::signal::Signal;
 use super::validate::{WEIGHT_PPM_MAX, hex32};
-use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage};
+use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage, Template};
 use crate::alpha::{Expression, Program};
 use crate::gateway::Position;
 use crate::kernel::{KernelPlan, Kernels};
@@ -136,6 +136,7 @@ impl AlphaState {
                     error,
                 })?)
             }
+            None if matches!(config.template, Template::External { .. }) => Signal::of_outside(),
             None => Signal::of_expression(compiled(config)?),
         };
         let seed = format!(
@@ -217,6 +218,10 @@ impl AlphaState {
         if record.stage > stage_code(Stage::Live) || record.weight_ppm > WEIGHT_PPM_MAX {
             return Err(ReasonCode::ConfigMalformed);
         }
+        let is_external = matches!(self.config.template, Template::External { .. });
+        if is_external && record.stage > stage_code(Stage::Shadow) {
+            return Err(ReasonCode::ExternalNotPermitted);
+        }
         let is_same_seq = record.promotion_seq == self.promotion_seq;
         if record.promotion_seq < self.promotion_seq
             || (is_same_seq && self.withdrawn_since_ns.is_some())
@@ -253,6 +258,11 @@ impl AlphaState {
     pub(super) fn next_intent_id(&mut self) -> u64 {
         self.intent_counter = self.intent_counter.wrapping_add(1);
         self.intent_prefix ^ u64::from(self.intent_counter)
+    }
+
+    /// The id of an intent from outside.
+    pub(super) fn external_intent_id(&self, number: u64) -> u64 {
+        self.intent_prefix ^ number
     }
 
     pub(super) fn refusal_mut(&mut self, side: i64) -> &mut LastRefusal {

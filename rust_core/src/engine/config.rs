@@ -200,6 +200,12 @@ pub enum Template {
         /// Ticks of center per clip of position, against the position.
         inventory_skew_ticks: f64,
     },
+    /// A plain Python strategy outside the engine sends intents as records: slow, for prototypes,
+    /// at most shadow.
+    External {
+        /// How far behind the best price the engine may close its position.
+        slippage_ticks: i64,
+    },
 }
 
 /// Limits of one alpha.
@@ -219,7 +225,7 @@ pub struct AlphaLimits {
 }
 
 /// What a permit allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Backtests only.

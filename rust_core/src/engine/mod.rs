@@ -15,6 +15,7 @@ mod alpha_state;
 mod batch;
 mod config;
 mod counters;
+mod external;
 mod market;
 mod policy;
 mod sequencer;
@@ -44,7 +45,7 @@ use crate::kernel::{KernelError, Kernels};
 use crate::reason::ReasonCode;
 use crate::record::{
     BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord, DecisionRecord,
-    InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
+    InstrumentRecord, IntentRecord, Record, RecordHeader, RecordType, TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
 use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
@@ -75,6 +76,12 @@ pub enum EngineError {
         /// What is wrong with it.
         error: ExpressionError,
     },
+    /// A plain Python strategy asks for more than shadow.
+    #[error("engine config: {field}: template external is for prototypes, at most shadow")]
+    External {
+        /// Path of the field.
+        field: String,
+    },
     /// An alpha's kernel is not here.
     #[error("engine config: {field}: {error}")]
     Kernel {
@@ -93,6 +100,7 @@ impl EngineError {
             Self::Malformed(_) | Self::OutOfRange { .. } => ReasonCode::ConfigMalformed,
             Self::Expression { error, .. } => error.code,
             Self::Kernel { error, .. } => error.code(),
+            Self::External { .. } => ReasonCode::ExternalNotPermitted,
         }
     }
 }
@@ -296,6 +304,7 @@ impl Engine {
                 let market_index = self.market_index(header.instrument_id)?;
                 self.markets[market_index].on_instrument(&read::<InstrumentRecord>(bytes)?)
             }
+            Some(RecordType::Intent) => self.on_intent(header, &read::<IntentRecord>(bytes)?, out),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -321,11 +330,14 @@ impl Engine {
             if alpha.market_index != market_index {
                 continue;
             }
-            alpha.signal = alpha
-                .source
-                .evaluate(&self.markets[market_index], header.sequence_time_ns);
-            if alpha.signal.is_nan() {
-                self.counters.nan_signals += 1;
+            // A strategy outside says its value with its intents.
+            if !alpha.source.is_outside() {
+                alpha.signal = alpha
+                    .source
+                    .evaluate(&self.markets[market_index], header.sequence_time_ns);
+                if alpha.signal.is_nan() {
+                    self.counters.nan_signals += 1;
+                }
             }
             if let Some(code) = alpha.source.fault() {
                 self.counters.count_signal_fault(code);

@@ -20,6 +20,8 @@ use crate::reason::ReasonCode;
 enum Source {
     Expression(Program),
     Kernel(Kernel),
+    /// A strategy outside the engine; there is no value here.
+    Outside,
 }
 
 /// One computation with its memory.
@@ -51,6 +53,20 @@ impl Signal {
         }
     }
 
+    /// Nothing: a strategy outside the engine sends intents.
+    pub(super) fn of_outside() -> Self {
+        Self {
+            source: Source::Outside,
+            epoch: 0,
+            fault: None,
+        }
+    }
+
+    /// True when the value comes from outside.
+    pub(super) fn is_outside(&self) -> bool {
+        matches!(self.source, Source::Outside)
+    }
+
     /// Why there was no value, where a kernel said so.
     pub(super) fn fault(&self) -> Option<ReasonCode> {
         self.fault
@@ -69,13 +85,14 @@ impl Signal {
                 self.fault = value.err();
                 value.unwrap_or(f64::NAN)
             }
+            Source::Outside => f64::NAN,
         }
     }
 
     /// Forgets everything that was seen.
     fn reset(&mut self) {
         match &mut self.source {
-            Source::Expression(_) => {}
+            Source::Expression(_) | Source::Outside => {}
             Source::Kernel(kernel) => kernel.reset(),
         }
     }

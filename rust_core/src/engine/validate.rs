@@ -2,7 +2,7 @@
 
 use super::{
     AccountLimits, AlphaConfig, CONFIG_SCHEMA, EngineConfig, EngineError, InstrumentConfig,
-    KernelConfig, SessionConfig, Template,
+    KernelConfig, SessionConfig, Stage, Template,
 };
 use crate::book::VALUE_MAX;
 use crate::features::{FEATURES, feature_id};
@@ -264,12 +264,18 @@ fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(),
         config.on_withdrawal.deadline_ns,
         "0 or more",
     )?;
-    let has_one = config.expression.is_empty() != config.kernel.is_none();
+    let is_external = matches!(config.template, Template::External { .. });
+    if is_external && config.stage > Stage::Shadow {
+        return Err(EngineError::External {
+            field: format!("{}stage", at.path),
+        });
+    }
+    let count = usize::from(!config.expression.is_empty()) + usize::from(config.kernel.is_some());
     at.require(
-        has_one,
+        count == usize::from(!is_external),
         "expression",
         format!("'{}'", config.expression),
-        "one of expression and kernel, not both",
+        "one of expression and kernel, not both; neither with template external",
     )?;
     if let Some(kernel_config) = &config.kernel {
         kernel(&at, kernel_config, config)?;
@@ -319,6 +325,12 @@ fn kernel(at: &Checker, config: &KernelConfig, whole: &AlphaConfig) -> Result<()
 
 fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
     match *config {
+        Template::External { slippage_ticks } => at.require(
+            (0..=1_000_000).contains(&slippage_ticks),
+            "template.slippage_ticks",
+            slippage_ticks,
+            "0 to 1000000",
+        ),
         Template::Taker {
             entry_ticks,
             exit_ticks,

@@ -193,7 +193,10 @@ impl PyBusReader {
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("BusOverflowError", module.py().get_type::<BusOverflowError>())?;
+    module.add(
+        "BusOverflowError",
+        module.py().get_type::<BusOverflowError>(),
+    )?;
     module.add_class::<PyBus>()?;
     module.add_class::<PyBusReader>()?;
     Ok(())

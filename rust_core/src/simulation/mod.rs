@@ -365,12 +365,24 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     ///
     /// # Errors
     /// [`SimulationError::Ended`] after the end, else as [`Self::run`].
-    pub fn inject<R: Record>(&mut self, mut record: R) -> Result<(), SimulationError> {
+    pub fn inject<R: Record>(&mut self, record: R) -> Result<(), SimulationError> {
+        self.inject_from(record, SOURCE_OPERATOR)
+    }
+
+    /// As [`Self::inject`], with the record's source named.
+    ///
+    /// # Errors
+    /// As [`Self::inject`].
+    pub fn inject_from<R: Record>(
+        &mut self,
+        mut record: R,
+        source_id: u16,
+    ) -> Result<(), SimulationError> {
         if self.stretch == Stretch::Ended {
             return Err(SimulationError::Ended);
         }
         self.start()?;
-        self.stamp(record.header_mut(), SOURCE_OPERATOR, self.now_ns);
+        self.stamp(record.header_mut(), source_id, self.now_ns);
         let result = self.sequence_record(&record);
         if result.is_err() {
             self.stretch = Stretch::Ended;

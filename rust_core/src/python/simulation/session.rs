@@ -10,7 +10,8 @@ use super::super::engine::engine_report;
 use super::super::kernel::{PyKernelHandle, kernels_of};
 use super::{VenueOptions, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
-use crate::record::{ConfigSwitchRecord, Record};
+use crate::reason::ReasonCode;
+use crate::record::{ConfigSwitchRecord, IntentRecord, Record, Tape};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
 use crate::simulation::Progress;
 
@@ -153,6 +154,26 @@ impl PyPaperSession {
         record.expires_ns = expires_ns;
         self.call(py, move |session| {
             session.config_switch(record, &config_sha256)
+        })
+    }
+
+    /// Every intent of a tape, at this point of the input sequence, in order.
+    fn intents(&self, py: Python<'_>, tape: &[u8]) -> PyResult<()> {
+        let mut intents = Vec::new();
+        for item in Tape::new(tape) {
+            let intent = item.ok().and_then(|(_, bytes)| IntentRecord::read(bytes));
+            intents.push(intent.ok_or_else(|| {
+                refuse(
+                    py,
+                    ReasonCode::SchemaMismatch,
+                    "intents are not a tape of intent records",
+                )
+            })?);
+        }
+        self.call(py, move |session| {
+            intents
+                .into_iter()
+                .try_for_each(|intent| session.intent(intent))
         })
     }
 
