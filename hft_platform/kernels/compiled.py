@@ -35,8 +35,14 @@ from hft_platform.kernels.inspection import HINTS, faults_of, instruction_count
 
 Body = Callable[..., Any]
 Loop = Callable[..., None]
-_OPTIONS = {"error_model": "numpy", "fastmath": False, "boundscheck": True}
-_POINTER = types.CPointer(types.float64)
+# Any: numba's own types cover a part of its options and leave `carray` and `config` out.
+_njit: Any = numba.njit
+_cfunc: Any = numba.cfunc
+_carray: Any = vars(numba)["carray"]
+_settings: Any = vars(numba.core)["config"]
+_types: Any = types
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "boundscheck": True}
+_POINTER = _types.CPointer(types.float64)
 _SIGNATURE = types.int64(_POINTER, _POINTER, _POINTER, _POINTER, types.int64, types.int64)
 _KEPT: list[Any] = []
 """Libraries of every kernel that was compiled; never emptied."""
@@ -66,7 +72,6 @@ def compiler() -> dict[str, str]:
     """What compiles for which CPU: everything besides the text that decides the machine code."""
     codegen = cpu_target.target_context.codegen()
     triple, cpu, features = codegen.magic_tuple()
-    settings = numba.core.config
     return {
         "numba": str(numba.__version__),
         "llvmlite": str(llvmlite.__version__),
@@ -75,8 +80,8 @@ def compiler() -> dict[str, str]:
         "triple": str(triple),
         "cpu": str(cpu),
         "cpu_features": sha256_hex(",".join(sorted(str(features).split(","))).encode())[:12],
-        "options": f"O{int(settings.OPT)} loop{settings.LOOP_VECTORIZE:d}"
-        f" slp{settings.SLP_VECTORIZE:d}",
+        "options": f"O{int(_settings.OPT)} loop{_settings.LOOP_VECTORIZE:d}"
+        f" slp{_settings.SLP_VECTORIZE:d}",
     }
 
 
@@ -101,7 +106,7 @@ def compile_kernel(function: Body, declaration: KernelDeclaration) -> Compiled:
         KERNEL_CALLS_OUT, KERNEL_NOT_DETERMINISTIC.
     """
     _link_math()
-    body = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(
+    body = _njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(
         function
     )
     sizes = (len(declaration.features), len(declaration.parameters), declaration.state_count)
@@ -136,7 +141,7 @@ def compile_loop(body: Body) -> Loop:
         given as NaN.
     """
 
-    @numba.njit(**_OPTIONS)  # type: ignore[untyped-decorator]  # numba has no types
+    @_njit(**_OPTIONS)  # type: ignore[untyped-decorator]  # see above
     def loop(
         features: npt.NDArray[np.float64],
         parameters: npt.NDArray[np.float64],
@@ -166,10 +171,10 @@ def _entry(body: Body, sizes: tuple[int, int, int]) -> Body:
         features: Any, parameters: Any, state: Any, out: Any, now_ns: int, is_reset: int
     ) -> Any:  # Any: numba's pointers
         return body(
-            numba.carray(features, (feature_count,)),
-            numba.carray(parameters, (parameter_count,)),
-            numba.carray(state, (state_count,)),
-            numba.carray(out, (1,)),
+            _carray(features, (feature_count,)),
+            _carray(parameters, (parameter_count,)),
+            _carray(state, (state_count,)),
+            _carray(out, (1,)),
             now_ns,
             is_reset,
         )
@@ -178,14 +183,14 @@ def _entry(body: Body, sizes: tuple[int, int, int]) -> Body:
 
 
 def _compiled(entry: Body, kernel_id: str) -> Any:  # Any: numba's callback
-    if numba.core.config.DISABLE_JIT:
+    if _settings.DISABLE_JIT:
         raise PlatformError(
             ReasonCode.KERNEL_NOT_COMPILABLE,
             f"kernel {kernel_id}: numba's compiler is switched off by NUMBA_DISABLE_JIT",
             next_step="unset NUMBA_DISABLE_JIT",
         )
     try:
-        return numba.cfunc(_SIGNATURE, **_OPTIONS)(entry)
+        return _cfunc(_SIGNATURE, **_OPTIONS)(entry)
     except (NumbaError, AttributeError, NotImplementedError, TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise PlatformError(

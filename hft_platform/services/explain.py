@@ -139,7 +139,7 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
         symbol=instrument["symbol"],
         cause=_cause(parts, int(first["input_seq"])),
         features=_features(logs.inputs, config, first),
-        expression=alpha.get("expression") or f"kernel {alpha['kernel']['id']}",
+        expression=_signal_name(alpha),
         decisions=[_decision_row(row) for row in mine],
         broker_events=[_broker_row(row) for row in broker[broker["order_id"] == order_id]],
     )
@@ -186,6 +186,11 @@ def _summary(kind: str, row: np.void) -> str:
             f"{event} of order {row['order_id']}:"
             f" {units(int(row['qty']))} at {units(int(row['price']))}"
         )
+    if kind == "Intent":
+        return (
+            f"of a Python strategy: {_side(int(row['side']))} {units(int(row['qty']))}"
+            f" at {units(int(row['price']))} because of input {row['cause_seq']}"
+        )
     if kind == "Command":
         code = int(row["reason_code"])
         return f"command {row['command_kind']} because of {code_name(code)} ({code})"
@@ -210,7 +215,15 @@ def _features(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[
     return {name: _finite(last[name]) for name in read}
 
 
+def _signal_name(alpha: dict[str, Any]) -> str:
+    if "kernel" in alpha:
+        return f"kernel {alpha['kernel']['id']}"
+    return str(alpha.get("expression") or "the strategy's own value")
+
+
 def _features_read(alpha: dict[str, Any]) -> list[str]:
+    if alpha["template"]["kind"] == "external":
+        return []
     if "kernel" in alpha:
         return list(alpha["kernel"]["features"])
     checked = _core.check_expression(alpha["expression"], list(alpha["parameters"]))

@@ -133,6 +133,7 @@ def run_session(
     settings: Settings,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    bus: _core.Bus | None = None,
 ) -> SessionOutcome:
     """Run one session to its end.
 
@@ -148,6 +149,8 @@ def run_session(
         Called after every step with the core's counters.
     clock : Clock, optional
         Of a paced session; the machine's by default.
+    bus : Bus, optional
+        Carries what the logs take, for monitors; they change nothing (docs/bus.md).
 
     Returns
     -------
@@ -166,7 +169,7 @@ def run_session(
     ready = _prepare(request, instruments, settings, ring)
     session_dir = _new_session_dir(request, ready.config)
     try:
-        paper = _open(session_dir, request, ready, ring)
+        paper = _open(session_dir, request, ready, ring, bus=bus)
     except BaseException:
         # Nothing was traded: a refused session leaves nothing behind.
         shutil.rmtree(session_dir, ignore_errors=True)
@@ -298,7 +301,14 @@ def require_before_roll(config: PromotedConfig, instrument: Instrument, trading_
         )
 
 
-def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRing) -> Any:
+def _open(
+    session_dir: Path,
+    request: RunRequest,
+    ready: _Prepared,
+    ring: KeyRing,
+    *,
+    bus: _core.Bus | None,
+) -> Any:
     atomic_write(session_dir / "engine.json", canonical_json(ready.engine_config) + b"\n")
     atomic_write(session_dir / "latency.json", canonical_json(ready.latency) + b"\n")
     copy = session_dir / "config.yaml"
@@ -318,6 +328,8 @@ def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRin
         canonical_json(_log_options(session_dir.name, request)).decode(),
         ready.kernels,
     )
+    if bus is not None:
+        paper.publish_to(bus)
     paper.feed(ready.tape)
     return paper
 
