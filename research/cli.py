@@ -1,4 +1,5 @@
-"""hft-research: new, list, show, gates, promote, canary, withdraw, reduce, sign, keys, audit.
+"""hft-research: new, list, show, gates, prototype, promote, canary, withdraw, reduce, sign, keys,
+audit.
 
 Thin over the library functions that the asset graph calls. Exit codes: 0 done, 1 failed, 2 usage,
 3 refused with a reason code. Every command has ``--json``.
@@ -66,6 +67,17 @@ def _parser() -> argparse.ArgumentParser:
         "--why", action="store_true",
         help="run nothing: name the nearest failing threshold, and the days or edge that decide",
     )  # fmt: skip
+
+    prototype = _add(
+        commands, "prototype", _prototype,
+        "SLOW: run a plain Python strategy on one recorded session. For prototypes: at most "
+        "shadow, no gate, no verdict, no permit.",
+    )  # fmt: skip
+    prototype.add_argument("file", type=Path, metavar="FILE.py", help="defines SPEC and strategy")
+    prototype.add_argument("--session", required=True, help="e.g. 2026-04-10/day")
+    prototype.add_argument(
+        "--step", type=int, default=1, help="inputs between two calls of the strategy (default 1)"
+    )
 
     promote = _add(
         commands, "promote", _promote,
@@ -228,6 +240,36 @@ def _verdict_text(row: dict[str, Any]) -> str:
     lines = [f"{row['gate']} {row['verdict']} {row['sha256'][:12]}"]
     lines += [f"  {item['name']} ({item['code']}): {item['text']}" for item in row["reasons"]]
     return "\n".join(lines)
+
+
+def _prototype(arguments: argparse.Namespace) -> int:
+    from research.prototype import facts_of, run_file
+
+    folder, outcome = run_file(
+        _workspace(arguments),
+        arguments.file,
+        arguments.session,
+        step_records=max(arguments.step, 1),
+        config_dir=arguments.config_dir,
+    )
+    facts = facts_of(folder, outcome)
+    _print(arguments, facts, lambda: _prototype_text(facts))
+    return DONE if facts["replayed_identical"] else FAILED
+
+
+def _prototype_text(facts: dict[str, Any]) -> str:
+    replayed = "identical" if facts["replayed_identical"] else "DIFFERENT"
+    return "\n".join(
+        [
+            str(facts["speed"]),
+            f"  intents   {facts['intents']} of {facts['batches']} batches, "
+            f"{facts['lost_records']} records lost",
+            f"  orders    {facts['approved']} approved, {facts['fills']} fills, "
+            f"net {facts['net']:,.0f}",
+            f"  replay    {facts['decisions']} decisions without the strategy: {replayed}",
+            f"  folder    {facts['folder']}",
+        ]
+    )
 
 
 def _promote(arguments: argparse.Namespace) -> int:
