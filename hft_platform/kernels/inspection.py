@@ -6,7 +6,8 @@ stall the engine; a promise in a docstring prevents neither.
 Invariants:
 1. Everything reachable from the entry is looked at; an instruction or a call that is not known to
    be harmless is a reason to refuse.
-2. Bounds are checked by the compiler: arrays have constant sizes and every index is checked, so
+2. Features and parameters are only read: the compiler itself has found so.
+3. Bounds are checked by the compiler: arrays have constant sizes and every index is checked, so
    code in which a check is left over has an index that was not proven.
 
 It compiles nothing. Operator's page: `docs/kernels.md`.
@@ -101,7 +102,7 @@ def faults_of(llvm_text: str, assembly: str) -> list[Fault]:
     entry = callbacks[0].removeprefix("cfunc.") if len(callbacks) == 1 else ""
     if entry not in functions:
         return [_fault(ReasonCode.KERNEL_CALLS_OUT, "code without an entry of its own")]
-    found: set[Fault] = set()
+    found = set(_argument_faults(functions[entry]))
     waiting, seen = [entry], set()
     while waiting:
         name = waiting.pop()
@@ -141,6 +142,16 @@ def instruction_count(llvm_text: str) -> int:
 def _instructions(function: Any) -> Iterator[Any]:  # Any: llvmlite has no types
     for block in function.blocks:
         yield from block.instructions
+
+
+def _argument_faults(entry: Any) -> Iterator[Fault]:  # Any: llvmlite
+    """Arrays that a kernel may only read, of which the compiler could not tell that it does."""
+    # Behind the places for the return value and for an exception.
+    arguments = list(entry.arguments)[2:4]
+    for name, argument in zip(("features", "parameters"), arguments, strict=True):
+        attributes = b" ".join(argument.attributes)
+        if b"readonly" not in attributes and b"readnone" not in attributes:
+            yield _fault(ReasonCode.KERNEL_CAN_RAISE, f"a write to {name}")
 
 
 def _call_fault(callee: str, text: str) -> Fault | None:

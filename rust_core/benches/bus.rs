@@ -31,15 +31,12 @@ fn at(sorted: &[f64], permille: usize) -> f64 {
 fn push_pop(record: &[u8]) -> (f64, f64) {
     let (bus, mut publisher) = Bus::new(SLOT_COUNT).unwrap();
     let mut reader = bus.reader().unwrap();
-    let mut out = Vec::with_capacity(1_024);
     let mut samples = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
         let start = Instant::now();
         for _ in 0..PAIRS {
             publisher.publish(black_box(record));
-            out.clear();
-            reader.read(&mut out, 1).unwrap();
-            black_box(&out);
+            black_box(reader.next_record().unwrap());
         }
         samples.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(PAIRS));
     }
@@ -72,13 +69,12 @@ fn hops() -> Vec<f64> {
     let (mut far, mut near) = (there.reader().unwrap(), back.reader().unwrap());
     let record = TimerRecord::empty();
     let answering = std::thread::spawn(move || {
-        let mut out = Vec::with_capacity(1_024);
         let end = Instant::now() + HOP_TIMEOUT * (WINDOWS as u32 + 1);
         let mut looks = 0_u64;
         for _ in 0..WINDOWS * HOPS {
             loop {
-                out.clear();
-                if far.read(&mut out, 1).unwrap() == 1 {
+                if let Some(bytes) = far.next_record().unwrap() {
+                    homeward.publish(bytes);
                     break;
                 }
                 std::hint::spin_loop();
@@ -87,24 +83,20 @@ fn hops() -> Vec<f64> {
                     return;
                 }
             }
-            homeward.publish(&out);
         }
     });
     let mut medians = Vec::with_capacity(WINDOWS);
-    let mut out = Vec::with_capacity(1_024);
     'windows: for _ in 0..WINDOWS {
         let mut samples = Vec::with_capacity(HOPS);
         let end = Instant::now() + HOP_TIMEOUT;
         for _ in 0..HOPS {
             let start = Instant::now();
             outward.publish(record.as_bytes());
-            loop {
-                out.clear();
-                if near.read(&mut out, 1).unwrap() == 1 {
-                    break;
-                }
+            let mut looks = 0_u64;
+            while near.next_record().unwrap().is_none() {
                 std::hint::spin_loop();
-                if start.elapsed() > HOP_TIMEOUT || Instant::now() > end {
+                looks += 1;
+                if looks.is_multiple_of(1 << 16) && Instant::now() > end {
                     break 'windows;
                 }
             }

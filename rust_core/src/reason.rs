@@ -134,7 +134,7 @@ reason_codes! {
     KernelMalformed = 524, "a kernel file breaks a rule of its form", "an import, a loop without a bound, sizes that do not fit", "change what the message names";
     KernelNotCompilable = 525, "a kernel cannot be compiled without falling back to Python objects", "a type that numba cannot infer, a Python object", "write it with floats, integers and arrays";
     KernelAllocates = 526, "a kernel allocates memory", "an array, list or string made in it", "keep numbers in its state";
-    KernelCanRaise = 527, "a kernel can raise, leave its arrays or stop the process", "raise, assert, an index or integer division that is not proven safe", "return a status; index with constants or range(len())";
+    KernelCanRaise = 527, "a kernel can raise, leave its arrays or stop the process", "raise, assert, a write to what it may only read, an index or integer division that is not proven safe", "return a status; index with constants or range(len())";
     KernelCallsMath = 528, "a kernel calls a math library instead of the platform's functions", "math.exp, numpy.log, a power", "use hft_platform.kernels.math";
     KernelCallsOut = 529, "a kernel calls code that is not its own", "print, random numbers, a foreign function", "compute with what it is given";
     KernelNotDeterministic = 530, "a kernel holds an operation whose result depends on compiler or machine", "fast math, fused multiply-add, a float made an integer", "use plain arithmetic";

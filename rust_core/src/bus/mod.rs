@@ -156,6 +156,7 @@ impl Bus {
                     place: index,
                     read_seq,
                     lost_in_a_row: 0,
+                    words: [0; WORD_COUNT],
                 });
             }
         }
@@ -238,6 +239,8 @@ pub struct Reader {
     read_seq: u64,
     /// Overflows since the last record.
     lost_in_a_row: u32,
+    /// The last record copied.
+    words: [u64; WORD_COUNT],
 }
 
 impl Reader {
@@ -248,7 +251,6 @@ impl Reader {
     /// on at the oldest record there is; when that one is gone too before it could be read, at half
     /// the ring, so that a reader whose publisher never rests still gets something.
     pub fn read(&mut self, out: &mut Vec<u8>, records_max: usize) -> Result<usize, Overflow> {
-        let mut words = [0_u64; WORD_COUNT];
         let mut head_seq = self.shared.ring.head();
         let mut count = 0;
         while count < records_max {
@@ -258,9 +260,9 @@ impl Reader {
                     break;
                 }
             }
-            match self.shared.ring.read(self.read_seq + 1, &mut words) {
+            match self.shared.ring.read(self.read_seq + 1, &mut self.words) {
                 Found::Record(byte_count) => {
-                    out.extend_from_slice(&bytemuck::cast_slice(&words)[..byte_count]);
+                    out.extend_from_slice(&bytemuck::cast_slice(&self.words)[..byte_count]);
                     self.read_seq += 1;
                     self.lost_in_a_row = 0;
                     count += 1;
@@ -272,6 +274,25 @@ impl Reader {
         }
         self.mirror();
         Ok(count)
+    }
+
+    /// The next record, in the reader's own memory; `None` when there is nothing new.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    #[inline]
+    pub fn next_record(&mut self) -> Result<Option<&[u8]>, Overflow> {
+        // A slot that is not written yet says so itself: the head need not be looked at.
+        match self.shared.ring.read(self.read_seq + 1, &mut self.words) {
+            Found::Record(byte_count) => {
+                self.read_seq += 1;
+                self.lost_in_a_row = 0;
+                self.mirror();
+                Ok(Some(&bytemuck::cast_slice(&self.words)[..byte_count]))
+            }
+            Found::NotYet => Ok(None),
+            Found::Gone => Err(self.skip()),
+        }
     }
 
     /// Moves behind what is gone.

@@ -139,8 +139,11 @@ impl Ring {
         let first = slot.words[0].load(Ordering::Relaxed);
         let byte_count = usize::from((first & 0xFFFF) as u16).min(RECORD_BYTES_MAX);
         words[0] = first;
-        let pairs = words.iter_mut().zip(&slot.words);
-        for (word, atomic) in pairs.take(byte_count.div_ceil(8)).skip(1) {
+        let word_count = byte_count.div_ceil(8).max(1);
+        for (word, atomic) in words[1..word_count]
+            .iter_mut()
+            .zip(&slot.words[1..word_count])
+        {
             *word = atomic.load(Ordering::Relaxed);
         }
         // Every word is read before the version is looked at again.

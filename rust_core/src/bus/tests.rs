@@ -94,6 +94,27 @@ fn a_batch_is_bounded_and_goes_on_where_it_ended() {
 }
 
 #[test]
+fn records_one_by_one_are_those_of_a_batch() {
+    let (bus, mut publisher) = Bus::new(4).unwrap();
+    let mut reader = bus.reader().unwrap();
+    assert_eq!(reader.next_record(), Ok(None));
+    publish(&mut publisher, 1..=3);
+    for number in 1..=3 {
+        assert_eq!(reader.next_record(), Ok(Some(&record(number)[..])));
+    }
+    assert_eq!(reader.next_record(), Ok(None));
+    publish(&mut publisher, 4..=9);
+    let lost = Overflow {
+        lost: 2,
+        from_seq: 4,
+        to_seq: 5,
+    };
+    assert_eq!(reader.next_record(), Err(lost));
+    assert_eq!(reader.next_record(), Ok(Some(&record(6)[..])));
+    assert_eq!(bus.reader_lags(), [3]);
+}
+
+#[test]
 fn a_lapped_reader_is_told_exactly_what_it_lost_and_goes_on_at_the_oldest() {
     let (bus, mut publisher) = Bus::new(4).unwrap();
     let mut reader = bus.reader().unwrap();

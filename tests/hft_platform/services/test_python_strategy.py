@@ -18,6 +18,7 @@ from hft_platform.config.canonical import canonical_json
 from hft_platform.config.engine_config import resolve_template
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services import python_strategy
+from hft_platform.services.explain import explain_order, list_orders
 from hft_platform.services.parity import read_session, replay_session
 from hft_platform.services.python_strategy import (
     Batch,
@@ -146,6 +147,17 @@ def test_a_strategy_trades_and_its_session_is_decided_again_without_it(
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.strip() == outcome.parity.decisions_sha256
+
+
+def test_an_order_is_explained_back_to_the_record_the_strategy_saw(tmp_path: Path) -> None:
+    run_prototype(prototype(tmp_path / "s"), Imbalance())
+    order_id = next(
+        r["order_id"] for r in list_orders(tmp_path / "s") if r["intent_reason"] != "flatten"
+    )
+    text = explain_order(tmp_path / "s", order_id).render()
+    assert "of a Python strategy" in text
+    assert "because of input" in text
+    assert "the strategy's own value = " in text
 
 
 def test_in_lockstep_the_same_strategy_gives_the_same_session(tmp_path: Path) -> None:
