@@ -5,6 +5,7 @@ back, in any mix of types; JSON arguments are text; bytes of rows are little-end
 compute or touch the disk release the GIL.
 """
 
+from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, final
@@ -21,11 +22,15 @@ __all__ = [
     "SCHEMA_TEXT",
     "SCHEMA_VERSION",
     "SOURCE_HASH",
+    "Bus",
+    "BusOverflowError",
+    "BusReader",
     "ConfigError",
     "Engine",
     "ExpressionError",
     "GeneratorError",
     "Normaliser",
+    "KernelHandle",
     "PaperSession",
     "TapeError",
     "WalError",
@@ -46,6 +51,8 @@ __all__ = [
     "generate_session",
     "glft_distances",
     "index_tape",
+    "kernel_calls",
+    "math_addresses",
     "merge_logs",
     "merge_tapes",
     "package_order_layout",
@@ -188,6 +195,8 @@ class Engine:
     ----------
     config_json : str
         Engine config, as ``build_engine_config`` makes it.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names, as `hft_platform.kernels.kernels_of` makes them.
 
     Raises
     ------
@@ -195,7 +204,7 @@ class Engine:
         When the config does not fit its schema.
     """
 
-    def __new__(cls, config_json: str) -> Self: ...
+    def __new__(cls, config_json: str, kernels: Sequence[KernelHandle] = ...) -> Self: ...
     def on_tape(self, tape: bytes) -> bytes:
         """Decide on records; those without a sequence get one from their receive time.
 
@@ -261,12 +270,15 @@ class Engine:
         dict
             ``records``, ``refusals``, ``dropped``, ``broker_events`` and ``changes`` (of guard and
             policy) by code, ``decisions``,
-            ``approved``, ``fills``, ``nan_signals``, ``open_orders``, ``halted_by`` (0: not),
+            ``approved``, ``fills``, ``nan_signals``, ``signal_faults`` (calls of kernels without a
+            value, by code), ``open_orders``, ``halted_by`` (0: not),
             ``storm`` (state of guard and policy with cause, times and every input), and a row for
             each alpha under ``alphas``; sums over all alphas under ``account``.
         """
 
-def replay(engine_config_json: str, inputs_tape: bytes) -> bytes:
+def replay(
+    engine_config_json: str, inputs_tape: bytes, kernels: Sequence[KernelHandle] = ...
+) -> bytes:
     """Decide a sequenced input tape again.
 
     Parameters
@@ -275,6 +287,8 @@ def replay(engine_config_json: str, inputs_tape: bytes) -> bytes:
         Engine config of the session.
     inputs_tape : bytes
         Every input once, in the order of ``input_seq``.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
 
     Returns
     -------
@@ -287,7 +301,12 @@ def replay(engine_config_json: str, inputs_tape: bytes) -> bytes:
         When an input is missing.
     """
 
-def evaluate(tape: bytes, engine_config_json: str, alpha_index: int = 0) -> bytes:
+def evaluate(
+    tape: bytes,
+    engine_config_json: str,
+    alpha_index: int = 0,
+    kernels: Sequence[KernelHandle] = ...,
+) -> bytes:
     """Signal of an alpha at every good book of its instrument.
 
     Parameters
@@ -298,6 +317,8 @@ def evaluate(tape: bytes, engine_config_json: str, alpha_index: int = 0) -> byte
         Engine config.
     alpha_index : int, optional
         Which alpha of it.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
 
     Returns
     -------
@@ -306,7 +327,10 @@ def evaluate(tape: bytes, engine_config_json: str, alpha_index: int = 0) -> byte
     """
 
 def evaluate_features(
-    tape: bytes, engine_config_json: str, alpha_index: int = 0
+    tape: bytes,
+    engine_config_json: str,
+    alpha_index: int = 0,
+    kernels: Sequence[KernelHandle] = ...,
 ) -> tuple[list[str], bytes, bytes]:
     """Every feature at every good book of an alpha's instrument.
 
@@ -318,11 +342,82 @@ def evaluate_features(
         Engine config.
     alpha_index : int, optional
         Which alpha of it.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
 
     Returns
     -------
     (list of str, bytes, bytes)
         Names of the columns, values as ``f64`` row by row, receive times as ``i64``.
+    """
+
+def kernel_calls(
+    tape: bytes,
+    engine_config_json: str,
+    alpha_index: int = 0,
+    kernels: Sequence[KernelHandle] = ...,
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Every call of an alpha's kernel on a tape, so that a research loop can make the same calls.
+
+    Parameters
+    ----------
+    tape : bytes
+        Market records of one session.
+    engine_config_json : str
+        Engine config.
+    alpha_index : int, optional
+        Which alpha of it.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
+
+    Returns
+    -------
+    (bytes, bytes, bytes, bytes)
+        Features as ``f64`` row by row in the kernel's order, time of each call as ``i64``, 1 where
+        the state started over as ``u8``, 1 where the value is a row of `evaluate` as ``u8``.
+    """
+
+@final
+class KernelHandle:
+    """A compiled kernel as engines take it; `hft_platform.kernels` makes it, nobody else should.
+
+    Parameters
+    ----------
+    kernel_id, sha256 : str
+        As the config names it.
+    address : int
+        Entry of code that was inspected and stays for the rest of the process.
+    features, parameters : list of str
+        What it was compiled to read, in its order.
+    state_count : int
+        Numbers of state it was compiled to keep.
+    """
+
+    def __new__(
+        cls,
+        kernel_id: str,
+        sha256: str,
+        address: int,
+        *,
+        features: list[str],
+        parameters: list[str],
+        state_count: int,
+    ) -> Self: ...
+    @property
+    def kernel_id(self) -> str:
+        """Name in the config."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of text, sizes, compiler and CPU target."""
+
+def math_addresses() -> dict[str, tuple[int, int]]:
+    """Functions that a kernel may call.
+
+    Returns
+    -------
+    dict of str to (int, int)
+        Number of float arguments and address in this process, by name.
     """
 
 def check_expression(expr: str, parameter_names: list[str]) -> dict[str, Any]:
@@ -570,6 +665,115 @@ def glft_distances(
     far from the end, in closed form.
     """
 
+# Bus.
+
+class BusOverflowError(Exception):
+    """A reader was lapped: `(code, message, lost, from_seq, to_seq)`."""
+
+@final
+class Bus:
+    """A bounded ring of records: one publisher, several readers, none of which slows it.
+
+    Parameters
+    ----------
+    slot_count : int
+        A power of two from 2 to 1,048,576; a slot takes 256 bytes.
+
+    Raises
+    ------
+    PlatformError
+        SETTINGS_INVALID for another number.
+    """
+
+    def __new__(cls, slot_count: int) -> Self: ...
+    def reader(self) -> BusReader:
+        """Make a reader of everything that is published from now on.
+
+        Returns
+        -------
+        BusReader
+
+        Raises
+        ------
+        PlatformError
+            CAPACITY_REACHED when the bus has its most readers.
+        """
+
+    def publish(self, tape: bytes) -> int:
+        """Publish every record of a tape, where no session publishes.
+
+        Parameters
+        ----------
+        tape : bytes
+            Records of any types.
+
+        Returns
+        -------
+        int
+            Bus sequence of the last one.
+        """
+
+    def close(self) -> None:
+        """End the bus where no session publishes; readers find its end."""
+
+    def head_seq(self) -> int:
+        """Bus sequence of the last record published, 0 before the first."""
+
+    def slot_count(self) -> int:
+        """Slots it has."""
+
+    def reader_lags(self) -> list[int]:
+        """How many records each reader is behind."""
+
+@final
+class BusReader:
+    """A reader with a cursor of its own; as a context manager it leaves on leaving."""
+
+    def read(self, max_records: int) -> bytes:
+        """Read what is new.
+
+        Parameters
+        ----------
+        max_records : int
+            Most records of this batch.
+
+        Returns
+        -------
+        bytes
+            A tape; empty when there is nothing new.
+
+        Raises
+        ------
+        BusOverflowError
+            When the next records are gone; the next call goes on behind them.
+        """
+
+    def wait(self, timeout_s: float) -> str:
+        """Wait for something to read, without the GIL and without keeping a core busy.
+
+        Parameters
+        ----------
+        timeout_s : float
+            Longest wait.
+
+        Returns
+        -------
+        str
+            ``ready``, ``timed_out``, or ``closed`` when all is read and nobody publishes.
+        """
+
+    def lag(self) -> int:
+        """Records published and neither read nor told lost."""
+
+    def read_seq(self) -> int:
+        """Bus sequence of the last record read or told lost."""
+
+    def close(self) -> None:
+        """Leave; the place is free for another reader."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
 # Simulation.
 
 def run_backtest(
@@ -578,6 +782,7 @@ def run_backtest(
     latency_json: str,
     venue_json: str,
     handle: object | None = None,
+    kernels: Sequence[KernelHandle] = ...,
 ) -> dict[str, Any]:
     """Run one session of a tape through the engine and an exchange.
 
@@ -589,6 +794,8 @@ def run_backtest(
         Engine config, latency profile, venue options.
     handle : PackageHandle, optional
         A run of the hftbacktest package; without it the paper exchange matches.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
 
     Returns
     -------
@@ -727,6 +934,8 @@ class PaperSession:
     options_json : str
         ``wal_id``, and if wanted ``durable`` (``record`` or ``group``), ``segment_bytes``,
         ``group_commit_ms``, ``epoch``.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
 
     Raises
     ------
@@ -741,7 +950,22 @@ class PaperSession:
         venue_json: str,
         session_dir: str | PathLike[str],
         options_json: str,
+        kernels: Sequence[KernelHandle] = ...,
     ) -> Self: ...
+    def publish_to(self, bus: Bus) -> None:
+        """Publish every input and decision on a bus, after the logs took them.
+
+        Parameters
+        ----------
+        bus : Bus
+            With its publisher still to be had; the bus is closed when the session ends.
+
+        Raises
+        ------
+        PlatformError
+            When the bus has a publisher, or the session has its recording.
+        """
+
     def feed(self, tape: bytes, *, more: bool = False) -> None:
         """Give the session its recording, whole or in pieces.
 
@@ -802,6 +1026,20 @@ class PaperSession:
             As the kind needs it.
         reason : int
             Reason code.
+        """
+
+    def intents(self, tape: bytes) -> None:
+        """Put intents of a strategy outside the engine into the input sequence here, in order.
+
+        Parameters
+        ----------
+        tape : bytes
+            `Intent` records.
+
+        Raises
+        ------
+        PlatformError
+            SCHEMA_MISMATCH for another tape, SESSION_NOT_OPEN after the end.
         """
 
     def config_switch(

@@ -80,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     agree.add_argument("--session", help="session of DATA, e.g. 2026-04-10/day (default: largest)")
 
+    prototype = _add(
+        commands, "prototype", _prototype,
+        "SLOW: run a plain Python strategy on one recorded session. For prototypes: at most "
+        "shadow, no gate, no verdict, no permit.",
+    )  # fmt: skip
+    prototype.add_argument("file", type=Path, metavar="FILE.py", help="defines SPEC and strategy")
+    prototype.add_argument("--session", required=True, help="e.g. 2026-04-10/day")
+    prototype.add_argument(
+        "--step", type=int, default=1, help="inputs between two calls of the strategy (default 1)"
+    )
+
     promote = _add(
         commands, "promote", _promote,
         "Ask the signer for a permit: shadow needs gates A and B, canary and live all five.",
@@ -201,7 +212,8 @@ def _show_text(facts: dict[str, Any]) -> str:
     lines = [
         f"{facts['alpha_key']}  {facts['stands_at']}",
         f"  {manifest['hypothesis']}",
-        f"  {manifest['expression']}  on {', '.join(manifest['instruments'])}",
+        f"  {manifest['expression'] or manifest['kernel']}"
+        f"  on {', '.join(manifest['instruments'])}",
     ]
     for gate, verdict in facts["verdicts"].items():
         lines.append(f"  {gate[-1].upper()} {verdict['verdict']}")
@@ -297,6 +309,36 @@ def _agree_text(result: dict[str, Any]) -> str:
         " time, order, price and quantity"
     )
     return "\n".join(lines)
+
+
+def _prototype(arguments: argparse.Namespace) -> int:
+    from research.prototype import facts_of, run_file
+
+    folder, outcome = run_file(
+        _workspace(arguments),
+        arguments.file,
+        arguments.session,
+        step_records=max(arguments.step, 1),
+        config_dir=arguments.config_dir,
+    )
+    facts = facts_of(folder, outcome)
+    _print(arguments, facts, lambda: _prototype_text(facts))
+    return DONE if facts["replayed_identical"] else FAILED
+
+
+def _prototype_text(facts: dict[str, Any]) -> str:
+    replayed = "identical" if facts["replayed_identical"] else "DIFFERENT"
+    return "\n".join(
+        [
+            str(facts["speed"]),
+            f"  intents   {facts['intents']} of {facts['batches']} batches, "
+            f"{facts['lost_records']} records lost",
+            f"  orders    {facts['approved']} approved, {facts['fills']} fills, "
+            f"net {facts['net']:,.0f}",
+            f"  replay    {facts['decisions']} decisions without the strategy: {replayed}",
+            f"  folder    {facts['folder']}",
+        ]
+    )
 
 
 def _promote(arguments: argparse.Namespace) -> int:

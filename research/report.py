@@ -197,7 +197,8 @@ def _alpha_section(alpha: AlphaFacts) -> str:
     manifest = alpha.manifest
     parts = [
         f"<section id='{_text(alpha.key)}'><h3>{_text(manifest['alpha_id'])}</h3>",
-        f"<p>{_text(manifest['hypothesis'])}<br><code>{_text(manifest['expression'])}</code></p>",
+        f"<p>{_text(manifest['hypothesis'])}<br><code>"
+        f"{_text(manifest['expression'] or manifest['kernel'])}</code></p>",
         "<div class='charts'>",
         _equity_chart(alpha),
         _drawdown_chart(alpha),

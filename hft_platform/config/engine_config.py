@@ -35,6 +35,7 @@ from hft_platform.config.promoted_content import (
     Template,
 )
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.kernels import kernel_config, kernel_of_source
 from hft_platform.records import SCALE
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class AlphaSpec:
     Attributes
     ----------
     alpha_id, symbol, expression : str
-        What computes the signal, on which instrument.
+        What computes the signal, on which instrument; no expression where a kernel does.
     parameters : mapping of str to float
         Values of the expression's parameters.
     template : mapping
@@ -83,6 +84,8 @@ class AlphaSpec:
         Size as parts per million of full size.
     expires_ns, promotion_seq, config_sha256
         Of the promoted config; never, 0 and empty in research.
+    kernel : mapping, optional
+        As `kernel_config` makes it.
     """
 
     alpha_id: str
@@ -99,6 +102,7 @@ class AlphaSpec:
     expires_ns: int = NEVER_EXPIRES_NS
     promotion_seq: int = 0
     config_sha256: str = ""
+    kernel: Mapping[str, Any] | None = None
 
     @classmethod
     def from_promoted(cls, config: PromotedConfig, symbol: str | None = None) -> AlphaSpec:
@@ -170,7 +174,7 @@ class AlphaSpec:
         ------
         PlatformError
             MANIFEST_INVALID when the parameters are not those declared, are not finite, or put a
-            template's number out of its range.
+            template's number out of its range; KERNEL_MALFORMED for a kernel's text.
         """
         alpha_id = str(manifest["alpha_id"])
         values = _chosen(alpha_id, manifest["parameters"], parameters)
@@ -179,6 +183,7 @@ class AlphaSpec:
             alpha_id=alpha_id,
             symbol=instrument.symbol,
             expression=manifest["expression"],
+            kernel=_kernel(manifest),
             parameters=values,
             template=resolve_template(alpha_id, manifest["template"], values),
             order_qty=manifest["order_qty_lots"] * lot,
@@ -216,6 +221,7 @@ def spec_content(content: PromotedContent) -> dict[str, Any]:
     return {
         "alpha_id": content.alpha_id,
         "expression": content.expression,
+        "kernel": content.kernel.model_dump() if content.kernel else None,
         "parameters": dict(content.parameters),
         "template": content.template.model_dump(),
         "order_qty": content.order_qty,
@@ -248,8 +254,16 @@ def resolve_template(
     Raises
     ------
     PlatformError
-        MANIFEST_INVALID for an unknown kind, key or parameter, or a number out of its range.
+        MANIFEST_INVALID for an unknown kind, key or parameter, or a number out of its range;
+        EXTERNAL_NOT_PERMITTED for a plain Python strategy.
     """
+    if template.get("kind") == "external":
+        raise PlatformError(
+            ReasonCode.EXTERNAL_NOT_PERMITTED,
+            f"alpha {alpha_id}: template external is a plain Python strategy: slow, for prototypes,"
+            " judged by no gate",
+            next_step="docs/python-strategies.md; write it as an expression or a kernel",
+        )
     model = _TEMPLATES.get(str(template.get("kind")))
     if model is None:
         raise _invalid(
@@ -356,7 +370,7 @@ def _alpha(index: int, spec: AlphaSpec, instrument_id: int) -> dict[str, Any]:
         "alpha_index": index,
         "alpha_id": spec.alpha_id,
         "instrument_id": instrument_id,
-        "expression": spec.expression,
+        **({"kernel": dict(spec.kernel)} if spec.kernel else {"expression": spec.expression}),
         "parameters": {name: float(value) for name, value in sorted(spec.parameters.items())},
         "template": dict(spec.template),
         "order_qty": spec.order_qty,
@@ -369,6 +383,13 @@ def _alpha(index: int, spec: AlphaSpec, instrument_id: int) -> dict[str, Any]:
         "config_sha256": spec.config_sha256,
         "on_withdrawal": dict(spec.on_withdrawal),
     }
+
+
+def _kernel(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not manifest.get("kernel"):
+        return None
+    kernel = kernel_of_source(manifest["kernel_source"])
+    return kernel_config(kernel, sign=int(manifest.get("kernel_sign", 1)))
 
 
 def _instrument(instrument: Instrument, daily: tuple[int, int] | None) -> dict[str, Any]:

@@ -186,14 +186,28 @@ class OnWithdrawal(_Strict):
     deadline_ns: _Time
 
 
+class PromotedKernel(_Strict):
+    """A kernel with its text, and the hash of text, sizes, compiler and CPU target."""
+
+    id: _AlphaId
+    sha256: Sha256
+    features: Annotated[list[_Name], Field(min_length=1, max_length=256)]
+    parameters: Annotated[list[_Name], Field(max_length=64)]
+    state_count: Annotated[int, Field(ge=0, le=4096)]
+    sign: Literal[1]
+    source: Annotated[str, Field(min_length=1, max_length=16_384)]
+    compiler: Annotated[str, Field(min_length=1, max_length=256)]
+
+
 class PromotedContent(_Strict):
-    """What is signed: every field, no defaults."""
+    """What is signed: every field, no defaults; an alpha is an expression or a kernel."""
 
     schema_: Literal[1] = Field(alias="schema")
     alpha_id: _AlphaId
     alpha_hash: Sha256
     stage: Stage
-    expression: Annotated[str, Field(min_length=1, max_length=4096)]
+    expression: Annotated[str, Field(max_length=4096)]
+    kernel: PromotedKernel | None = None
     parameters: dict[_Name, FiniteFloat]
     template: Annotated[Template, Field(discriminator="kind")]
     order_qty: _Positive
@@ -218,4 +232,10 @@ class PromotedContent(_Strict):
     def _window_is_not_empty(self) -> Self:
         if self.expires_ns <= self.not_before_ns:
             raise ValueError("expires_ns is not after not_before_ns")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_signal(self) -> Self:
+        if bool(self.expression) == (self.kernel is not None):
+            raise ValueError("an alpha has an expression or a kernel: one of them, not both")
         return self

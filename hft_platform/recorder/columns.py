@@ -40,6 +40,7 @@ TABLES: dict[str, str] = {
     "Instrument": "hft.instruments",
     "Account": "hft.account_answers",
     "Health": "hft.health_reports",
+    "Intent": "hft.intents",
     "Decision": "hft.decisions",
 }
 
@@ -49,6 +50,7 @@ _DECIMAL_FIELDS: dict[str, frozenset[str]] = {
     "Broker": frozenset({"price", "qty", "remaining_qty"}),
     "Instrument": frozenset({"tick_size", "multiplier"}),
     "Account": frozenset({"net_position_qty"}),
+    "Intent": frozenset({"price", "qty"}),
     "Decision": frozenset(
         {"price", "qty", "reference_price", "position_qty", "open_buy_qty", "open_sell_qty"}
     ),

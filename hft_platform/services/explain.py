@@ -24,6 +24,7 @@ import numpy as np
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.parity import engine_config_of, read_session
 
@@ -155,7 +156,7 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
         cause=_cause(parts, int(first["input_seq"])),
         features={name: _finite(value) for name, value in parts_of_signal["features"].items()},
         terms=[{"text": text, "value": _finite(value)} for text, value in parts_of_signal["terms"]],
-        expression=alpha["expression"],
+        expression=_signal_name(alpha),
         decisions=[_decision_row(row) for row in mine],
         broker_events=[_broker_row(row) for row in broker[broker["order_id"] == order_id]],
     )
@@ -202,6 +203,11 @@ def _summary(kind: str, row: np.void) -> str:
             f"{event} of order {row['order_id']}:"
             f" {units(int(row['qty']))} at {units(int(row['price']))}"
         )
+    if kind == "Intent":
+        return (
+            f"of a Python strategy: {_side(int(row['side']))} {units(int(row['qty']))}"
+            f" at {units(int(row['price']))} because of input {row['cause_seq']}"
+        )
     if kind == "Command":
         code = int(row["reason_code"])
         return f"command {row['command_kind']} because of {code_name(code)} ({code})"
@@ -214,8 +220,10 @@ def _signal_terms(inputs: bytes, config: dict[str, Any], decision: np.void) -> d
     """Features and terms behind a decision, from the same compiled program over the same inputs.
 
     They are those of the last market record up to the cause: a timer or a fill decides on the
-    signal that stands.
+    signal that stands. A kernel has no terms, and an alpha outside the engine has no features.
     """
+    if not config["alphas"][int(decision["alpha_index"])].get("expression"):
+        return {"features": _features(inputs, config, decision), "terms": [], "value": math.nan}
     with typed_errors("signal"):
         parts = _core.signal_terms(
             inputs,
@@ -224,6 +232,39 @@ def _signal_terms(inputs: bytes, config: dict[str, Any], decision: np.void) -> d
             int(decision["input_seq"]),
         )
     return parts or {"features": {}, "terms": [], "value": math.nan}
+
+
+def _features(inputs: bytes, config: dict[str, Any], decision: np.void) -> dict[str, float]:
+    """Feature values at the cause, from the same incremental code the engine ran."""
+    alpha_index = int(decision["alpha_index"])
+    alpha = config["alphas"][alpha_index]
+    before = _records_up_to(inputs, int(decision["input_seq"]))
+    kernels = kernels_of(config)
+    with typed_errors("features"):
+        names, values, _ = _core.evaluate_features(
+            before, canonical_json(config).decode(), alpha_index, kernels
+        )
+        read = _features_read(alpha)
+    matrix = np.frombuffer(values, dtype="<f8").reshape(-1, len(names))
+    if matrix.shape[0] == 0:
+        return {}
+    last = dict(zip(names, matrix[-1].tolist(), strict=True))
+    return {name: last[name] for name in read}
+
+
+def _signal_name(alpha: dict[str, Any]) -> str:
+    if "kernel" in alpha:
+        return f"kernel {alpha['kernel']['id']}"
+    return str(alpha.get("expression") or "the strategy's own value")
+
+
+def _features_read(alpha: dict[str, Any]) -> list[str]:
+    if alpha["template"]["kind"] == "external":
+        return []
+    if "kernel" in alpha:
+        return list(alpha["kernel"]["features"])
+    checked = _core.check_expression(alpha["expression"], list(alpha["parameters"]))
+    return list(checked["features"])
 
 
 def _finite(value: float) -> float | None:

@@ -26,6 +26,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
 
@@ -193,9 +194,15 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
     Returns
     -------
     ParityReport
+
+    Raises
+    ------
+    PlatformError
+        KERNEL_MISMATCH when a kernel compiled here is not the one the session ran with.
     """
+    kernels = kernels_of(engine_config)
     with typed_errors("replay"):
-        replayed = _core.replay(canonical_json(engine_config).decode(), logs.inputs)
+        replayed = _core.replay(canonical_json(engine_config).decode(), logs.inputs, kernels)
     identical, differences = compare_decisions(logs.decisions, replayed)
     width = records.DTYPES["Decision"].itemsize
     return ParityReport(

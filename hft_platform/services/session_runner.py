@@ -39,6 +39,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.faults import FaultProfile
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.feed.recording import RecordedSession, load_tape
+from hft_platform.kernels import kernels_of
 from hft_platform.market.instruments import Instrument, InstrumentTable
 from hft_platform.market.latency import load_latency_profile
 from hft_platform.market.sessions import ExchangeCalendar, yyyymmdd
@@ -132,6 +133,7 @@ class _Prepared:
     latency: dict[str, Any]
     latency_sha256: str
     tape: bytes
+    kernels: list[_core.KernelHandle]
 
 
 def run_session(
@@ -141,6 +143,7 @@ def run_session(
     settings: Settings,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    bus: _core.Bus | None = None,
 ) -> SessionOutcome:
     """Run one session to its end.
 
@@ -156,6 +159,8 @@ def run_session(
         Called after every step with the core's counters.
     clock : Clock, optional
         Of a paced session; the machine's by default.
+    bus : Bus, optional
+        Carries what the logs take, for monitors; they change nothing (docs/bus.md).
 
     Returns
     -------
@@ -174,7 +179,7 @@ def run_session(
     ready = _prepare(request, instruments, settings, ring)
     session_dir = _new_session_dir(request, ready.config)
     try:
-        paper = _open(session_dir, request, ready, ring)
+        paper = _open(session_dir, request, ready, ring, bus=bus)
     except BaseException:
         # Nothing was traded: a refused session leaves nothing behind.
         shutil.rmtree(session_dir, ignore_errors=True)
@@ -282,6 +287,7 @@ def _prepare(
         latency=latency,
         latency_sha256=latency_sha,
         tape=load_tape(request.session),
+        kernels=kernels_of(engine_config),
     )
 
 
@@ -321,7 +327,14 @@ def require_before_roll(config: PromotedConfig, instrument: Instrument, trading_
         )
 
 
-def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRing) -> Any:
+def _open(
+    session_dir: Path,
+    request: RunRequest,
+    ready: _Prepared,
+    ring: KeyRing,
+    *,
+    bus: _core.Bus | None,
+) -> Any:
     atomic_write(session_dir / "engine.json", canonical_json(ready.engine_config) + b"\n")
     atomic_write(session_dir / "latency.json", canonical_json(ready.latency) + b"\n")
     if request.faults is not None:
@@ -346,7 +359,10 @@ def _open(session_dir: Path, request: RunRequest, ready: _Prepared, ring: KeyRin
         canonical_json(venue).decode(),
         str(session_dir),
         canonical_json(_log_options(session_dir.name, request)).decode(),
+        ready.kernels,
     )
+    if bus is not None:
+        paper.publish_to(bus)
     paper.feed(ready.tape)
     return paper
 

@@ -20,6 +20,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.execution.position_store import SessionAccount, account_session, fills_of
 from hft_platform.execution.venue_options import venue_options
+from hft_platform.kernels import kernels_of
 from hft_platform.market.latency import profile_sha256
 from research.backtest.package_handle import PackageHandle
 
@@ -111,6 +112,7 @@ def run_session(
             json.dumps(latency, sort_keys=True),
             json.dumps(venue_options(instrument, queue_model=queue_model)),
             handle,
+            kernels_of(engine_config),
         )
     inputs = records.split(raw["inputs"])
     broker = inputs["Broker"]

@@ -39,7 +39,9 @@ class PackageBacktests:
     def _output(self, session: SessionRef, spec: RunSpec, tape: bytes) -> RunOutput:
         instrument = self._context.instrument_of(session)
         manifest = dict(self._manifest)
-        if spec.is_flipped:
+        if spec.is_flipped and manifest["kernel"]:
+            manifest["kernel_sign"] = -1
+        elif spec.is_flipped:
             manifest["expression"] = f"-({manifest['expression']})"
         alpha = AlphaSpec.from_manifest(
             manifest,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from hft_platform import _core
 from hft_platform.config.canonical import canonical_json, sha256_hex
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
+from hft_platform.kernels import kernels_of
 from research.gates.record_places import record_offsets
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def signal_config(
 
 def batch_rows(tape: bytes, config: Mapping[str, Any]) -> SignalRows:
     """Signal at every good book, in one call."""
-    raw = _core.evaluate(tape, canonical_json(dict(config)).decode())
+    text = canonical_json(dict(config)).decode()
+    raw = _core.evaluate(tape, text, kernels=kernels_of(config))
     return np.frombuffer(raw, dtype=SIGNAL_DTYPE)
 
 
@@ -95,7 +97,7 @@ def incremental_signal(tape: bytes, config: Mapping[str, Any]) -> npt.NDArray[np
     ndarray of float64, shape (records,)
         NaN where the engine has no signal.
     """
-    engine = _core.Engine(canonical_json(dict(config)).decode())
+    engine = _core.Engine(canonical_json(dict(config)).decode(), kernels_of(config))
     ends = np.append(record_offsets(tape), len(tape))
     values = np.empty(ends.size - 1)
     for index in range(values.size):

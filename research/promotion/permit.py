@@ -98,6 +98,7 @@ def permit_content(
         "alpha_hash": alpha.alpha_hash,
         "stage": stage,
         "expression": spec.expression,
+        **({"kernel": dict(spec.kernel)} if spec.kernel else {}),
         "parameters": dict(spec.parameters),
         "template": dict(spec.template),
         "order_qty": spec.order_qty,

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hft_platform.config.canonical import canonical_sha256, sha256_hex
+from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.yaml_files import parse_yaml, validated
 from hft_platform.errors import PlatformError, ReasonCode
+from research.registry.kernel_part import KERNEL_FILE, kernel_identity, with_kernel
 from research.registry.manifest import AlphaManifest
 
 MANIFEST_FILE = "manifest.yaml"
 TEST_FILE = "test_alpha.py"
-KERNEL_FILE = "kernel.py"
+__all__ = ["KERNEL_FILE", "MANIFEST_FILE", "TEST_FILE", "Alpha", "hash_of", "load_alpha"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Alpha:
     folder : Path
         Where manifest and tests lie; no part of the identity.
     alpha_hash : str
-        SHA-256 over the canonical manifest and the kernel, if there is one.
+        SHA-256 over the canonical manifest and, if there is one, the kernel: its text, sizes,
+        compiler versions and CPU target.
     """
 
     manifest: AlphaManifest
@@ -51,6 +53,8 @@ class Alpha:
         kept = ("expression", "template", "order_qty_lots", "ttl_ms", "gate_weight_ppm", "limits")
         program = {name: content[name] for name in kept}
         program["parameters"] = sorted(content["parameters"])
+        if self.manifest.kernel:
+            program["kernel"] = kernel_identity(self.manifest)
         return canonical_sha256(program)
 
 
@@ -78,15 +82,18 @@ def load_alpha(folder: Path) -> Alpha:
             f"{folder.name}/{MANIFEST_FILE}: alpha_id is {manifest.alpha_id}, "
             f"the folder is {folder.name}; they must be equal",
         )
-    return Alpha(manifest, folder, hash_of(manifest, folder))
+    manifest = with_kernel(manifest, folder)
+    return Alpha(manifest, folder, hash_of(manifest))
 
 
-def hash_of(manifest: AlphaManifest, folder: Path | None = None) -> str:
-    """Identity of a manifest and, if the folder holds one, its kernel."""
-    content: dict[str, Any] = {"manifest": manifest.model_dump(mode="json")}
-    if folder is not None and (folder / KERNEL_FILE).exists():
-        content["kernel"] = sha256_hex((folder / KERNEL_FILE).read_bytes())
-    return canonical_sha256(content)
+def hash_of(manifest: AlphaManifest) -> str:
+    """Identity of a manifest with its kernel, if it has one."""
+    fields = manifest.model_dump(mode="json")
+    if not manifest.kernel:
+        # An alpha without a kernel has the identity it had before there were any.
+        del fields["kernel"], fields["kernel_source"]
+        return canonical_sha256({"manifest": fields})
+    return canonical_sha256({"manifest": fields, "kernel": kernel_identity(manifest)})
 
 
 def parse_manifest(raw: bytes, *, name: str) -> AlphaManifest:
@@ -105,6 +112,14 @@ def parse_manifest(raw: bytes, *, name: str) -> AlphaManifest:
     """
     code = ReasonCode.MANIFEST_INVALID
     content = parse_yaml(raw, name=name, code=code)
+    template = content.get("template") if isinstance(content, dict) else None
+    if isinstance(template, dict) and template.get("kind") == "external":
+        raise PlatformError(
+            ReasonCode.EXTERNAL_NOT_PERMITTED,
+            f"{name}: template external is a plain Python strategy: slow, for prototypes, judged"
+            " by no gate",
+            next_step="docs/python-strategies.md; write it as an expression or a kernel",
+        )
     return validated(_as_tuples(content), AlphaManifest, name=name, code=code)
 
 

@@ -186,7 +186,11 @@ class OnWithdrawal(_Strict):
 
 
 class AlphaManifest(_Strict):
-    """What a researcher declares about an alpha; see the module for what is checked."""
+    """What a researcher declares about an alpha; see the module for what is checked.
+
+    `kernel` names the function of `kernel.py` that computes the signal where no expression does;
+    its text becomes `kernel_source` when the folder is read, and is never written by hand.
+    """
 
     alpha_id: _Name
     owner: Annotated[str, Field(min_length=1, max_length=100)]
@@ -195,7 +199,9 @@ class AlphaManifest(_Strict):
     expected_sign: Literal[-1, 1]
     instruments: Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
     label_horizon_s: Annotated[FiniteFloat, Field(gt=0)]
-    expression: Annotated[str, Field(min_length=1, max_length=4096)]
+    expression: Annotated[str, Field(max_length=4096)] = ""
+    kernel: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]{0,63})?$")] = ""
+    kernel_source: Annotated[str, Field(max_length=16_384)] = ""
     parameters: dict[_Name, Parameter]
     template: Annotated[Template, Field(discriminator="kind")]
     order_qty_lots: _Positive
@@ -224,9 +230,12 @@ class AlphaManifest(_Strict):
         for name in self._references():
             if name not in self.parameters:
                 raise ValueError(f"template names ${name}, which is not among the parameters")
+        if bool(self.expression) == bool(self.kernel):
+            raise ValueError("an alpha has an expression or a kernel: one of them, not both")
         used = set(self._references()) | set(re.findall(r"\b[A-Za-z_]\w*", self.expression))
         unused = sorted(set(self.parameters) - used)
-        if unused:
+        # What a kernel reads is known once its text is (see `kernel_part`).
+        if unused and not self.kernel:
             raise ValueError(f"parameter {unused[0]} is used nowhere; it would count as a trial")
         if self.limits.order_qty_lots_max < self.order_qty_lots:
             raise ValueError("order_qty_lots is above limits.order_qty_lots_max")

@@ -19,10 +19,11 @@ from hft_platform.errors import PlatformError
 from research.experiments import Trial, TrialLedger
 from research.registry.alpha import Alpha
 from research.registry.judged import JudgedData, judged_data
+from research.registry.kernel_part import check_kernel
 
 
 def check_expression(alpha: Alpha) -> dict[str, Any]:
-    """Compile an alpha's expression with its defaults.
+    """Compile an alpha's expression with its defaults, or its kernel.
 
     Parameters
     ----------
@@ -37,9 +38,12 @@ def check_expression(alpha: Alpha) -> dict[str, Any]:
     Raises
     ------
     PlatformError
-        UNKNOWN_FEATURE or EXPRESSION_INVALID with position and suggestion.
+        UNKNOWN_FEATURE or EXPRESSION_INVALID with position and suggestion; for a kernel the code
+        that says why it may not run in the engine.
     """
     manifest = alpha.manifest
+    if manifest.kernel:
+        return check_kernel(manifest)
     try:
         return dict(_core.check_expression(manifest.expression, sorted(manifest.parameters)))
     except _core.ExpressionError as error:

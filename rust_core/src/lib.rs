@@ -5,6 +5,7 @@
 
 pub mod alpha;
 pub mod book;
+pub mod bus;
 pub mod convert;
 pub mod costs;
 pub mod engine;
@@ -13,6 +14,7 @@ pub mod faults;
 pub mod features;
 pub mod gateway;
 pub mod generator;
+pub mod kernel;
 pub mod latency;
 pub mod math;
 pub mod normaliser;

@@ -135,6 +135,8 @@ reason_codes! {
     StormPositionDrift = 247, "the broker reports another position than ours, or cannot be asked", "lost events, manual orders", "reconcile";
     StormFeatureFailures = 248, "signals stopped being numbers on good books", "an expression or feature at fault", "check the alpha's expression";
     StormNormaliserFailures = 249, "payloads of the feed could not be read", "another version of the feed", "check the feed's version; see the dropped payloads";
+    KernelStatus = 250, "a kernel returned a status that is not 0, so there is no value", "warm-up, a case the kernel does not cover", "nothing in warm-up; else read what the kernel's status means";
+    KernelNotFinite = 251, "a kernel wrote NaN or infinity, or nothing", "warm-up, division by zero", "nothing in warm-up; else check the kernel";
 
     OrderUnknown = 301, "a broker event names an order we do not know", "manual orders, a lost log", "reconcile";
     OrderStateInvalid = 302, "a broker event does not fit the order's state", "late or doubled callbacks", "nothing if rare";
@@ -148,6 +150,7 @@ reason_codes! {
     ResumeNotArmed = 310, "the second step of a resume names no arm, or another one", "a wrong or used token, or a halt in between", "arm again, then confirm that arm";
     ResumeTooLate = 311, "the second step of a resume came too late", "waiting too long between the steps", "arm again, then confirm in time";
     HaltCauseRemains = 312, "what halted is still there", "a resume before the cause was removed", "remove the cause: hft-live status names it";
+    IntentMalformed = 313, "an intent from outside the engine is not one it can take", "a Python strategy with a wrong alpha, side, price, quantity, cause or time to live", "correct the strategy; the record was dropped and counted";
 
     BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
     NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";
@@ -176,6 +179,16 @@ reason_codes! {
     RollNotPermitted = 519, "the position would be carried over a contract roll", "roll day", "flatten before the roll";
     ConfigNotYetValid = 520, "the promoted config is not valid yet at this time", "a config run on records it was judged by", "use a config issued before the session, or wait";
     PromotionNotPermitted = 521, "a promotion asks for more than its evidence carries", "weight, stage or parameters that no verdict backs", "read the verdicts; ask for what they carry";
+    KernelMissing = 522, "the config names a kernel that was not found here", "a session folder without its kernels folder, another installation", "put the kernel file back as the message says";
+    KernelMismatch = 523, "a kernel of that name is another one: its source, compiler or CPU differs", "an edited kernel, a new numba, another machine", "replay with the versions named; what trades must pass the gates again";
+    KernelMalformed = 524, "a kernel file breaks a rule of its form", "an import, a loop without a bound, sizes that do not fit", "change what the message names";
+    KernelNotCompilable = 525, "a kernel cannot be compiled without falling back to Python objects", "a type that numba cannot infer, a Python object", "write it with floats, integers and arrays";
+    KernelAllocates = 526, "a kernel allocates memory", "an array, list or string made in it", "keep numbers in its state";
+    KernelCanRaise = 527, "a kernel can raise, leave its arrays or stop the process", "raise, assert, a write to what it may only read, an index or integer division that is not proven safe", "return a status; index with constants or range(len())";
+    KernelCallsMath = 528, "a kernel calls a math library instead of the platform's functions", "math.exp, numpy.log, a power", "use hft_platform.kernels.math";
+    KernelCallsOut = 529, "a kernel calls code that is not its own", "print, random numbers, a foreign function", "compute with what it is given";
+    KernelNotDeterministic = 530, "a kernel holds an operation whose result depends on compiler or machine", "fast math, fused multiply-add, a float made an integer", "use plain arithmetic";
+    ExternalNotPermitted = 531, "a plain Python strategy asks for what only an expression or a kernel gets", "a stage above shadow, a gate, an intent for another alpha", "use it for prototypes; write it as an expression or a kernel to have it judged";
 
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";
@@ -190,6 +203,7 @@ reason_codes! {
     WalBusy = 611, "another writer holds the log or took it over", "two sessions on one folder, an old process", "wait for it to end, or find out which process it is";
     WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
     MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
+    BusOverflow = 614, "a reader of the bus was lapped by its publisher", "a monitor or a Python strategy slower than the records", "nothing if rare; the reader counts what it lost, the log has everything";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";

@@ -70,7 +70,8 @@ pub struct RecordHeader {
     pub sequence_time_ns: i64,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Which adapter produced it (1 recording, 2 generator, 3 paper exchange, 4 broker, 5 operator, 6 runtime).
+    /// Which adapter produced it (1 recording, 2 generator, 3 paper exchange, 4 broker, 5 operator, 6 runtime,
+    /// 7 Python strategy).
     pub source_id: u16,
     /// Always 0.
     pub reserved_a: u16,
@@ -120,6 +121,8 @@ pub enum RecordType {
     Account = 8,
     /// What the runtime measured and the engine cannot see.
     Health = 10,
+    /// What a strategy outside the engine wants.
+    Intent = 9,
     /// What the engine decided.
     Decision = 16,
 }
@@ -138,6 +141,7 @@ impl RecordType {
             7 => Self::Instrument,
             8 => Self::Account,
             10 => Self::Health,
+            9 => Self::Intent,
             16 => Self::Decision,
             _ => return None,
         })
@@ -336,6 +340,36 @@ record_layouts! {
         value: i64 = "<i8",
         /// Kind-specific.
         argument: i64 = "<i8",
+    }
+    /// What a strategy outside the engine wants; the engine's decision names this record.
+    Intent = 9 IntentRecord {
+        /// Which alpha of the engine config; its template is `external`.
+        alpha_index: u32 = "<u4",
+        /// One of [`ActionKind`].
+        action: u32 = "<u4",
+        /// One of [`IntentReason`].
+        intent_reason: u32 = "<u4",
+        /// 1 rest of day, 2 immediate or cancel, 3 fill or kill.
+        time_in_force: u32 = "<u4",
+        /// The strategy's number of an order it wants placed, from 1 to 2^32 - 1, growing: a number at
+        /// or below one already decided is a duplicate.
+        external_id: u64 = "<u8",
+        /// Order to cancel; 0 in an order to place.
+        order_id: u64 = "<u8",
+        /// +1 buy, -1 sell.
+        side: i64 = "<i8",
+        /// Limit price.
+        price: i64 = "<i8",
+        /// Quantity, positive.
+        qty: i64 = "<i8",
+        /// `input_seq` of the record that made the strategy want it.
+        cause_seq: u64 = "<u8",
+        /// `sequence_time_ns` of that record.
+        cause_time_ns: i64 = "<i8",
+        /// Validity from there, ns; the alpha's own bounds it.
+        ttl_ns: i64 = "<i8",
+        /// The strategy's value, in ticks.
+        signal: f64 = "<f8",
     }
     /// One decision of the engine: an intent, approved or refused, a cancel, or a change of state.
     Decision = 16 DecisionRecord {

@@ -5,13 +5,15 @@
 //!
 //! Invariants:
 //! 1. Every sequenced input is in exactly one log: books, trades, timers and contracts in the
-//!    market log; commands, config switches, broker and health reports and decisions in the order
-//!    log.
+//!    market log; commands, config switches, broker and health reports, intents from outside and
+//!    decisions in the order log.
 //! 2. Decisions of which one is approved are durable before a request leaves (with
 //!    `durable: group` they are appended, and durable within the group commit). A change of the
 //!    policy, so every halt and every resume, is durable at once in both.
 //! 3. After a failure of a log no request leaves; the session ends halted with that code.
 //! 4. A session that was started is ended once, and its logs are sealed.
+//! 5. A bus, where there is one, carries what the logs took, in the same order, after they took it;
+//!    who reads it and how fast changes nothing here.
 //!
 //! It paces nothing and reads no clock but to measure the engine. Operator's page:
 //! `docs/runbook.md`.
@@ -23,21 +25,26 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bus::Publisher;
 use crate::convert::{ConvertCounts, MarketTape};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
 use crate::faults::FaultProfile;
+use crate::kernel::Kernels;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
-    ActionKind, CommandRecord, ConfigSwitchRecord, DecisionRecord, HealthRecord, Record,
-    RecordHeader, RecordType,
+    ActionKind, CommandRecord, ConfigSwitchRecord, DecisionRecord, HealthRecord, IntentRecord,
+    Record, RecordHeader, RecordType,
 };
 use crate::simulation::{
     Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
     SimulationError, Sink, SinkError, sha256_of_hex,
 };
 use crate::wal::{LogKind, Options, WalError, Writer};
+
+/// `RecordHeader::source_id` of a strategy outside the engine.
+const SOURCE_STRATEGY: u16 = 7;
 
 /// When an approved decision may be acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -180,7 +187,8 @@ impl Sink for WalSink {
                 RecordType::Command
                 | RecordType::ConfigSwitch
                 | RecordType::Broker
-                | RecordType::Health,
+                | RecordType::Health
+                | RecordType::Intent,
             ) => &self.orders,
             _ => &self.market,
         };
@@ -204,6 +212,33 @@ impl Sink for WalSink {
             self.orders.append_tape(tape)
         };
         appended.map(drop).map_err(|error| sink_error(&error))
+    }
+}
+
+/// The logs, and behind them the bus.
+#[derive(Debug)]
+struct Published {
+    logs: WalSink,
+    publisher: Option<Publisher>,
+}
+
+impl Sink for Published {
+    fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
+        self.logs.input(header, bytes)?;
+        if let Some(publisher) = &mut self.publisher {
+            publisher.publish(bytes);
+        }
+        Ok(())
+    }
+
+    fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
+        self.logs.decisions(decisions)?;
+        if let Some(publisher) = &mut self.publisher {
+            for decision in decisions {
+                publisher.publish(decision.as_bytes());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -272,6 +307,8 @@ pub struct SessionSetup {
     pub session_dir: PathBuf,
     /// How the logs are written.
     pub options: SessionOptions,
+    /// Kernels that the config names.
+    pub kernels: Kernels,
 }
 
 /// What a session leaves.
@@ -297,7 +334,7 @@ pub struct SessionResult {
     pub sealed: (u64, u64),
 }
 
-type Loop = Simulation<Timed<Engine>, CrateVenue, WalSink>;
+type Loop = Simulation<Timed<Engine>, CrateVenue, Published>;
 
 #[derive(Debug)]
 enum State {
@@ -311,6 +348,7 @@ enum State {
 pub struct PaperSession {
     state: State,
     halt: Option<SinkError>,
+    publisher: Option<Publisher>,
 }
 
 impl PaperSession {
@@ -319,10 +357,26 @@ impl PaperSession {
     /// # Errors
     /// [`SessionError::Engine`] when the config is refused.
     pub fn new(setup: SessionSetup) -> Result<Self, SessionError> {
-        let engine = Engine::from_json(&setup.engine_config)?;
+        let engine = Engine::from_json_with(&setup.engine_config, &setup.kernels)?;
         Ok(Self {
             state: State::Ready(Box::new((setup, engine))),
             halt: None,
+            publisher: None,
+        })
+    }
+
+    /// Lets a bus carry what the logs take.
+    ///
+    /// # Errors
+    /// [`SessionError::State`] once it has its recording.
+    pub fn publish_to(&mut self, publisher: Publisher) -> Result<(), SessionError> {
+        if matches!(self.state, State::Ready(_)) {
+            self.publisher = Some(publisher);
+            return Ok(());
+        }
+        Err(SessionError::State {
+            action: "publish",
+            state: "it has its recording, or is over",
         })
     }
 
@@ -369,6 +423,10 @@ impl PaperSession {
         }
         let sink = WalSink::open(&setup.session_dir, setup.options)
             .map_err(|error| SessionError::Wal(Box::new(error)))?;
+        let sink = Published {
+            logs: sink,
+            publisher: self.publisher.take(),
+        };
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(tape.local().len() + 1_024),
@@ -487,6 +545,15 @@ impl PaperSession {
         self.settle(result).map(drop)
     }
 
+    /// Puts an intent of a strategy outside the engine into the input sequence, now.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn intent(&mut self, record: IntentRecord) -> Result<(), SessionError> {
+        let result = self.running("intent")?.inject_from(record, SOURCE_STRATEGY);
+        self.settle(result).map(drop)
+    }
+
     /// The engine, for its counters and results.
     ///
     /// # Errors
@@ -517,7 +584,7 @@ impl PaperSession {
             faults,
             ..
         } = simulation.finish();
-        let sealed = match sink.seal() {
+        let sealed = match sink.logs.seal() {
             Ok(sealed) => sealed,
             Err(error) => {
                 self.halt.get_or_insert(sink_error(&error));

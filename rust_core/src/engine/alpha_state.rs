@@ -4,9 +4,10 @@ use sha2::{Digest, Sha256};
 
 use super::signal::Signal;
 use super::validate::{WEIGHT_PPM_MAX, hex32};
-use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage};
+use super::{AlphaConfig, EngineError, InstrumentConfig, SessionConfig, Stage, Template};
 use crate::alpha::{Expression, Program};
 use crate::gateway::{Money, Position};
+use crate::kernel::{KernelPlan, Kernels};
 use crate::reason::ReasonCode;
 use crate::record::ConfigSwitchRecord;
 use crate::risk::{FILL_PAUSE_NS, FILL_WINDOW_NS, LossWindow, RATE_WINDOW_NS, TimeWindow};
@@ -107,21 +108,46 @@ fn weighted(qty: i64, weight_ppm: u64, lot_size: i64) -> i64 {
     i64::try_from(lots * i128::from(lot_size)).unwrap_or(0)
 }
 
+/// The program of an alpha's expression.
+fn compiled(config: &AlphaConfig) -> Result<Program, EngineError> {
+    let names: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
+    let expression = Expression::parse(&config.expression, &names);
+    let program = expression.and_then(|parsed| Program::compile(&parsed, &config.parameters));
+    program.map_err(|error| EngineError::Expression {
+        field: format!("alphas[{}].expression", config.alpha_index),
+        error,
+    })
+}
+
 impl AlphaState {
     pub(super) fn new(
         config: &AlphaConfig,
         instrument: &InstrumentConfig,
         market_index: usize,
         session: &SessionConfig,
+        kernels: &Kernels,
     ) -> Result<Self, EngineError> {
-        let names: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
-        let field = || format!("alphas[{}].expression", config.alpha_index);
-        let expression = Expression::parse(&config.expression, &names);
-        let program = expression.and_then(|parsed| Program::compile(&parsed, &config.parameters));
-        let program = program.map_err(|error| EngineError::Expression {
-            field: field(),
-            error,
-        })?;
+        let source = match &config.kernel {
+            Some(kernel) => {
+                let value = |name: &String| config.parameters.get(name).copied();
+                let plan = KernelPlan {
+                    id: &kernel.id,
+                    sha256: &kernel.sha256,
+                    features: &kernel.features,
+                    parameter_names: &kernel.parameters,
+                    parameters: kernel.parameters.iter().filter_map(value).collect(),
+                    state_count: kernel.state_count,
+                    sign: if kernel.sign < 0 { -1.0 } else { 1.0 },
+                };
+                let started = kernels.start(&plan);
+                Signal::of_kernel(started.map_err(|error| EngineError::Kernel {
+                    field: format!("alphas[{}].kernel", config.alpha_index),
+                    error,
+                })?)
+            }
+            None if matches!(config.template, Template::External { .. }) => Signal::of_outside(),
+            None => Signal::of_expression(compiled(config)?),
+        };
         let seed = format!(
             "{}|{}|{}",
             config.alpha_id, session.session_id, config.config_sha256
@@ -132,7 +158,7 @@ impl AlphaState {
         let mut state = Self {
             config: config.clone(),
             market_index,
-            source: Signal::of_expression(program),
+            source,
             signal: f64::NAN,
             memory: crate::strategy::Memory::default(),
             lot_size: instrument.lot_size,
@@ -210,6 +236,10 @@ impl AlphaState {
         if record.stage > stage_code(Stage::Live) || record.weight_ppm > WEIGHT_PPM_MAX {
             return Err(ReasonCode::ConfigMalformed);
         }
+        let is_external = matches!(self.config.template, Template::External { .. });
+        if is_external && record.stage > stage_code(Stage::Shadow) {
+            return Err(ReasonCode::ExternalNotPermitted);
+        }
         let is_same_seq = record.promotion_seq == self.promotion_seq;
         if record.promotion_seq < self.promotion_seq
             || (is_same_seq && self.withdrawn_since_ns.is_some())
@@ -246,6 +276,11 @@ impl AlphaState {
     pub(super) fn next_intent_id(&mut self) -> u64 {
         self.intent_counter = self.intent_counter.wrapping_add(1);
         self.intent_prefix ^ u64::from(self.intent_counter)
+    }
+
+    /// The id of an intent from outside: a stream of its own, counted by the strategy.
+    pub(super) fn external_intent_id(&self, number: u64) -> u64 {
+        (self.intent_prefix >> 32 << 32) ^ number
     }
 
     pub(super) fn refusal_mut(&mut self, side: i64) -> &mut LastRefusal {

@@ -3,7 +3,8 @@
 use super::{
     AlphaConfig, AlphaState, Engine, EngineConfig, EngineError, Market, Sequencer, validate,
 };
-use crate::features::FEATURES;
+use crate::features::{FEATURES, feature_id};
+use crate::kernel::Kernels;
 use crate::reason::ReasonCode;
 use crate::record::{
     BookRecord, DecisionRecord, InstrumentRecord, Record, RecordHeader, RecordType, Tape,
@@ -168,25 +169,47 @@ pub(super) fn each_record(
     Ok(())
 }
 
-/// Runs an alpha's instrument over a tape and calls `row` at every good book.
-fn each_book(
+/// Runs an alpha's instrument over a tape and calls `row` at every record it was evaluated at, with
+/// the alpha's value there and whether the book was good.
+fn each_value(
     tape: &[u8],
     config: &EngineConfig,
+    kernels: &Kernels,
     alpha_index: usize,
-    mut row: impl FnMut(&RecordHeader, &Market, f64),
+    mut row: impl FnMut(&RecordHeader, &Market, f64, bool),
 ) -> Result<(), BatchError> {
     let (alpha, place) = alpha_of(config, alpha_index)?;
-    let mut state = AlphaState::new(alpha, &config.instruments[place], place, &config.session)?;
+    let instrument = &config.instruments[place];
+    let mut state = AlphaState::new(alpha, instrument, place, &config.session, kernels)?;
     each_record(tape, config, alpha_index, |header, market, is_good_book| {
         let signal = state.source.evaluate(market, header.sequence_time_ns);
-        if is_good_book {
-            row(header, market, signal);
-        }
+        row(header, market, signal, is_good_book);
         true
     })
 }
 
-/// Value of an alpha at every good book of its instrument.
+/// As [`each_value`], at good books only.
+fn each_book(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+    mut row: impl FnMut(&RecordHeader, &Market, f64),
+) -> Result<(), BatchError> {
+    each_value(
+        tape,
+        config,
+        kernels,
+        alpha_index,
+        |header, market, signal, is_good_book| {
+            if is_good_book {
+                row(header, market, signal);
+            }
+        },
+    )
+}
+
+/// Value of an alpha, an expression, at every good book of its instrument.
 ///
 /// # Errors
 /// [`BatchError`] when config, tape or index are wrong.
@@ -195,18 +218,37 @@ pub fn evaluate(
     config: &EngineConfig,
     alpha_index: usize,
 ) -> Result<Vec<SignalRow>, BatchError> {
+    evaluate_with(tape, config, &Kernels::default(), alpha_index)
+}
+
+/// Value of an alpha at every good book of its instrument.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong, or a kernel is missing.
+pub fn evaluate_with(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+) -> Result<Vec<SignalRow>, BatchError> {
     let mut rows = Vec::new();
-    each_book(tape, config, alpha_index, |header, market, signal| {
-        rows.push(SignalRow {
-            receive_time_ns: header.receive_time_ns,
-            mid: market.book.mid().unwrap_or(0),
-            signal,
-        });
-    })?;
+    each_book(
+        tape,
+        config,
+        kernels,
+        alpha_index,
+        |header, market, signal| {
+            rows.push(SignalRow {
+                receive_time_ns: header.receive_time_ns,
+                mid: market.book.mid().unwrap_or(0),
+                signal,
+            });
+        },
+    )?;
     Ok(rows)
 }
 
-/// Every feature at every good book of an alpha's instrument.
+/// Every feature at every good book of the instrument of an alpha, an expression.
 ///
 /// # Errors
 /// [`BatchError`] when config, tape or index are wrong.
@@ -215,8 +257,21 @@ pub fn evaluate_features(
     config: &EngineConfig,
     alpha_index: usize,
 ) -> Result<FeatureTable, BatchError> {
+    evaluate_features_with(tape, config, &Kernels::default(), alpha_index)
+}
+
+/// Every feature at every good book of an alpha's instrument.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong, or a kernel is missing.
+pub fn evaluate_features_with(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+) -> Result<FeatureTable, BatchError> {
     let mut table = FeatureTable::default();
-    each_book(tape, config, alpha_index, |header, market, _| {
+    each_book(tape, config, kernels, alpha_index, |header, market, _| {
         table.values.extend_from_slice(market.features.values());
         table.receive_time_ns.push(header.receive_time_ns);
     })?;
@@ -225,4 +280,63 @@ pub fn evaluate_features(
         "Invariant: a row has every feature"
     );
     Ok(table)
+}
+
+/// What a kernel is called with, a row a call, so that a research loop can make the same calls.
+#[derive(Debug, Clone, Default)]
+pub struct KernelCalls {
+    /// Values of the kernel's features, row by row, in its order.
+    pub features: Vec<f64>,
+    /// Time of each call.
+    pub now_ns: Vec<i64>,
+    /// 1 where the state was zeroed before the call.
+    pub is_reset: Vec<u8>,
+    /// 1 at good books, where the value becomes a row of [`evaluate`].
+    pub is_row: Vec<u8>,
+}
+
+/// Every call of an alpha's kernel on a tape.
+///
+/// # Errors
+/// [`BatchError`] when config, tape or index are wrong, or the alpha has no kernel.
+pub fn kernel_calls(
+    tape: &[u8],
+    config: &EngineConfig,
+    kernels: &Kernels,
+    alpha_index: usize,
+) -> Result<KernelCalls, BatchError> {
+    let alpha_count = config.alphas.len();
+    let kernel = config
+        .alphas
+        .get(alpha_index)
+        .and_then(|alpha| alpha.kernel.as_ref());
+    let kernel = kernel.ok_or(BatchError::NoAlpha {
+        alpha_index,
+        alpha_count,
+    })?;
+    // The config was not validated yet, but a name that is no feature is refused below.
+    let places: Vec<usize> = kernel
+        .features
+        .iter()
+        .filter_map(|name| feature_id(name).map(usize::from))
+        .collect();
+    let mut calls = KernelCalls::default();
+    let mut epoch = None;
+    each_value(
+        tape,
+        config,
+        kernels,
+        alpha_index,
+        |header, market, _, is_good_book| {
+            let values = market.features.values();
+            calls
+                .features
+                .extend(places.iter().map(|place| values[*place]));
+            calls.now_ns.push(header.sequence_time_ns);
+            calls.is_reset.push(u8::from(epoch != Some(market.epoch)));
+            calls.is_row.push(u8::from(is_good_book));
+            epoch = Some(market.epoch);
+        },
+    )?;
+    Ok(calls)
 }

@@ -152,8 +152,13 @@ pub struct AlphaConfig {
     pub alpha_id: String,
     /// What it reads and trades.
     pub instrument_id: u32,
-    /// Expression over features and parameters; its value is ticks of expected move.
+    /// Expression over features and parameters; its value is ticks of expected move. Empty when a
+    /// kernel computes it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub expression: String,
+    /// Compiled function that computes the value, where no expression does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelConfig>,
     /// Values of the named parameters.
     pub parameters: std::collections::BTreeMap<String, f64>,
     /// How the signal becomes orders.
@@ -178,6 +183,28 @@ pub struct AlphaConfig {
     pub on_withdrawal: OnWithdrawal,
 }
 
+/// A kernel by what it is; where it lies in this process is told beside the config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelConfig {
+    /// Its name.
+    pub id: String,
+    /// Hash of its source, sizes, compiler and CPU target, in hex.
+    pub sha256: String,
+    /// Features it reads, in its order.
+    pub features: Vec<String>,
+    /// Parameters it reads, in its order.
+    pub parameters: Vec<String>,
+    /// Numbers of state it keeps.
+    pub state_count: usize,
+    /// +1, or -1 for the placebo that trades the other way.
+    pub sign: i64,
+    /// Text it was compiled from, so that a session's folder can be replayed anywhere.
+    pub source: String,
+    /// What compiled it for which CPU, for people; the hash covers it.
+    pub compiler: String,
+}
+
 /// Limits of one alpha.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -197,7 +224,7 @@ pub struct AlphaLimits {
 }
 
 /// What a permit allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Backtests only.

@@ -32,6 +32,7 @@ pub struct Counters {
     dropped: Box<[u64]>,
     broker: Box<[u64]>,
     changes: Box<[u64]>,
+    signal_faults: Box<[u64]>,
 }
 
 impl Default for Counters {
@@ -47,6 +48,7 @@ impl Default for Counters {
             dropped: slots(),
             broker: slots(),
             changes: slots(),
+            signal_faults: slots(),
         }
     }
 }
@@ -77,6 +79,10 @@ impl Counters {
 
     pub(super) fn count_dropped(&mut self, code: ReasonCode) {
         bump(&mut self.dropped, usize::from(code.code()));
+    }
+
+    pub(super) fn count_signal_fault(&mut self, code: ReasonCode) {
+        bump(&mut self.signal_faults, usize::from(code.code()));
     }
 
     pub(super) fn count_broker(&mut self, code: ReasonCode) {
@@ -115,5 +121,11 @@ impl Counters {
     #[must_use]
     pub fn broker_events(&self) -> Vec<(u16, u64)> {
         rows(&self.broker)
+    }
+
+    /// Calls of kernels that gave no value, by reason code.
+    #[must_use]
+    pub fn signal_faults(&self) -> Vec<(u16, u64)> {
+        rows(&self.signal_faults)
     }
 }

@@ -15,6 +15,7 @@ mod alpha_state;
 mod batch;
 mod config;
 mod counters;
+mod external;
 mod inspect;
 mod market;
 mod outcome;
@@ -27,11 +28,14 @@ mod storm;
 mod validate;
 
 use alpha_state::AlphaState;
-pub use batch::{BatchError, FeatureTable, SignalRow, evaluate, evaluate_features, run_tape};
+pub use batch::{
+    BatchError, FeatureTable, KernelCalls, SignalRow, evaluate, evaluate_features,
+    evaluate_features_with, evaluate_with, kernel_calls, run_tape,
+};
 pub use config::{
     AccountLimits, AlphaConfig, AlphaLimits, CONFIG_SCHEMA, Eligibility, EngineConfig,
-    InstrumentConfig, OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage, Template,
-    WithdrawalAction,
+    InstrumentConfig, KernelConfig, OnWithdrawal, Phase, PhaseWindow, SessionConfig, Stage,
+    Template, WithdrawalAction,
 };
 pub use counters::Counters;
 pub use inspect::{FeatureColumns, SignalTerms, feature_columns, signal_terms};
@@ -45,10 +49,12 @@ pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGH
 use crate::alpha::ExpressionError;
 use crate::book::Book;
 use crate::gateway::{Account, Gateway, Money, Order};
+use crate::kernel::{KernelError, Kernels};
 use crate::reason::ReasonCode;
 use crate::record::{
     AccountRecord, BookRecord, BrokerEventKind, BrokerRecord, CommandRecord, ConfigSwitchRecord,
-    DecisionRecord, HealthRecord, InstrumentRecord, Record, RecordHeader, RecordType, TradeRecord,
+    DecisionRecord, HealthRecord, InstrumentRecord, IntentRecord, Record, RecordHeader, RecordType,
+    TradeRecord,
 };
 use crate::risk::{RATE_WINDOW_NS, REJECT_WINDOW_NS, RepeatWindow, TimeWindow};
 use crate::strategy::{self, OWN_ORDER_COUNT_MAX, View, WISH_COUNT_MAX, Wish};
@@ -80,6 +86,20 @@ pub enum EngineError {
         /// What is wrong with it.
         error: ExpressionError,
     },
+    /// A plain Python strategy asks for more than shadow.
+    #[error("engine config: {field}: template external is for prototypes, at most shadow")]
+    External {
+        /// Path of the field.
+        field: String,
+    },
+    /// An alpha's kernel is not here.
+    #[error("engine config: {field}: {error}")]
+    Kernel {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        error: KernelError,
+    },
 }
 
 impl EngineError {
@@ -89,6 +109,8 @@ impl EngineError {
         match self {
             Self::Malformed(_) | Self::OutOfRange { .. } => ReasonCode::ConfigMalformed,
             Self::Expression { error, .. } => error.code,
+            Self::Kernel { error, .. } => error.code(),
+            Self::External { .. } => ReasonCode::ExternalNotPermitted,
         }
     }
 }
@@ -151,11 +173,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for `config`.
+    /// An engine for `config`, whose alphas are expressions.
     ///
     /// # Errors
     /// [`EngineError`] when the config does not hold together.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        Self::with_kernels(config, &Kernels::default())
+    }
+
+    /// An engine for `config`, with the kernels it names.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the config does not hold together, or a kernel is not among `kernels`.
+    pub fn with_kernels(config: EngineConfig, kernels: &Kernels) -> Result<Self, EngineError> {
         validate::validate(&config)?;
         let mut market_places: Vec<(u32, usize)> = config
             .instruments
@@ -175,6 +205,7 @@ impl Engine {
                 &config.instruments[place],
                 place,
                 &config.session,
+                kernels,
             )?);
         }
         let alpha_markets: Vec<usize> = alphas.iter().map(|alpha| alpha.market_index).collect();
@@ -226,7 +257,15 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Malformed`] when the text is not a config, else as [`Engine::new`].
     pub fn from_json(text: &str) -> Result<Self, EngineError> {
-        Self::new(EngineConfig::from_json(text)?)
+        Self::from_json_with(text, &Kernels::default())
+    }
+
+    /// An engine for a config in JSON, with the kernels it names.
+    ///
+    /// # Errors
+    /// As [`Engine::from_json`] and [`Engine::with_kernels`].
+    pub fn from_json_with(text: &str, kernels: &Kernels) -> Result<Self, EngineError> {
+        Self::with_kernels(EngineConfig::from_json(text)?, kernels)
     }
 
     /// Takes one sequenced input record and appends the decisions that follow from it to `out`.
@@ -315,6 +354,7 @@ impl Engine {
                 Ok(())
             }
             Some(RecordType::Health) => self.on_health(header, &read::<HealthRecord>(bytes)?),
+            Some(RecordType::Intent) => self.on_intent(header, &read::<IntentRecord>(bytes)?, out),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -340,11 +380,17 @@ impl Engine {
             if alpha.market_index != market_index {
                 continue;
             }
-            alpha.signal = alpha
-                .source
-                .evaluate(&self.markets[market_index], header.sequence_time_ns);
-            if alpha.signal.is_nan() {
-                self.counters.nan_signals += 1;
+            // A strategy outside says its value with its intents.
+            if !alpha.source.is_outside() {
+                alpha.signal = alpha
+                    .source
+                    .evaluate(&self.markets[market_index], header.sequence_time_ns);
+                if alpha.signal.is_nan() {
+                    self.counters.nan_signals += 1;
+                }
+            }
+            if let Some(code) = alpha.source.fault() {
+                self.counters.count_signal_fault(code);
             }
             let (market, now_ns) = (&self.markets[market_index], header.sequence_time_ns);
             let quote_age_ns_max = self.config.account_limits.quote_age_ns_max;

@@ -12,11 +12,16 @@
 
 use super::Market;
 use crate::alpha::Program;
+use crate::kernel::Kernel;
+use crate::reason::ReasonCode;
 
 /// The kinds of computation.
 #[derive(Debug, Clone)]
 enum Source {
     Expression(Program),
+    Kernel(Kernel),
+    /// A strategy outside the engine; there is no value here.
+    Outside,
 }
 
 /// One computation with its memory.
@@ -25,6 +30,8 @@ pub(super) struct Signal {
     source: Source,
     /// [`Market::epoch`] at the last value.
     epoch: u64,
+    /// Why a kernel gave no value at the last call.
+    fault: Option<ReasonCode>,
 }
 
 impl Signal {
@@ -33,7 +40,36 @@ impl Signal {
         Self {
             source: Source::Expression(program),
             epoch: 0,
+            fault: None,
         }
+    }
+
+    /// A compiled function from outside.
+    pub(super) fn of_kernel(kernel: Kernel) -> Self {
+        Self {
+            source: Source::Kernel(kernel),
+            epoch: 0,
+            fault: None,
+        }
+    }
+
+    /// Nothing: a strategy outside the engine sends intents.
+    pub(super) fn of_outside() -> Self {
+        Self {
+            source: Source::Outside,
+            epoch: 0,
+            fault: None,
+        }
+    }
+
+    /// True when the value comes from outside.
+    pub(super) fn is_outside(&self) -> bool {
+        matches!(self.source, Source::Outside)
+    }
+
+    /// Why there was no value, where a kernel said so.
+    pub(super) fn fault(&self) -> Option<ReasonCode> {
+        self.fault
     }
 
     /// The value after the market took a record at `now_ns`.
@@ -44,6 +80,12 @@ impl Signal {
         }
         match &mut self.source {
             Source::Expression(program) => program.evaluate(market.features.values(), now_ns),
+            Source::Kernel(kernel) => {
+                let value = kernel.evaluate(market.features.values(), now_ns);
+                self.fault = value.err();
+                value.unwrap_or(f64::NAN)
+            }
+            Source::Outside => f64::NAN,
         }
     }
 
@@ -51,6 +93,8 @@ impl Signal {
     fn reset(&mut self) {
         match &mut self.source {
             Source::Expression(program) => program.reset(),
+            Source::Outside => {}
+            Source::Kernel(kernel) => kernel.reset(),
         }
     }
 }

@@ -27,15 +27,18 @@ const _: () = assert!(EXIT_RESERVE < OPEN_COUNT_MAX);
 
 /// A wish for a new order with its identity.
 #[derive(Debug, Clone, Copy)]
-struct OrderIntent {
-    alpha_index: usize,
-    market_index: usize,
-    intent_id: u64,
-    side: i64,
-    price: i64,
-    qty: i64,
-    time_in_force: u32,
-    reason: IntentReason,
+pub(super) struct OrderIntent {
+    pub(super) alpha_index: usize,
+    pub(super) market_index: usize,
+    pub(super) intent_id: u64,
+    pub(super) side: i64,
+    pub(super) price: i64,
+    pub(super) qty: i64,
+    pub(super) time_in_force: u32,
+    pub(super) reason: IntentReason,
+    /// Validity of an intent from outside, whose every refusal is written out; `None` for a
+    /// template's own.
+    pub(super) external_ttl_ns: Option<i64>,
 }
 
 /// Facts of the exposure step.
@@ -82,34 +85,45 @@ impl Engine {
                     qty,
                     time_in_force,
                     reason,
+                    external_ttl_ns: None,
                 };
-                // dedup: was this intent decided before?
-                let is_duplicate = self.step_dedup(&intent);
-                // policy: what is allowed at all?
-                // exposure: what is open, unknown orders included?
-                let is_reducing = self.is_reducing(&intent);
-                let intent = if is_reducing {
-                    self.shape_exit(intent)
-                } else {
-                    intent
-                };
-                let exposure = self.step_exposure(&intent, is_reducing);
-                // risk: every check, first refusal wins.
-                let mut facts =
-                    self.facts(&intent, &exposure, is_duplicate, cause.sequence_time_ns);
-                let mut refusal = risk::evaluate(&facts);
-                if is_reducing && refusal.is_none() {
-                    // Nothing else holds the exit, so our own orders make way for it.
-                    facts.exit_blocked_by = self.clear_way(&intent, cause, out);
-                    if facts.exit_blocked_by.is_some() {
-                        refusal = risk::evaluate(&facts);
-                    }
-                }
-                // durable, dispatch: the runtime writes the decision, then calls the broker.
-                // commit: the order and its exposure exist from here on.
-                self.step_commit(&intent, &facts, refusal, cause, out);
+                self.take_place(&intent, None, cause, out);
             }
         }
+    }
+
+    /// Takes an intent through the steps; `refused` is what it was refused for before them.
+    pub(super) fn take_place(
+        &mut self,
+        intent: &OrderIntent,
+        refused: Option<Refusal>,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
+        // dedup: was this intent decided before?
+        let is_duplicate = self.step_dedup(intent);
+        // policy: what is allowed at all?
+        // exposure: what is open, unknown orders included?
+        let is_reducing = self.is_reducing(intent);
+        let intent = &if is_reducing {
+            self.shape_exit(*intent)
+        } else {
+            *intent
+        };
+        let exposure = self.step_exposure(intent, is_reducing);
+        // risk: every check, first refusal wins.
+        let mut facts = self.facts(intent, &exposure, is_duplicate, cause.sequence_time_ns);
+        let mut refusal = refused.or_else(|| risk::evaluate(&facts));
+        if is_reducing && refusal.is_none() {
+            // Nothing else holds the exit, so our own orders make way for it.
+            facts.exit_blocked_by = self.clear_way(intent, cause, out);
+            if facts.exit_blocked_by.is_some() {
+                refusal = risk::evaluate(&facts);
+            }
+        }
+        // durable, dispatch: the runtime writes the decision, then calls the broker.
+        // commit: the order and its exposure exist from here on.
+        self.step_commit(intent, &facts, refusal, cause, out);
     }
 
     fn step_dedup(&self, intent: &OrderIntent) -> bool {
@@ -374,6 +388,9 @@ impl Engine {
         decision.side = intent.side;
         decision.price = intent.price;
         decision.qty = intent.qty;
+        if let Some(ttl_ns) = intent.external_ttl_ns {
+            decision.ttl_ns = ttl_ns;
+        }
         if let Some(Refusal {
             code,
             observed,
@@ -381,10 +398,10 @@ impl Engine {
         }) = refusal
         {
             self.counters.count_refusal(code);
-            if self.alphas[intent.alpha_index]
+            let is_news = self.alphas[intent.alpha_index]
                 .refusal_mut(intent.side)
-                .is_news(code, now_ns)
-            {
+                .is_news(code, now_ns);
+            if is_news || intent.external_ttl_ns.is_some() {
                 decision.verdict = REFUSED;
                 decision.reason_code = u32::from(code.code());
                 decision.observed = observed;
@@ -487,6 +504,41 @@ impl Engine {
             decision.verdict = APPROVED;
             self.write(decision, out);
         }
+    }
+
+    /// A cancel from outside: as a template's, and answered also when there is nothing to cancel.
+    pub(super) fn answer_cancel(
+        &mut self,
+        alpha_index: usize,
+        order_id: u64,
+        reason: IntentReason,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
+        let answered = out.len();
+        let is_own = self
+            .gateway
+            .order(order_id)
+            .is_some_and(|order| order.alpha_index as usize == alpha_index);
+        if is_own {
+            self.take_cancel(alpha_index, order_id, reason, cause, out);
+        }
+        if out.len() > answered {
+            return;
+        }
+        let code = if is_own {
+            ReasonCode::OrderStateInvalid
+        } else {
+            ReasonCode::OrderUnknown
+        };
+        self.counters.count_refusal(code);
+        let mut decision = self.blank_decision(alpha_index, cause);
+        decision.order_id = order_id;
+        decision.action = ActionKind::Cancel as u32;
+        decision.intent_reason = reason as u32;
+        decision.verdict = REFUSED;
+        decision.reason_code = u32::from(code.code());
+        self.write(decision, out);
     }
 
     /// A decision with its cause, its alpha's state and neither action nor verdict.
@@ -602,6 +654,7 @@ pub(super) mod tests {
             qty,
             time_in_force: 2,
             reason: IntentReason::Flatten,
+            external_ttl_ns: None,
         }
     }
 

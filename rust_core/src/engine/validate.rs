@@ -4,9 +4,11 @@ mod template;
 
 use super::{
     AccountLimits, AlphaConfig, CONFIG_SCHEMA, EngineConfig, EngineError, InstrumentConfig,
-    SessionConfig, Template,
+    KernelConfig, SessionConfig, Stage, Template,
 };
 use crate::book::VALUE_MAX;
+use crate::features::{FEATURES, feature_id};
+use crate::kernel::{COMPILER_BYTES_MAX, PARAMETER_COUNT_MAX, SOURCE_BYTES_MAX, STATE_COUNT_MAX};
 use crate::risk::WINDOW_COUNT_MAX;
 use crate::storm_guard::{Input, Level, StormConfig};
 
@@ -288,11 +290,73 @@ fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(),
         config.on_withdrawal.deadline_ns,
         "0 or more",
     )?;
+    let is_external = matches!(config.template, Template::External { .. });
+    if is_external && config.stage > Stage::Shadow {
+        return Err(EngineError::External {
+            field: format!("{}stage", at.path),
+        });
+    }
+    let count = usize::from(!config.expression.is_empty()) + usize::from(config.kernel.is_some());
+    at.require(
+        count == usize::from(!is_external),
+        "expression",
+        format!("'{}'", config.expression),
+        "one of expression and kernel, not both; neither with template external",
+    )?;
+    if let Some(kernel_config) = &config.kernel {
+        kernel(&at, kernel_config, config)?;
+    }
     template(&at, &config.template)
+}
+
+fn kernel(at: &Checker, config: &KernelConfig, whole: &AlphaConfig) -> Result<(), EngineError> {
+    at.word("kernel.id", &config.id, 64)?;
+    at.require(
+        hex32(&config.sha256).is_some(),
+        "kernel.sha256",
+        &config.sha256,
+        "64 hex digits",
+    )?;
+    at.count("kernel.features", config.features.len(), 1, FEATURES.len())?;
+    for name in &config.features {
+        at.require(
+            feature_id(name).is_some(),
+            "kernel.features",
+            format!("'{name}'"),
+            "names of features (docs/features.md)",
+        )?;
+    }
+    let parameter_count = config.parameters.len();
+    at.count("kernel.parameters", parameter_count, 0, PARAMETER_COUNT_MAX)?;
+    for name in &config.parameters {
+        let value = whole.parameters.get(name).copied();
+        at.require(
+            value.is_some_and(f64::is_finite),
+            "kernel.parameters",
+            format!("'{name}'"),
+            "names of parameters with a finite value",
+        )?;
+    }
+    at.count("kernel.state_count", config.state_count, 0, STATE_COUNT_MAX)?;
+    at.require(
+        config.sign.abs() == 1,
+        "kernel.sign",
+        config.sign,
+        "+1 or -1",
+    )?;
+    let (source, compiler) = (config.source.len(), config.compiler.len());
+    at.count("kernel.source", source, 1, SOURCE_BYTES_MAX)?;
+    at.count("kernel.compiler", compiler, 1, COMPILER_BYTES_MAX)
 }
 
 fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
     match *config {
+        Template::External { slippage_ticks } => at.require(
+            (0..=1_000_000).contains(&slippage_ticks),
+            "template.slippage_ticks",
+            slippage_ticks,
+            "0 to 1000000",
+        ),
         Template::Taker {
             entry_ticks,
             exit_ticks,

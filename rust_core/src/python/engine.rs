@@ -6,6 +6,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use super::kernel::{PyKernelHandle, kernels_of};
 use crate::alpha::{Expression, ExpressionError as ExpressionFault, Program};
 use crate::costs::CostModel;
 use crate::engine::{
@@ -140,6 +141,7 @@ pub(super) fn engine_report<'py>(
     table.set_item("dropped", count_table(py, &counters.dropped())?)?;
     table.set_item("broker_events", count_table(py, &counters.broker_events())?)?;
     table.set_item("changes", count_table(py, &counters.changes())?)?;
+    table.set_item("signal_faults", count_table(py, &counters.signal_faults())?)?;
     table.set_item("halted_by", engine.halted_by().map_or(0, ReasonCode::code))?;
     table.set_item("open_orders", engine.open_orders().count())?;
     table.set_item("storm", storm_row(py, &engine.storm_report())?)?;
@@ -179,10 +181,17 @@ struct PyEngine {
 
 #[pymethods]
 impl PyEngine {
+    /// `kernels` holds the kernels that the config names.
     #[new]
-    fn new(py: Python<'_>, config_json: &str) -> PyResult<Self> {
+    #[pyo3(signature = (config_json, kernels=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        config_json: &str,
+        kernels: Vec<PyRef<'_, PyKernelHandle>>,
+    ) -> PyResult<Self> {
+        let kernels = kernels_of(py, &kernels)?;
         let engine = py
-            .detach(|| engine::Engine::from_json(config_json))
+            .detach(|| engine::Engine::from_json_with(config_json, &kernels))
             .map_err(|error| config_error(&error))?;
         Ok(Self {
             engine,
@@ -247,13 +256,16 @@ impl PyEngine {
 
 /// Decides a sequenced input tape again; every input must be there once, in order.
 #[pyfunction]
+#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new()))]
 fn replay<'py>(
     py: Python<'py>,
     engine_config_json: &str,
     inputs_tape: &[u8],
+    kernels: Vec<PyRef<'_, PyKernelHandle>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    let kernels = kernels_of(py, &kernels)?;
     let decided = py.detach(|| -> Result<Vec<u8>, BatchError> {
-        let mut engine = engine::Engine::from_json(engine_config_json)?;
+        let mut engine = engine::Engine::from_json_with(engine_config_json, &kernels)?;
         let mut out = Vec::with_capacity(DECISION_CAPACITY);
         engine::run_tape(
             &mut engine,
@@ -350,16 +362,18 @@ fn feature_registry<'py>(py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
 
 /// Rows `(receive_time_ns i64, mid i64, signal f64)` at every good book of an alpha's instrument.
 #[pyfunction]
-#[pyo3(signature = (tape, engine_config_json, alpha_index=0))]
+#[pyo3(signature = (tape, engine_config_json, alpha_index=0, kernels=Vec::new()))]
 fn evaluate<'py>(
     py: Python<'py>,
     tape: &[u8],
     engine_config_json: &str,
     alpha_index: usize,
+    kernels: Vec<PyRef<'_, PyKernelHandle>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let config = parse_config(engine_config_json)?;
+    let kernels = kernels_of(py, &kernels)?;
     let rows = py
-        .detach(|| engine::evaluate(tape, &config, alpha_index))
+        .detach(|| engine::evaluate_with(tape, &config, &kernels, alpha_index))
         .map_err(batch_error)?;
     let mut bytes = Vec::with_capacity(rows.len() * 24);
     for row in &rows {
@@ -372,16 +386,18 @@ fn evaluate<'py>(
 
 /// `(names, f64 values row by row, i64 receive times)` at every good book of an alpha's instrument.
 #[pyfunction]
-#[pyo3(signature = (tape, engine_config_json, alpha_index=0))]
+#[pyo3(signature = (tape, engine_config_json, alpha_index=0, kernels=Vec::new()))]
 fn evaluate_features<'py>(
     py: Python<'py>,
     tape: &[u8],
     engine_config_json: &str,
     alpha_index: usize,
+    kernels: Vec<PyRef<'_, PyKernelHandle>>,
 ) -> PyResult<(Vec<&'static str>, Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
     let config = parse_config(engine_config_json)?;
+    let kernels = kernels_of(py, &kernels)?;
     let table = py
-        .detach(|| engine::evaluate_features(tape, &config, alpha_index))
+        .detach(|| engine::evaluate_features_with(tape, &config, &kernels, alpha_index))
         .map_err(batch_error)?;
     let names = FEATURES.iter().map(|feature| feature.name).collect();
     let values = PyBytes::new(py, bytemuck::cast_slice(&table.values));
@@ -389,6 +405,38 @@ fn evaluate_features<'py>(
         names,
         values,
         PyBytes::new(py, bytemuck::cast_slice(&table.receive_time_ns)),
+    ))
+}
+
+/// Columns of `kernel_calls`.
+type CallColumns<'py> = (
+    Bound<'py, PyBytes>,
+    Bound<'py, PyBytes>,
+    Bound<'py, PyBytes>,
+    Bound<'py, PyBytes>,
+);
+
+/// Every call of an alpha's kernel on a tape, as columns: `(features f64 row by row, now_ns i64,
+/// is_reset u8, is_row u8)`.
+#[pyfunction]
+#[pyo3(signature = (tape, engine_config_json, alpha_index=0, kernels=Vec::new()))]
+fn kernel_calls<'py>(
+    py: Python<'py>,
+    tape: &[u8],
+    engine_config_json: &str,
+    alpha_index: usize,
+    kernels: Vec<PyRef<'_, PyKernelHandle>>,
+) -> PyResult<CallColumns<'py>> {
+    let config = parse_config(engine_config_json)?;
+    let kernels = kernels_of(py, &kernels)?;
+    let calls = py
+        .detach(|| engine::kernel_calls(tape, &config, &kernels, alpha_index))
+        .map_err(batch_error)?;
+    Ok((
+        PyBytes::new(py, bytemuck::cast_slice(&calls.features)),
+        PyBytes::new(py, bytemuck::cast_slice(&calls.now_ns)),
+        PyBytes::new(py, &calls.is_reset),
+        PyBytes::new(py, &calls.is_row),
     ))
 }
 
@@ -404,5 +452,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(feature_registry, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate_features, module)?)?;
+    module.add_function(wrap_pyfunction!(kernel_calls, module)?)?;
     Ok(())
 }

@@ -3,9 +3,11 @@ use pyo3::prelude::*;
 
 mod alpha;
 mod arrays;
+mod bus;
 mod datetime_memory;
 mod engine;
 mod generator;
+mod kernel;
 mod normaliser;
 mod record;
 mod simulation;
@@ -23,5 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     strategy::register(module)?;
     generator::register(module)?;
     normaliser::register(module)?;
+    bus::register(module)?;
+    kernel::register(module)?;
     Ok(())
 }

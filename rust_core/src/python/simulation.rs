@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyDict};
 use serde::Deserialize;
 
 use super::engine::engine_report;
+use super::kernel::{PyKernelHandle, kernels_of};
 use crate::convert::{ConvertCounts, ConvertError, EventRow, MarketTape, convert_tape};
 use crate::engine::Engine;
 use crate::exchange::{CrateVenue, QueueModelKind, Venue, VenueError, VenueInstrument};
@@ -76,8 +77,14 @@ pub(super) fn latency_profile(py: Python<'_>, text: &str) -> PyResult<LatencyPro
     LatencyProfile::from_json(text).map_err(|error| refuse(py, error.code(), &error.to_string()))
 }
 
-pub(super) fn engine(py: Python<'_>, text: &str) -> PyResult<Engine> {
-    Engine::from_json(text).map_err(|error| refuse(py, error.code(), &error.to_string()))
+pub(super) fn engine(
+    py: Python<'_>,
+    text: &str,
+    kernels: &[PyRef<'_, PyKernelHandle>],
+) -> PyResult<Engine> {
+    let kernels = kernels_of(py, kernels)?;
+    Engine::from_json_with(text, &kernels)
+        .map_err(|error| refuse(py, error.code(), &error.to_string()))
 }
 
 /// Reads a `research.backtest.package_handle.PackageHandle` and takes its native run over.
@@ -230,7 +237,7 @@ fn result<'py, D>(py: Python<'py>, outcome: &Outcome<D>) -> PyResult<Bound<'py, 
 /// Runs one session of a tape through the engine; the exchange is the package's when a
 /// `PackageHandle` is given, else the platform's own on the crate.
 #[pyfunction]
-#[pyo3(signature = (tape, engine_config_json, latency_json, venue_json, handle=None))]
+#[pyo3(signature = (tape, engine_config_json, latency_json, venue_json, handle=None, kernels=Vec::new()))]
 fn run_backtest<'py>(
     py: Python<'py>,
     tape: Vec<u8>,
@@ -238,9 +245,10 @@ fn run_backtest<'py>(
     latency_json: &str,
     venue_json: &str,
     handle: Option<&Bound<'py, PyAny>>,
+    kernels: Vec<PyRef<'_, PyKernelHandle>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let options = VenueOptions::from_json(py, venue_json)?;
-    let decide = engine(py, engine_config_json)?;
+    let decide = engine(py, engine_config_json, &kernels)?;
     let head = SessionHead::new(decide.config(), &options.contracts)
         .map_err(|error| simulation_error(py, &error))?;
     let instruments = decide

@@ -437,16 +437,28 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     ///
     /// # Errors
     /// [`SimulationError::Ended`] after the end, else as [`Self::run`].
-    pub fn inject<R: Record>(&mut self, mut record: R) -> Result<(), SimulationError> {
-        if self.stretch == Stretch::Ended {
-            return Err(SimulationError::Ended);
-        }
-        self.start()?;
+    pub fn inject<R: Record>(&mut self, record: R) -> Result<(), SimulationError> {
         let source_id = if R::TYPE == RecordType::Health {
             SOURCE_RUNTIME
         } else {
             SOURCE_OPERATOR
         };
+        self.inject_from(record, source_id)
+    }
+
+    /// As [`Self::inject`], with the record's source named.
+    ///
+    /// # Errors
+    /// As [`Self::inject`].
+    pub fn inject_from<R: Record>(
+        &mut self,
+        mut record: R,
+        source_id: u16,
+    ) -> Result<(), SimulationError> {
+        if self.stretch == Stretch::Ended {
+            return Err(SimulationError::Ended);
+        }
+        self.start()?;
         self.stamp(record.header_mut(), source_id, self.now_ns);
         let result = self.sequence_record(&record);
         if result.is_err() {

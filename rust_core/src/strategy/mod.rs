@@ -36,6 +36,8 @@ use crate::record::IntentReason;
 
 /// Rest of day.
 pub const REST_OF_DAY: u32 = 1;
+/// Fill or kill.
+pub const FILL_OR_KILL: u32 = 3;
 /// Immediate or cancel.
 pub const IMMEDIATE_OR_CANCEL: u32 = 2;
 /// Open orders an alpha may have; a template needs four.
@@ -167,7 +169,8 @@ pub fn wish(
             taker::taker(view, orders, &taker::Rule::of(rule), memory, out);
         }
         Template::Target(rule) if is_acting => target::target(view, orders, rule, memory, out),
-        Template::Target(_) => {}
+        // The intents of one outside the engine come as records.
+        Template::Target(_) | Template::External { .. } => {}
         Template::Maker { .. }
         | Template::QueueMaker(_)
         | Template::AvellanedaStoikovMaker(_)

@@ -46,6 +46,12 @@ pub enum Template {
     GlftMaker(GlftMaker),
     /// Holds the position that the signal asks for.
     Target(Target),
+    /// A plain Python strategy outside the engine sends intents as records: slow, for prototypes,
+    /// at most shadow.
+    External {
+        /// How far behind the best price the engine may close its position.
+        slippage_ticks: i64,
+    },
 }
 
 /// Numbers of [`Template::CostTaker`].
@@ -183,7 +189,9 @@ impl Template {
     #[must_use]
     pub fn slippage_ticks(&self) -> i64 {
         match *self {
-            Self::Taker { slippage_ticks, .. } => slippage_ticks,
+            Self::Taker { slippage_ticks, .. } | Self::External { slippage_ticks } => {
+                slippage_ticks
+            }
             Self::CostTaker(rule) => rule.slippage_ticks,
             Self::Target(rule) => rule.slippage_ticks,
             Self::Maker { .. }

@@ -65,6 +65,7 @@ impl LogKind {
                 Self::Market
             }
             RecordType::Command
+            | RecordType::Intent
             | RecordType::ConfigSwitch
             | RecordType::Broker
             | RecordType::Account

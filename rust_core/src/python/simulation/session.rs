@@ -5,10 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use super::super::bus::PyBus;
 use super::super::engine::engine_report;
+use super::super::kernel::{PyKernelHandle, kernels_of};
 use super::{VenueOptions, fault_report, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
-use crate::record::{ConfigSwitchRecord, HealthRecord, Record};
+use crate::reason::ReasonCode;
+use crate::record::{ConfigSwitchRecord, HealthRecord, IntentRecord, Record, Tape};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
 use crate::simulation::Progress;
 
@@ -58,6 +61,7 @@ impl PyPaperSession {
     /// A session in `session_dir`; `options_json` holds `wal_id` and, if wanted, `durable`
     /// ("record" or "group"), `segment_bytes`, `group_commit_ms`, `epoch`.
     #[new]
+    #[pyo3(signature = (engine_config_json, latency_json, venue_json, session_dir, options_json, kernels=Vec::new()))]
     fn new(
         py: Python<'_>,
         engine_config_json: String,
@@ -65,6 +69,7 @@ impl PyPaperSession {
         venue_json: &str,
         session_dir: PathBuf,
         options_json: &str,
+        kernels: Vec<PyRef<'_, PyKernelHandle>>,
     ) -> PyResult<Self> {
         let venue = VenueOptions::from_json(py, venue_json)?;
         let options: SessionOptions = serde_json::from_str(options_json)
@@ -77,6 +82,7 @@ impl PyPaperSession {
             contracts: venue.contracts,
             session_dir,
             options,
+            kernels: kernels_of(py, &kernels)?,
         };
         let thread = py
             .detach(|| SessionThread::start(setup))
@@ -84,6 +90,12 @@ impl PyPaperSession {
         Ok(Self {
             thread: Mutex::new(thread),
         })
+    }
+
+    /// Publishes every input and decision on a bus from here on, after the logs took them.
+    fn publish_to(&self, py: Python<'_>, bus: &Bound<'_, PyBus>) -> PyResult<()> {
+        let publisher = bus.get().take_publisher(py)?;
+        self.call(py, move |session| session.publish_to(publisher))
     }
 
     /// The whole recording, or with `more` the next piece of a market that goes on.
@@ -162,6 +174,26 @@ impl PyPaperSession {
         record.expires_ns = expires_ns;
         self.call(py, move |session| {
             session.config_switch(record, &config_sha256)
+        })
+    }
+
+    /// Every intent of a tape, at this point of the input sequence, in order.
+    fn intents(&self, py: Python<'_>, tape: &[u8]) -> PyResult<()> {
+        let mut intents = Vec::new();
+        for item in Tape::new(tape) {
+            let intent = item.ok().and_then(|(_, bytes)| IntentRecord::read(bytes));
+            intents.push(intent.ok_or_else(|| {
+                refuse(
+                    py,
+                    ReasonCode::SchemaMismatch,
+                    "intents are not a tape of intent records",
+                )
+            })?);
+        }
+        self.call(py, move |session| {
+            intents
+                .into_iter()
+                .try_for_each(|intent| session.intent(intent))
         })
     }
 
