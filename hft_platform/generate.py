@@ -162,15 +162,12 @@ def language_page() -> str:
     """The page as it is, with the parts between its marks made anew."""
     page = (ROOT / LANGUAGE_PAGE).read_text()
     for mark, content in (("operators", operators_table()), ("errors", errors_by_example())):
-        pattern = rf"(<!-- {mark}: [^\n]*-->\n).*?(<!-- end of {mark} -->)"
-        page, count = re.subn(
-            pattern,
-            lambda found, text=content: f"{found[1]}\n{text}\n\n{found[2]}",
-            page,
-            flags=re.S,
-        )
-        if count != 1:
-            raise ValueError(f"{LANGUAGE_PAGE} has {count} places for {mark}, needs 1")
+        head, found_start, rest = page.partition(f"<!-- {mark}: ")
+        comment, _, rest = rest.partition("\n")
+        _, found_end, tail = rest.partition(f"<!-- end of {mark} -->")
+        if not (found_start and found_end):
+            raise ValueError(f"{LANGUAGE_PAGE} has no place for {mark}")
+        page = f"{head}{found_start}{comment}\n\n{content}\n\n{found_end}{tail}"
     return page
 
 
