@@ -18,6 +18,8 @@ import numpy as np
 
 # The SDK panics on some damaged payloads; with a backtrace each one takes up to 0.1 s.
 os.environ["RUST_BACKTRACE"] = "0"
+# Importing it leaves an empty log in the working folder otherwise.
+os.environ.setdefault("SJ_LOG_PATH", os.devnull)
 
 import shioaji as sj
 

@@ -12,7 +12,6 @@ import random
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -348,7 +347,3 @@ def test_the_reference_and_the_core_would_be_told_apart(config: dict[str, Any]) 
     late = NOW_NS + config["exchange_behind_ns_max"]
     with pytest.raises(AssertionError):
         pair.feed(quote("TickFOPv1"), late, "TickFOPv1")
-
-
-def test_a_folder_without_a_log_of_the_sdk(repository: Path) -> None:
-    assert not (repository / "shioaji.log").exists()
