@@ -73,6 +73,7 @@ def decide_parquet(workspace: Path, alpha_id: str, session_dir: Path) -> dict[st
         instruments=[instrument],
         session=ref.session_of(instrument),
         account_limits=load_settings().account_limits(),
+        storm_guard=load_settings().storm_guard(),
     )
     latency, _ = load_latency_profile(alpha.manifest.latency_profile)
     session_dir.mkdir(parents=True)

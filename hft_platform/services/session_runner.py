@@ -403,6 +403,7 @@ class _Driver:
         self, paper: Any, request: RunRequest, config: PromotedConfig, clock: Clock, *, run_id: str
     ) -> None:
         self._run_id = run_id
+        self._is_drill = request.faults is not None
         self._paper = paper
         self._workspace = request.workspace
         self._speed = request.speed
@@ -423,7 +424,8 @@ class _Driver:
                 elapsed = self._clock.monotonic() - started
                 until_ns = start_ns + int(elapsed * self._speed * 1e9)
             state = self._paper.run(until_ns, step_records)
-            if state["halted_by"] and not state["done"] and not self.is_halted:
+            is_news = state["halted_by"] and not state["done"] and not self.is_halted
+            if is_news and not self._is_drill:
                 # The engine halted by itself; its log has it, now the workspace has it too. At the
                 # end the session's result says more.
                 why, code = "the engine halted", int(state["halted_by"])

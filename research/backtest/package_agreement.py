@@ -215,6 +215,7 @@ def trading_config(kind: str, instrument: Instrument, session: Session) -> dict[
         instruments=[instrument],
         session=session,
         account_limits=load_settings().account_limits(),
+        storm_guard=load_settings().storm_guard(),
     )
 
 

@@ -10,11 +10,13 @@ mod support;
 use std::collections::BTreeSet;
 
 use _core::engine::{Eligibility, EngineConfig, Phase, PhaseWindow};
+use _core::gateway::FILL_COUNT_MAX;
 use _core::reason::{REASON_ROWS, ReasonCode};
 use _core::record::{
     AccountRecord, BookRecord, BrokerEventKind, BrokerRecord, CommandKind, DecisionRecord,
-    InstrumentRecord, Record, SCALE, account_fields,
+    HealthKind, HealthRecord, InstrumentRecord, Record, SCALE, account_fields,
 };
+use _core::storm_guard::Band;
 use support::{
     INSTRUMENT, MAKER, SECOND, START, Session, TAKER, alpha_json, book, command, config,
 };
@@ -38,53 +40,16 @@ const EXCEPTIONS: &[(ReasonCode, &str)] = &[
         "given by the dispatcher; simulation/tests.rs and the session tests of Python see it",
     ),
     (
-        ReasonCode::StormGuardOn,
-        "tests/storm.rs: a feed gap refuses an entry with it",
+        ReasonCode::KernelStatus,
+        "kernel.rs calls one that returns a status; tests/hft_platform/kernels see it in an engine",
     ),
     (
-        ReasonCode::StormDrawdown,
-        "tests/storm.rs: the drawdown ladder",
+        ReasonCode::KernelNotFinite,
+        "kernel.rs calls one that writes NaN; tests/hft_platform/kernels see it in an engine",
     ),
     (
-        ReasonCode::StormFeedGap,
-        "tests/storm.rs: a feed gap in session",
-    ),
-    (ReasonCode::StormLoopLag, "tests/storm.rs: health reports"),
-    (
-        ReasonCode::StormOrderRtt,
-        "tests/storm.rs: an order that is not answered",
-    ),
-    (
-        ReasonCode::StormRejectRate,
-        "tests/storm.rs: a storm of rejects",
-    ),
-    (
-        ReasonCode::StormPositionDrift,
-        "tests/storm.rs: drift reports",
-    ),
-    (
-        ReasonCode::StormFeatureFailures,
-        "tests/storm.rs: signals that stop being numbers",
-    ),
-    (
-        ReasonCode::StormNormaliserFailures,
-        "tests/storm.rs: health reports",
-    ),
-    (
-        ReasonCode::FillTooOld,
-        "gateway/properties.rs: more than a window of fills",
-    ),
-    (
-        ReasonCode::ResumeNotArmed,
-        "tests/storm.rs: wrong and used tokens",
-    ),
-    (
-        ReasonCode::ResumeTooLate,
-        "tests/storm.rs: a late second step",
-    ),
-    (
-        ReasonCode::HaltCauseRemains,
-        "tests/storm.rs: a resume while the cause is there",
+        ReasonCode::IntentMalformed,
+        "tests/hft_platform/services/test_python_strategy.py sends them",
     ),
 ];
 
@@ -112,6 +77,7 @@ fn seen(session: &Session) -> BTreeSet<u16> {
         counters.refusals(),
         counters.dropped(),
         counters.broker_events(),
+        counters.changes(),
     ];
     tables.into_iter().flatten().map(|row| row.0).collect()
 }
@@ -507,6 +473,125 @@ fn odd_events() -> Vec<(ReasonCode, Session)> {
     rows
 }
 
+/// A guard whose every input speaks at the first occasion; nothing else restricts.
+fn guarded() -> EngineConfig {
+    let mut whole = config(TAKER, BY_IMBALANCE);
+    let first = Band {
+        storm_in: Some(1),
+        storm_out: Some(0),
+        ..Band::NEVER
+    };
+    let guard = &mut whole.storm_guard;
+    guard.risk_capital = SCALE;
+    guard.drawdown_bps = first;
+    guard.feed_gap_ns = Band {
+        storm_in: Some(70 * SECOND),
+        ..first
+    };
+    guard.loop_lag_ns = first;
+    guard.order_rtt_ns = Band {
+        storm_in: Some(SECOND),
+        ..first
+    };
+    guard.reject_count = first;
+    guard.drift_reports = Band {
+        halt_in: Some(2),
+        halt_out: Some(1),
+        ..first
+    };
+    guard.feature_failures = first;
+    guard.normaliser_failures = first;
+    whole
+}
+
+fn health(kind: HealthKind, value: i64) -> HealthRecord {
+    let mut record = HealthRecord {
+        health_kind: kind as u64,
+        value,
+        ..HealthRecord::empty()
+    };
+    record.header.instrument_id = INSTRUMENT;
+    record
+}
+
+fn resume(session: &mut Session, wait_ns: i64) {
+    session.feed(command(CommandKind::ResumeArm, ALL, 0));
+    let armed = i64::try_from(session.sequencer.last_seq()).unwrap();
+    session.now += wait_ns;
+    session.feed(command(CommandKind::ResumeConfirm, ALL, armed));
+}
+
+type Storm = fn(&mut Session);
+
+/// What makes the storm guard speak, and what a resume is refused for.
+fn storms() -> Vec<(ReasonCode, Session)> {
+    let cases: [(ReasonCode, Storm); 12] = [
+        (ReasonCode::StormDrawdown, |s| {
+            s.feed_book(buy_signal());
+            s.feed_book(no_signal());
+        }),
+        (ReasonCode::StormFeedGap, |s| drop(s.wait(80 * SECOND))),
+        (ReasonCode::StormLoopLag, |s| {
+            s.feed(health(HealthKind::LoopLag, 1));
+        }),
+        (ReasonCode::StormOrderRtt, |s| {
+            s.answers = false;
+            s.feed_book(buy_signal());
+            s.wait(2 * SECOND);
+        }),
+        (ReasonCode::StormRejectRate, |s| {
+            s.answers = false;
+            let order = s.feed_book(buy_signal())[0];
+            s.report(BrokerEventKind::Rejected, &order, order.price, 0, false);
+        }),
+        (ReasonCode::StormPositionDrift, |s| {
+            s.feed(health(HealthKind::Drift, 1));
+        }),
+        (ReasonCode::StormNormaliserFailures, |s| {
+            s.feed(health(HealthKind::NormaliserFailures, 1));
+        }),
+        (ReasonCode::StormGuardOn, |s| {
+            s.feed(health(HealthKind::LoopLag, 1));
+            s.feed_book(buy_signal());
+        }),
+        (ReasonCode::ResumeNotArmed, |s| {
+            s.feed(command(CommandKind::ResumeConfirm, ALL, 1));
+        }),
+        (ReasonCode::ResumeTooLate, |s| resume(s, 61 * SECOND)),
+        (ReasonCode::HaltCauseRemains, |s| {
+            s.feed(health(HealthKind::Drift, 1));
+            s.feed(health(HealthKind::Drift, 1));
+            resume(s, 0);
+        }),
+        (ReasonCode::FillTooOld, |s| {
+            s.answers = false;
+            let order = s.feed_book(buy_signal())[0];
+            // Overfills halt, and are counted all the same.
+            let highest = 2 + FILL_COUNT_MAX as u64;
+            for broker_seq in 1..=highest {
+                s.feed(fill(&order, SCALE, broker_seq));
+            }
+            s.feed(fill(&order, SCALE, 1));
+        }),
+    ];
+    let mut rows = Vec::new();
+    for (code, happen) in cases {
+        let mut session = Session::new(guarded());
+        session.feed_book(no_signal());
+        happen(&mut session);
+        rows.push((code, session));
+    }
+    let mut whole = guarded();
+    whole.storm_guard.drawdown_bps = Band::NEVER;
+    // No number while the queues are equal.
+    whole.alphas[0].expression = "imbalance_l1 / imbalance_l1".to_owned();
+    let mut session = Session::new(whole);
+    session.feed_book(book(35_000, 1, 10, 5));
+    session.feed_book(no_signal());
+    rows.push((ReasonCode::StormFeatureFailures, session));
+    rows
+}
+
 /// Codes of both families that are neither seen nor excepted.
 fn missing(seen: &BTreeSet<u16>) -> Vec<&'static str> {
     let excepted = |code: u16| EXCEPTIONS.iter().any(|row| row.0.code() == code);
@@ -521,7 +606,12 @@ fn missing(seen: &BTreeSet<u16>) -> Vec<&'static str> {
 #[test]
 fn every_risk_and_gateway_code_comes_out_of_an_engine() {
     let mut all = BTreeSet::new();
-    let scenarios = [refused_by_config(), refused_by_history(), odd_events()];
+    let scenarios = [
+        refused_by_config(),
+        refused_by_history(),
+        odd_events(),
+        storms(),
+    ];
     for (code, session) in scenarios.into_iter().flatten() {
         let codes = seen(&session);
         assert!(
