@@ -272,6 +272,16 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _records_up_to(inputs: bytes, input_seq: int) -> bytes:
+    """The inputs up to and including one; they are in the order of their sequence."""
+    offset = 0
+    while offset < len(inputs):
+        if int.from_bytes(inputs[offset + 8 : offset + 16], "little") > input_seq:
+            break
+        offset += int.from_bytes(inputs[offset : offset + 2], "little")
+    return inputs[:offset]
+
+
 def _decision_row(row: np.void) -> dict[str, Any]:
     code = int(row["reason_code"])
     return {
