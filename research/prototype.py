@@ -171,6 +171,7 @@ def run_file(
         instruments=[instrument],
         session=recorded.session_of(instrument),
         account_limits=load_settings(config_dir).account_limits(),
+        storm_guard=load_settings(config_dir).storm_guard(),
     )
     prototype = Prototype(
         session_dir=_fresh_folder(ws, f"{recorded.session_id.replace('/', '_')}-{file.name}"),

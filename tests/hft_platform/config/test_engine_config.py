@@ -102,6 +102,7 @@ def test_the_engine_takes_a_real_session_with_its_windows_before_the_open() -> N
         instruments=[txf],
         session=opened,
         account_limits=load_settings(Path("none"), environment={}).account_limits(),
+        storm_guard=load_settings(Path("none"), environment={}).storm_guard(),
     )
     _core.Engine(engine_config_json(config))
     phases = [phase["phase"] for phase in config["session"]["phases"]]

@@ -47,7 +47,7 @@ calendars:
     sessions:
       day:
         {open: "09:00", close: "13:30", trading_day: same, close_only_s: 300, force_flat_s: 60,
-         preopen_s: 1800}
+         preopen_s: 1800, no_cancel_s: 0}
     last_day_close: null
     holidays: []
     without_night: []
@@ -64,6 +64,9 @@ products:
     price_limit_bps: 1000
     roll_rule: {kind: none, trading_days_before: 0}
     gap_ms: 60000
+    order_lots_max: null
+    banding_bps: null
+    eligibility: full
   STK.ODD:
     venue: TWSE
     kind: stock
@@ -76,6 +79,9 @@ products:
     price_limit_bps: 1000
     roll_rule: {kind: none, trading_days_before: 0}
     gap_ms: 60000
+    order_lots_max: null
+    banding_bps: null
+    eligibility: full
   EXF:
     venue: TAIFEX
     kind: future
@@ -88,6 +94,9 @@ products:
     price_limit_bps: 1000
     roll_rule: {kind: none, trading_days_before: 0}
     gap_ms: 5000
+    order_lots_max: null
+    banding_bps: null
+    eligibility: full
 instruments:
   "2330":
     {instrument_id: 5001, product: STK, last_trading_day: 0, recording_names: ["2330_*"]}

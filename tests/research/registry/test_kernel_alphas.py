@@ -63,8 +63,14 @@ def refusal(folder: Path) -> PlatformError:
 def config_of(alpha: registry.Alpha) -> dict[str, object]:
     instrument = load_instruments().by_symbol("TXFD6")
     session = sessions_for(instrument, DAY_OPEN_NS, DAY_OPEN_NS + 3_600_000_000_000)[0]
-    limits = load_settings().account_limits()
-    return signal_config(alpha.manifest, instrument, session, account_limits=limits)
+    settings = load_settings()
+    return signal_config(
+        alpha.manifest,
+        instrument,
+        session,
+        account_limits=settings.account_limits(),
+        storm_guard=settings.storm_guard(),
+    )
 
 
 def test_the_bundled_kernel_says_what_it_reads_and_needs():
@@ -167,6 +173,7 @@ def test_the_placebo_of_gate_c_is_the_exact_opposite():
             instruments=[instrument],
             session=session,
             account_limits=load_settings().account_limits(),
+            storm_guard=load_settings().storm_guard(),
         )
         signals.append(batch_rows(day(), config)["signal"])
     np.testing.assert_array_equal(signals[0], -signals[1])
