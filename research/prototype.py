@@ -159,6 +159,7 @@ def run_file(
             "position_qty_max": limits.position_qty_lots_max * lot,
             "daily_loss_max": limits.daily_loss_max * _core.SCALE,
             "drawdown_max": limits.drawdown_max * _core.SCALE,
+            "loss_speed_max": limits.loss_speed_max * _core.SCALE,
             "order_rate_max": limits.order_rate_max,
         },
         on_withdrawal={

@@ -66,6 +66,15 @@ _TEMPLATES: dict[str, dict[str, Any]] = {
     },
 }
 _MONEY_MAX = 1_000_000_000
+# What a losing day may cost is another subject: here as much as can be is filled.
+_LOOSE_LIMITS = {
+    "one_side_fill_max": 1_000,
+    "order_to_trade_max": 1_000_000,
+    "daily_loss_max": _MONEY_MAX * records.SCALE,
+    "drawdown_max": _MONEY_MAX * records.SCALE,
+    "loss_speed_max": _MONEY_MAX * records.SCALE,
+}
+_NEVER = dict.fromkeys(("warm_in", "warm_out", "storm_in", "storm_out", "halt_in", "halt_out"))
 GENERATED_MARKET = "sim_null"
 GENERATED_ACTIVITY = 2.0
 """Twice the usual market: some hundred fills a cell in ten minutes."""
@@ -206,6 +215,7 @@ def trading_config(kind: str, instrument: Instrument, session: Session) -> dict[
             "position_qty_max": 3 * lot,
             "daily_loss_max": _MONEY_MAX * records.SCALE,
             "drawdown_max": _MONEY_MAX * records.SCALE,
+            "loss_speed_max": _MONEY_MAX * records.SCALE,
             "order_rate_max": 100,
         },
         on_withdrawal={"action": "flatten", "deadline_ns": 1_000_000_000},
@@ -214,8 +224,8 @@ def trading_config(kind: str, instrument: Instrument, session: Session) -> dict[
         [spec],
         instruments=[instrument],
         session=session,
-        account_limits=load_settings().account_limits(),
-        storm_guard=load_settings().storm_guard(),
+        account_limits=load_settings().account_limits() | _LOOSE_LIMITS,
+        storm_guard=load_settings().storm_guard() | {"drawdown_bps": _NEVER},
     )
 
 

@@ -19,7 +19,8 @@ from hft_platform.services.python_strategy import Place
 SPEC = {
     "symbol": "SIM_EDGE", "order_qty_lots": 1, "ttl_ms": 1000, "slippage_ticks": 2,
     "limits": {"order_qty_lots_max": 1, "position_qty_lots_max": 1, "daily_loss_max": 1000000,
-               "drawdown_max": 1000000, "order_rate_max": 60},
+               "drawdown_max": 1000000, "loss_speed_max": 1000000,
+               "order_rate_max": 60},
     "latency_profile": "shioaji_live_2026_04", "queue_model": "power_prob3",
     "on_withdrawal": {"action": "flatten", "deadline_ms": 5000},
 }

@@ -138,13 +138,15 @@ def test_no_intent_is_sent_twice_whenever_the_process_is_killed(tmp_path: Path, 
         command["command_kind"], command["alpha_index"] = kind, ALL_ALPHAS
         command["argument"] = argument
         steps.append(command.tobytes())
+    decided = b""
     for seq, step in enumerate(steps, start=1_000_041):
         row = bytearray(step)
         row[8:16] = seq.to_bytes(8, "little")
         row[40:48] = (last_ns + 60 * SECOND + seq).to_bytes(8, "little")
-        engine.on_tape(bytes(row))
+        decided += engine.on_tape(bytes(row))
     assert engine.counters()["storm"]["policy"] == "NORMAL"
-    fresh = next_orders(engine, 1_000_050, last_ns + 61 * SECOND, 200)
+    decided += next_orders(engine, 1_000_050, last_ns + 61 * SECOND, 200).tobytes()
+    fresh = np.frombuffer(decided, dtype=records.DTYPES["Decision"])
     placed = fresh[(fresh["verdict"] == 1) & (fresh["action"] == 1)]
     assert placed.size > 0
     intents, orders = ({row[place] for row in sent} for place in (0, 1))

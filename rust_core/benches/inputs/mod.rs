@@ -46,7 +46,9 @@ pub fn config(tape: &[u8], template: &str, expression: &str) -> EngineConfig {
     config.alphas[0].instrument_id = header.instrument_id;
     config.alphas[0].limits.daily_loss_max = i64::MAX / 4;
     config.alphas[0].limits.drawdown_max = i64::MAX / 4;
+    config.alphas[0].limits.loss_speed_max = i64::MAX / 4;
     config.alphas[0].expires_ns = i64::MAX / 2;
+    config.account_limits.order_to_trade_max = u32::MAX / 2;
     config.session.phases.truncate(1);
     config.session.phases[0].start_ns = 0;
     config.session.phases[0].end_ns = i64::MAX / 2;

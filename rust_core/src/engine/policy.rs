@@ -236,6 +236,22 @@ impl Engine {
         alpha.switch_config(record, header.sequence_time_ns)
     }
 
+    /// Marks an alpha's position, and follows what its result and the account's do.
+    fn mark(&mut self, alpha_index: usize, mid: i64, now_ns: i64) {
+        let alpha = &mut self.alphas[alpha_index];
+        let multiplier = self.markets[alpha.market_index].instrument.multiplier;
+        let Some(marked) = alpha.position.mark(mid, multiplier) else {
+            return self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns);
+        };
+        self.watch.is_marked = true;
+        let before = alpha.position.net();
+        alpha.position = marked;
+        alpha.marked_mid = Some(mid);
+        alpha.latch_losses(now_ns);
+        let after = alpha.position.net();
+        self.follow_result(before, after, now_ns);
+    }
+
     /// Follows time: expiry, marks, loss limits, and what waited for a flat position.
     pub(super) fn refresh_alpha(&mut self, alpha_index: usize, now_ns: i64) {
         let alpha = &mut self.alphas[alpha_index];
@@ -248,17 +264,12 @@ impl Engine {
             .mid()
             .filter(|mid| alpha.marked_mid != Some(*mid))
         {
-            match alpha.position.mark(mid, market.instrument.multiplier) {
-                Some(marked) => {
-                    self.watch.is_marked = true;
-                    let before = alpha.position.net();
-                    alpha.position = marked;
-                    alpha.marked_mid = Some(mid);
-                    alpha.latch_losses(now_ns);
-                    let after = alpha.position.net();
-                    self.follow_result(before, after, now_ns);
-                }
-                None => self.policy.halt(ReasonCode::ArithmeticOverflow, now_ns),
+            // A flat position has no value to follow; behind a fill it is looked at once.
+            let is_idle = alpha.position.qty == 0 && alpha.marked_mid.is_some();
+            if is_idle {
+                alpha.marked_mid = Some(mid);
+            } else {
+                self.mark(alpha_index, mid, now_ns);
             }
         }
         let exposure = self.gateway.exposure(alpha_index);

@@ -131,6 +131,7 @@ impl Engine {
     }
 
     /// True when the order cannot do anything but reduce the alpha's position.
+    #[inline]
     fn is_reducing(&self, intent: &OrderIntent) -> bool {
         let position_qty = self.alphas[intent.alpha_index].position.qty;
         let open = self.gateway.exposure(intent.alpha_index);
@@ -214,6 +215,7 @@ impl Engine {
         first
     }
 
+    #[inline]
     fn step_exposure(&mut self, intent: &OrderIntent, is_reducing: bool) -> ExposureFacts {
         self.account.settle();
         let open = self.gateway.exposure(intent.alpha_index);
@@ -242,6 +244,7 @@ impl Engine {
     }
 
     /// Price of our own order, or waiting exit, on the other side that this order would reach.
+    #[inline]
     fn own_opposite_price(&self, intent: &OrderIntent) -> Option<i64> {
         let waiting = self.account.waiting_exit(intent.market_index);
         let exit_price = waiting
@@ -266,6 +269,7 @@ impl Engine {
     }
 
     /// Everything the checks look at, policy included.
+    #[inline]
     fn facts(
         &mut self,
         intent: &OrderIntent,
@@ -369,6 +373,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     fn step_commit(
         &mut self,
         intent: &OrderIntent,
@@ -542,6 +547,7 @@ impl Engine {
     }
 
     /// A decision with its cause, its alpha's state and neither action nor verdict.
+    #[inline]
     fn blank_decision(&self, alpha_index: usize, cause: &RecordHeader) -> DecisionRecord {
         let alpha: &AlphaState = &self.alphas[alpha_index];
         let market = &self.markets[alpha.market_index];
@@ -565,6 +571,7 @@ impl Engine {
     }
 
     /// Numbers a decision and hands it out.
+    #[inline]
     pub(super) fn write(&mut self, mut decision: DecisionRecord, out: &mut Vec<DecisionRecord>) {
         self.decision_seq += 1;
         decision.decision_seq = self.decision_seq;

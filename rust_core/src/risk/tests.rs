@@ -744,3 +744,34 @@ proptest! {
         prop_assert_eq!(evaluate(&reducing), by_table(&reducing));
     }
 }
+
+proptest! {
+    /// Counts of equal orders are those of a list that is searched from end to end, whatever
+    /// collides, leaves or overflows.
+    #[test]
+    fn equal_orders_are_counted_as_a_list_would(
+        steps in prop::collection::vec((0..400_i64, 0..6_i64, 0..3_i64, prop::bool::ANY), 1..4_000),
+        gap_ns in prop_oneof![Just(1_000_i64), Just(2_000_000), Just(60_000_000)],
+    ) {
+        let mut window = RepeatWindow::default();
+        let mut list: Vec<(i64, OrderKey)> = Vec::new();
+        let mut now_ns = 0;
+        for (wait, price, qty, is_buy) in steps {
+            now_ns += wait % 3 * gap_ns;
+            let key = OrderKey {
+                market_index: usize::from(wait % 7 == 0),
+                side: if is_buy { 1 } else { -1 },
+                price: price * 100_000_000,
+                qty: (qty + 1) * 100_000_000,
+            };
+            list.retain(|row| now_ns - row.0 < REPEAT_WINDOW_NS);
+            let expected = list.iter().filter(|row| row.1 == key).count();
+            prop_assert_eq!(window.count(&key, now_ns) as usize, expected);
+            window.push(key, now_ns);
+            list.push((now_ns, key));
+            if list.len() > WINDOW_COUNT_MAX {
+                list.remove(0);
+            }
+        }
+    }
+}

@@ -80,37 +80,111 @@ pub struct OrderKey {
     pub qty: i64,
 }
 
-/// The last orders, to count equal ones.
+/// Places for the counts of keys; twice as many as there can be keys, so that chains stay short.
+const SLOT_COUNT: usize = 2 * WINDOW_COUNT_MAX;
+
+const _: () = assert!(SLOT_COUNT.is_power_of_two());
+
+/// The young orders, and how many of each kind there are.
+///
+/// Counting costs the same for the first order of a day and for the thousandth of a second: rows
+/// leave at their age, and the counts of their keys follow.
 #[derive(Debug, Clone)]
 pub struct RepeatWindow {
-    rows: Box<[(OrderKey, i64)]>,
+    /// Young orders in time order, each with its key's place.
+    rows: Box<[(i64, OrderKey)]>,
+    first: usize,
     count: usize,
+    /// Open addressing without gaps in a chain; count 0 is an empty place.
+    slots: Box<[(OrderKey, u32)]>,
 }
 
 impl Default for RepeatWindow {
     fn default() -> Self {
         Self {
-            rows: vec![(OrderKey::default(), i64::MIN); WINDOW_COUNT_MAX].into_boxed_slice(),
+            rows: vec![(i64::MIN, OrderKey::default()); WINDOW_COUNT_MAX].into_boxed_slice(),
+            first: 0,
             count: 0,
+            slots: vec![(OrderKey::default(), 0); SLOT_COUNT].into_boxed_slice(),
         }
     }
+}
+
+/// First place of a key's chain.
+fn home_of(key: &OrderKey) -> usize {
+    let mixed = key.price.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        ^ key.qty.unsigned_abs().wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
+        ^ (key.market_index as u64).wrapping_mul(0x1656_67B1_9E37_79F9)
+        ^ key.side.unsigned_abs().rotate_left(u32::from(key.side < 0));
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the shift leaves fewer bits than usize has"
+    )]
+    let home = (mixed >> (u64::BITS - SLOT_COUNT.trailing_zeros())) as usize;
+    home
 }
 
 impl RepeatWindow {
     /// Orders equal to `key` that are younger than [`REPEAT_WINDOW_NS`].
     #[must_use]
-    pub fn count(&self, key: &OrderKey, now_ns: i64) -> u32 {
-        let held = self.count.min(WINDOW_COUNT_MAX);
-        let newest_first =
-            (1..=held).map(|back| &self.rows[(self.count - back) % WINDOW_COUNT_MAX]);
-        let young = newest_first.take_while(|row| now_ns.saturating_sub(row.1) < REPEAT_WINDOW_NS);
-        u32::try_from(young.filter(|row| row.0 == *key).count()).unwrap_or(u32::MAX)
+    pub fn count(&mut self, key: &OrderKey, now_ns: i64) -> u32 {
+        self.forget(now_ns);
+        self.slots[self.place_of(key)].1
     }
 
-    /// Adds an order.
+    /// Adds an order; a full window forgets its oldest, and every limit is below that.
     pub fn push(&mut self, key: OrderKey, now_ns: i64) {
-        self.rows[self.count % WINDOW_COUNT_MAX] = (key, now_ns);
+        if self.count == WINDOW_COUNT_MAX {
+            self.drop_oldest();
+        }
+        self.rows[(self.first + self.count) % WINDOW_COUNT_MAX] = (now_ns, key);
         self.count += 1;
+        let place = self.place_of(&key);
+        let slot = &mut self.slots[place];
+        *slot = (key, slot.1 + 1);
+    }
+
+    fn forget(&mut self, now_ns: i64) {
+        while self.count > 0 && now_ns.saturating_sub(self.rows[self.first].0) >= REPEAT_WINDOW_NS {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let key = self.rows[self.first].1;
+        self.first = (self.first + 1) % WINDOW_COUNT_MAX;
+        self.count -= 1;
+        let place = self.place_of(&key);
+        self.slots[place].1 -= 1;
+        if self.slots[place].1 == 0 {
+            self.close_gap(place);
+        }
+    }
+
+    /// Where a key is, or the empty place at the end of its chain; at most half the places are used.
+    fn place_of(&self, key: &OrderKey) -> usize {
+        let mut place = home_of(key);
+        while self.slots[place].1 != 0 && self.slots[place].0 != *key {
+            place = (place + 1) % SLOT_COUNT;
+        }
+        place
+    }
+
+    /// Moves up what stood behind an emptied place, so that every chain is whole.
+    fn close_gap(&mut self, emptied: usize) {
+        let mut gap = emptied;
+        let mut place = (gap + 1) % SLOT_COUNT;
+        while self.slots[place].1 != 0 {
+            let home = home_of(&self.slots[place].0);
+            let from_home = (place + SLOT_COUNT - home) % SLOT_COUNT;
+            let from_gap = (place + SLOT_COUNT - gap) % SLOT_COUNT;
+            if from_home >= from_gap {
+                self.slots[gap] = self.slots[place];
+                self.slots[place].1 = 0;
+                gap = place;
+            }
+            place = (place + 1) % SLOT_COUNT;
+        }
     }
 }
 

@@ -158,7 +158,13 @@ def event_by_event(tape: bytes) -> np.ndarray:
     content["session"]["phases"][0] |= {"start_ns": first_ns, "end_ns": first_ns + 86_400 * SECOND}
     one = content["alphas"][0]
     content["alphas"] = [
-        one | {"alpha_index": place, "alpha_id": f"a{place}", "expression": name, "parameters": {}}
+        one
+        | {
+            "alpha_index": place,
+            "alpha_id": f"a{place}",
+            "expression": f"1.0 * {name}",
+            "parameters": {},
+        }
         for place, name in enumerate(NAMES)
     ]
     engine = _core.Engine(tapes.text(content))
