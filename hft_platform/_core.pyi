@@ -43,6 +43,7 @@ __all__ = [
     "evaluate_expression",
     "evaluate_expressions",
     "evaluate_features",
+    "explain_decisions",
     "expression_excerpt",
     "expression_language",
     "feature_columns",
@@ -570,6 +571,45 @@ def signal_terms(
     dict or None
         ``input_seq`` of the market record, ``features`` (name to value, those it reads),
         ``terms`` (list of canonical text and value), ``value``; None before the first record.
+    """
+
+def explain_decisions(
+    inputs: bytes,
+    engine_config_json: str,
+    input_seqs: list[int],
+    kernels: Sequence[KernelHandle] = ...,
+) -> list[dict[str, Any]]:
+    """Tell what every intent of some inputs met on its way, from a replay.
+
+    Parameters
+    ----------
+    inputs : bytes
+        Sequenced inputs, every one once; those behind the last one asked for are not read.
+    engine_config_json : str
+        Engine config.
+    input_seqs : list of int
+        Inputs to tell about.
+    kernels : list of KernelHandle
+        Kernels that the config names.
+
+    Returns
+    -------
+    list of dict
+        An intent a row, in the order in which the engine took them: ``input_seq``,
+        ``alpha_index``, ``action``, ``intent_id``, ``order_id``, ``intent_reason``, ``side``,
+        ``price``, ``qty``, ``is_reducing``; ``code``, ``observed`` and ``limit`` of its refusal
+        (zeros without one); ``strategy`` (mode, causes, position, own orders, what its template
+        wanted); ``checks`` in order of precedence, each with ``name``, ``applies``, ``codes``,
+        ``limit_key``, ``asks``, ``result`` (``passed``, ``not_for_this``, ``refused``),
+        ``numbers`` (value and limit, None for a yes or no), ``code``, ``observed``, ``limit``;
+        ``storm`` as in `Engine.counters`; ``decision``, the bytes written about it or None.
+
+    Raises
+    ------
+    ConfigError
+        When the config is wrong or a kernel is missing.
+    TapeError
+        When the inputs are damaged or one is missing.
     """
 
 def feature_registry() -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import getpass
 import io
 import json
@@ -108,8 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("session", help="run id or session folder")
 
     explain = add("explain", _explain, "Show what caused an order, from the logs alone.")
-    explain.add_argument("order", nargs="?", type=int, help="order id (leave out to list orders)")
+    explain.add_argument(
+        "order", nargs="?", type=int, help="order id or intent id (leave out to list orders)"
+    )
     explain.add_argument("--session", required=True, help="run id or session folder")
+    explain.add_argument(
+        "--checks", action="store_true", help="print every check, not only refusals"
+    )
+    explain.add_argument(
+        "--refused", action="store_true", help="list refused intents instead of orders"
+    )
 
     add("status", _status, "Show sessions, promotions and the halt latch of a workspace.")
 
@@ -310,25 +319,28 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from hft_platform.services.explain import explain_order, list_orders
+    from hft_platform.services.explain import explain_order, list_orders, list_refusals
 
     session_dir = _session_dir(arguments, arguments.session)
     if arguments.order is None:
-        rows = list_orders(session_dir)
-        _print(arguments, rows, lambda: "\n".join(map(_order_text, rows)) or "no order was placed")
+        rows = list_refusals(session_dir) if arguments.refused else list_orders(session_dir)
+        none = "no intent was refused" if arguments.refused else "no order was placed"
+        _print(arguments, rows, lambda: "\n".join(map(_order_text, rows)) or none)
         return 0
     explanation = explain_order(session_dir, arguments.order)
-    _print(arguments, explanation.as_dict(), explanation.render)
+    text = functools.partial(explanation.render, all_checks=arguments.checks)
+    _print(arguments, explanation.as_dict(), text)
     return 0
 
 
 def _order_text(row: dict[str, Any]) -> str:
-    from hft_platform.services.explain import number, units
+    from hft_platform.services.explain_text import number, units
 
     side = "buy" if row["side"] > 0 else "sell"
+    refused = f", refused {row['reason']}" if row["reason"] else ""
     return (
-        f"{row['order_id']} {row['intent_reason']} {side} {units(row['qty'])}"
-        f" at {units(row['price'])}, signal {number(row['signal'])} ticks"
+        f"{row['order_id'] or row['intent_id']} {row['intent_reason']} {side} {units(row['qty'])}"
+        f" at {units(row['price'])}, signal {number(row['signal'])} ticks{refused}"
     )
 
 

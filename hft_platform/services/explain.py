@@ -6,14 +6,14 @@ Why: "why did it do that" must have an answer that needs no process, no store an
 
 Invariants:
 1. Features and terms come from the same incremental code that the engine ran, over the same inputs.
-2. Nothing is looked up outside the session's folder.
+2. Strategy state and checks come from a replay; where it differs from the log, that is said.
+3. Nothing is looked up outside the session's folder.
 
 It judges nothing. Operator's page: `docs/runbook.md`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
+from hft_platform.services.decision_trace import DecisionTrace, check_numbers, trace_decisions
+from hft_platform.services.explain_text import finite, number, side_name, units, utc
 from hft_platform.services.parity import engine_config_of, read_session
 
 EVENT_NAMES = {
@@ -52,29 +54,35 @@ HEALTH_NAMES = {1: "loop lag ns", 2: "order round trip ns", 3: "drift", 4: "unre
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything the logs hold about one order."""
+    """Everything the logs hold about one order, or about an intent that no order came of."""
 
     order_id: int
+    intent_id: int
     alpha_id: str
     symbol: str
     cause: dict[str, Any]
     features: dict[str, float | None]
     terms: list[dict[str, Any]]
     expression: str
+    template: dict[str, Any]
     decisions: list[dict[str, Any]]
+    traces: list[DecisionTrace]
+    """One a decision: strategy state and checks, by a replay."""
+    causes: list[dict[str, Any]]
+    """One a decision: the input that caused it."""
     broker_events: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return content | {"traces": [trace.as_dict() for trace in self.traces]}
 
-    def render(self) -> str:
-        """The chain as text, top down."""
-        cause = self.cause
+    def render(self, *, all_checks: bool = False) -> str:
+        """The chain as text, top down; the checks that refused, or all of them."""
+        what = f"order {self.order_id}" if self.order_id else f"refused intent {self.intent_id}"
         lines = [
-            f"order {self.order_id} of {self.alpha_id} on {self.symbol}",
-            f"  market    {cause['kind']} {cause['input_seq']} at {_utc(cause['exchange_time_ns'])}"
-            f" {cause['summary']}".rstrip(),
+            f"{what} of {self.alpha_id} on {self.symbol}",
+            f"  market    {_cause_text(self.cause)}",
             "  features  " + ", ".join(f"{k}={number(v)}" for k, v in self.features.items()),
             f"  signal    {self.expression} = {number(self.decisions[0]['signal'])} ticks",
         ]
@@ -83,56 +91,53 @@ class Explanation:
             lines.extend(
                 f"  term      {row['text']} = {number(row['value'])}" for row in self.terms
             )
-        for row in self.decisions:
-            text = f"  decision  {row['action']} ({row['intent_reason']}) {row['verdict']}"
-            if row["verdict"] == "refused":
-                text += f" {row['reason']}: was {row['observed']}, limit {row['limit']},"
-            lines.append(
-                f"{text} {_side(row['side'])} {units(row['qty'])} at {units(row['price'])},"
-                f" position {units(row['position_qty'])}, intent {row['intent_id']}"
-            )
+        for row, trace, cause in zip(self.decisions, self.traces, self.causes, strict=True):
+            lines.append(f"  decision  {_decision_text(row, trace)}")
+            if cause["input_seq"] != self.cause["input_seq"]:
+                lines.append(f"    because   {_cause_text(cause)}")
+            lines.extend(trace.render(row, self.template, all_checks=all_checks))
         lines.extend(
             f"  broker    {row['event']} {units(row['qty'])} at {units(row['price'])},"
-            f" {units(row['remaining_qty'])} left, {_utc(row['exchange_time_ns'])}"
+            f" {units(row['remaining_qty'])} left, {utc(row['exchange_time_ns'])}"
             for row in self.broker_events
         )
         return "\n".join(lines)
 
 
-def units(value: int) -> str:
-    """A price or quantity in whole units, exactly: 1999700000000 is 19997."""
-    whole, part = divmod(abs(value), records.SCALE)
-    text = f"{whole}.{part:08d}".rstrip("0").rstrip(".")
-    return f"-{text}" if value < 0 else text
+def _cause_text(cause: dict[str, Any]) -> str:
+    text = f"{cause['kind']} {cause['input_seq']} at {utc(cause['exchange_time_ns'])}"
+    return f"{text} {cause['summary']}".rstrip()
 
 
-def _side(side: int) -> str:
-    return {1: "buy", -1: "sell"}.get(side, "no side")
-
-
-def _utc(time_ns: int) -> str:
-    moment = dt.datetime.fromtimestamp(time_ns // 10**9, tz=dt.UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns % 10**9 // 1_000:06d} UTC"
-
-
-def number(value: float | None) -> str:
-    """A feature or signal for people; what is no number says so."""
-    return "not a number" if value is None else f"{value:.6g}"
+def _decision_text(row: dict[str, Any], trace: DecisionTrace) -> str:
+    text = f"{row['action']} ({row['intent_reason']}) {row['verdict']}"
+    if row["verdict"] == "refused":
+        check = trace.refusing()
+        name = check["name"] if check and check["code"] == row["reason"] else ""
+        numbers = check_numbers(name, row["reason"], row["observed"], row["limit"])
+        text += f" {row['reason']}" + (f" ({numbers})" if numbers else "") + ","
+    return (
+        f"{text} {side_name(row['side'])} {units(row['qty'])} at {units(row['price'])},"
+        f" position {units(row['position_qty'])}, intent {row['intent_id']}"
+    )
 
 
 def explain_order(session_dir: Path, order_id: int) -> Explanation:
-    """Explain one order of a recorded session.
+    """Explain one order of a recorded session, or an intent by its id, refused ones included.
 
     Raises
     ------
     PlatformError
-        ORDER_UNKNOWN when no decision of the session names the order.
+        ORDER_UNKNOWN when no decision of the session names the order or intent.
     """
     logs = read_session(session_dir)
     config = engine_config_of(session_dir)
     all_decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
     mine = all_decisions[all_decisions["order_id"] == order_id]
-    if mine.size == 0 or order_id == 0:
+    if mine.size == 0:
+        mine = all_decisions[all_decisions["intent_id"] == order_id]
+        order_id = order_id if mine.size == 0 else int(mine["order_id"].max())
+    if mine.size == 0 or int(mine[0]["intent_id"]) == 0:
         ids = sorted({int(i) for i in all_decisions["order_id"] if i})
         shown = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
         raise PlatformError(
@@ -149,16 +154,23 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
         row for row in config["instruments"] if row["instrument_id"] == alpha["instrument_id"]
     )
     parts_of_signal = _signal_terms(logs.inputs, config, first)
+    causes = [_cause(parts, int(row["input_seq"])) for row in mine]
     return Explanation(
         order_id=order_id,
+        intent_id=int(first["intent_id"]),
         alpha_id=alpha["alpha_id"],
         symbol=instrument["symbol"],
-        cause=_cause(parts, int(first["input_seq"])),
-        features={name: _finite(value) for name, value in parts_of_signal["features"].items()},
-        terms=[{"text": text, "value": _finite(value)} for text, value in parts_of_signal["terms"]],
+        cause=causes[0],
+        features={name: finite(value) for name, value in parts_of_signal["features"].items()},
+        terms=[{"text": text, "value": finite(value)} for text, value in parts_of_signal["terms"]],
         expression=_signal_name(alpha),
+        template=alpha["template"],
         decisions=[_decision_row(row) for row in mine],
-        broker_events=[_broker_row(row) for row in broker[broker["order_id"] == order_id]],
+        traces=trace_decisions(logs.inputs, config, mine),
+        causes=causes,
+        broker_events=[
+            _broker_row(row) for row in broker[broker["order_id"] == order_id] if order_id
+        ],
     )
 
 
@@ -168,6 +180,14 @@ def list_orders(session_dir: Path) -> list[dict[str, Any]]:
     rows = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
     placed = rows[(rows["action"] == 1) & (rows["verdict"] == 1)]
     return [_decision_row(row) for row in placed]
+
+
+def list_refusals(session_dir: Path) -> list[dict[str, Any]]:
+    """One row for each refused intent that a session wrote out."""
+    logs = read_session(session_dir)
+    rows = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
+    refused = rows[(rows["action"] == 1) & (rows["verdict"] == 2)]
+    return [_decision_row(row) for row in refused]
 
 
 def _cause(parts: dict[str, Any], input_seq: int) -> dict[str, Any]:
@@ -195,7 +215,7 @@ def _summary(kind: str, row: np.void) -> str:
             f" ask {units(int(row['ask_price'][0]))} x {units(int(row['ask_qty'][0]))}"
         )
     if kind == "Trade":
-        side = _side(int(row["aggressor_side"]))
+        side = side_name(int(row["aggressor_side"]))
         return f"{side} {units(int(row['qty']))} at {units(int(row['price']))}"
     if kind == "Broker":
         event = EVENT_NAMES.get(int(row["event_kind"]), "unknown")
@@ -205,7 +225,7 @@ def _summary(kind: str, row: np.void) -> str:
         )
     if kind == "Intent":
         return (
-            f"of a Python strategy: {_side(int(row['side']))} {units(int(row['qty']))}"
+            f"of a Python strategy: {side_name(int(row['side']))} {units(int(row['qty']))}"
             f" at {units(int(row['price']))} because of input {row['cause_seq']}"
         )
     if kind == "Command":
@@ -267,11 +287,6 @@ def _features_read(alpha: dict[str, Any]) -> list[str]:
     return list(checked["features"])
 
 
-def _finite(value: float) -> float | None:
-    """The value, or None for NaN and infinity, which JSON does not have."""
-    return value if math.isfinite(value) else None
-
-
 def _records_up_to(inputs: bytes, input_seq: int) -> bytes:
     """The inputs up to and including one; they are in the order of their sequence."""
     offset = 0
@@ -299,7 +314,7 @@ def _decision_row(row: np.void) -> dict[str, Any]:
         "side": int(row["side"]),
         "price": int(row["price"]),
         "qty": int(row["qty"]),
-        "signal": _finite(float(row["signal"])),
+        "signal": finite(float(row["signal"])),
         "position_qty": int(row["position_qty"]),
     }
 

@@ -25,6 +25,7 @@ mod sequencer;
 mod signal;
 mod steps;
 mod storm;
+mod trace;
 mod validate;
 
 use alpha_state::AlphaState;
@@ -44,6 +45,7 @@ pub use recovery::Recovered;
 pub use sequencer::Sequencer;
 pub use steps::{APPROVED, NOTED, REFUSED, STEPS};
 pub use storm::StormReport;
+pub use trace::{CheckResult, CheckRow, ModeCause, StrategyState, TracedIntent, explain_decisions};
 pub use validate::{ALPHA_COUNT_MAX, INSTRUMENT_COUNT_MAX, PHASE_COUNT_MAX, WEIGHT_PPM_MAX};
 
 use crate::alpha::ExpressionError;
@@ -170,6 +172,8 @@ pub struct Engine {
     decision_seq: u64,
     last_seq: u64,
     last_time_ns: i64,
+    /// What the record being decided is asked to tell; `None` unless a replay asked.
+    trace: Option<Box<trace::Trace>>,
 }
 
 impl Engine {
@@ -248,6 +252,7 @@ impl Engine {
             decision_seq: 0,
             last_seq: 0,
             last_time_ns: i64::MIN,
+            trace: None,
             config,
         })
     }
@@ -472,8 +477,15 @@ impl Engine {
         };
         let template = &alpha.config.template;
         strategy::wish(template, &view, &own, &mut alpha.memory, &mut wishes);
-        for wish in &wishes {
-            self.take_wish(alpha_index, wish, header, out);
+        if !wishes.is_empty() {
+            if self.trace.is_some() {
+                let wanted = strategy::wanted(template, &view);
+                self.trace_wishes(alpha_index, wanted, &own, now_ns);
+            }
+            for wish in &wishes {
+                self.take_wish(alpha_index, wish, header, out);
+            }
+            self.trace_wished();
         }
         (self.own_orders, self.wishes) = (own, wishes);
     }

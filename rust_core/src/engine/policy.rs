@@ -323,7 +323,7 @@ fn mode_of(conditions: &Conditions) -> Mode {
 /// What a halt leaves of the permit's rule. What works is taken back by the engine whatever this
 /// is; behind that a taker may leave by its own rules, in orders that never rest. A template that
 /// rests its quotes holds instead: nothing of ours is to be found in a book while halted.
-fn halt_mode(alpha: &AlphaState, rule: Mode) -> Mode {
+pub(super) fn halt_mode(alpha: &AlphaState, rule: Mode) -> Mode {
     match (rule, &alpha.config.template) {
         (Mode::ReduceOnly, Template::Taker { .. }) => Mode::ReduceOnly,
         _ => rule.max(Mode::Hold),
@@ -331,7 +331,7 @@ fn halt_mode(alpha: &AlphaState, rule: Mode) -> Mode {
 }
 
 /// What the permit says should become of the position, `since_ns` after it ended.
-fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
+pub(super) fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) -> Mode {
     let rule = alpha.config.on_withdrawal;
     if now_ns.saturating_sub(since_ns) >= rule.deadline_ns {
         return Mode::Flatten;

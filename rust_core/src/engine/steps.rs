@@ -121,6 +121,9 @@ impl Engine {
                 refusal = risk::evaluate(&facts);
             }
         }
+        if self.trace.is_some() {
+            self.trace_place(intent, &facts, refused, refusal, cause.sequence_time_ns);
+        }
         // durable, dispatch: the runtime writes the decision, then calls the broker.
         // commit: the order and its exposure exist from here on.
         self.step_commit(intent, &facts, refusal, cause, out);
@@ -482,12 +485,25 @@ impl Engine {
         let count = self.account_rate.count(now_ns).saturating_add(1);
         let limit = self.config.account_limits.order_rate_max;
         let is_forbidden = self.phase(now_ns) == Some(Phase::NoCancel);
-        if is_forbidden || count > limit {
-            let code = if is_forbidden {
+        let refusal = (is_forbidden || count > limit).then_some(Refusal {
+            code: if is_forbidden {
                 ReasonCode::CancelNotAllowed
             } else {
                 ReasonCode::OrderRateAboveLimit
-            };
+            },
+            observed: i64::from(count),
+            limit: i64::from(limit),
+        });
+        if self.trace.is_some() {
+            let rate = Some((count, limit));
+            self.trace_cancel(alpha_index, &decision, reason, refusal, rate);
+        }
+        if let Some(Refusal {
+            code,
+            observed,
+            limit,
+        }) = refusal
+        {
             self.counters.count_refusal(code);
             if self.alphas[alpha_index]
                 .refusal_mut(order.side)
@@ -495,8 +511,8 @@ impl Engine {
             {
                 decision.verdict = REFUSED;
                 decision.reason_code = u32::from(code.code());
-                decision.observed = i64::from(count);
-                decision.limit = i64::from(limit);
+                decision.observed = observed;
+                decision.limit = limit;
                 self.write(decision, out);
             }
             return;
@@ -541,6 +557,14 @@ impl Engine {
         decision.order_id = order_id;
         decision.action = ActionKind::Cancel as u32;
         decision.intent_reason = reason as u32;
+        if self.trace.is_some() {
+            let refusal = Refusal {
+                code,
+                observed: 0,
+                limit: 0,
+            };
+            self.trace_cancel(alpha_index, &decision, reason, Some(refusal), None);
+        }
         decision.verdict = REFUSED;
         decision.reason_code = u32::from(code.code());
         self.write(decision, out);

@@ -105,7 +105,10 @@ fn result_row<'py>(py: Python<'py>, result: &AlphaResult) -> PyResult<Bound<'py,
     Ok(row)
 }
 
-fn storm_row<'py>(py: Python<'py>, report: &StormReport) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn storm_row<'py>(
+    py: Python<'py>,
+    report: &StormReport,
+) -> PyResult<Bound<'py, PyDict>> {
     let row = PyDict::new(py);
     row.set_item("state", report.storm.name())?;
     row.set_item("since_ns", report.storm_since_ns)?;

@@ -12,6 +12,7 @@ mod normaliser;
 mod record;
 mod simulation;
 mod strategy;
+mod trace;
 mod wal;
 
 /// The extension module `hft_platform._core`.
@@ -23,6 +24,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     alpha::register(module)?;
     simulation::register(module)?;
     strategy::register(module)?;
+    trace::register(module)?;
     generator::register(module)?;
     normaliser::register(module)?;
     bus::register(module)?;

@@ -87,6 +87,13 @@ pub(super) fn maker(
     }
 }
 
+/// Prices at which the template wants to quote now, bid first; `None` where it may not.
+pub(super) fn wanted_prices(view: &View<'_>, template: &Template) -> (Option<i64>, Option<i64>) {
+    let quotes = wanted_quotes(view, template).filter(Quotes::is_usable);
+    let price = |side| quotes.and_then(|quotes| quote_price(view, &quotes, side));
+    (price(1), price(-1))
+}
+
 /// Where the template's rule wants the quotes, in ticks; `None` when nothing may be quoted.
 fn wanted_quotes(view: &View<'_>, template: &Template) -> Option<Quotes> {
     let clips = float(view.position_qty) / float(view.clip_qty.max(view.lot_size));

@@ -21,6 +21,7 @@ pub mod quoting;
 mod taker;
 mod target;
 mod template;
+mod wanted;
 
 pub use memory::Memory;
 pub use taker::round_trip_ticks;
@@ -28,6 +29,7 @@ pub use template::{
     AvellanedaStoikovMaker, CostTaker, GlftMaker, Horizon, QueueMaker, SigmaSource, Target,
     Template,
 };
+pub use wanted::{Wanted, wanted};
 
 use crate::book::Book;
 use crate::costs::CostModel;

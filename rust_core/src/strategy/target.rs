@@ -67,7 +67,7 @@ pub(super) fn target(
 }
 
 /// Signed position that the signal asks for; `None` when it asks for nothing.
-fn wanted_position_qty(view: &View<'_>, rule: &Target) -> Option<i64> {
+pub(super) fn wanted_position_qty(view: &View<'_>, rule: &Target) -> Option<i64> {
     let is_leaving = view.mode != Mode::Normal;
     if !view.signal.is_finite() {
         // Who may only leave does not wait for a signal to do so.

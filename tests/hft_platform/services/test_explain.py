@@ -13,7 +13,8 @@ import pytest
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.services.explain import explain_order, list_orders, units
+from hft_platform.services.explain import explain_order, list_orders
+from hft_platform.services.explain_text import units
 from hft_platform.services.parity import read_session
 from hft_platform.services.session_runner import SessionOutcome
 from tests.hft_platform.services.live_workspace import ALPHA_ID, MAKER, Live
@@ -70,7 +71,8 @@ def test_the_text_goes_from_the_market_to_the_fill(finished: Finished) -> None:
     lines = explain_order(session_dir, entry["order_id"]).render().splitlines()
     kinds = [line.split()[0] for line in lines]
     assert kinds[:5] == ["order", "market", "features", "signal", "decision"]
-    assert set(kinds[5:]) == {"broker"}
+    assert kinds[5:10] == ["mode", "strategy", "wanted", "checks", "guard"]
+    assert set(kinds[10:]) == {"broker"}
     assert re.search(
         r"2026-01-05 00:45:\d\d\.\d{6} UTC bid \d+ x \d\d?, ask \d+ x \d\d?$", lines[1]
     )
