@@ -45,7 +45,7 @@ ui: build ## open Dagster's UI on the demo's workspace (loopback only)
 test: lint types test-rust test-python ## everything that must be green
 
 test-rust: setup ## the Rust core's own tests
-	@cd rust_core && cargo test --release --locked --quiet
+	@cd rust_core && cargo test --locked --quiet
 
 test-python: build ## the Python tests (recordings: HFT_DATA or ../shared/data)
 	@source $(BIN)/activate && python -m pytest tests
@@ -55,7 +55,7 @@ lint: build ## ruff, import floors, generated docs, rustfmt, clippy
 	@source $(BIN)/activate && lint-imports --no-cache
 	@source $(BIN)/activate && python -m hft_platform.generate --check
 	@cd rust_core && cargo fmt --check
-	@cd rust_core && cargo clippy --release --locked --quiet --all-targets -- -D warnings
+	@cd rust_core && cargo clippy --locked --quiet --all-targets -- -D warnings
 
 types: build ## mypy, strict
 	@source $(BIN)/activate && mypy
@@ -67,8 +67,10 @@ format: setup ## put the code into its one shape
 replay-check: build ## decide one session from Parquet and from the log in four processes; DATA=<folder>
 	@rm -rf build/replay-check && $(BIN)/python -m research.replay_identity $(if $(DATA),--source "$(DATA)",)
 
-fuzz: build ## 10 million damaged records, payloads and expressions; FUZZ_CASES=<each>
-	@cd rust_core && HFT_FUZZ_CASES=$(or $(FUZZ_CASES),8000000) cargo test --release --locked --quiet --test fuzz_records
+fuzz: build ## 10 million damaged records, expressions and SDK payloads (about 10 minutes); FUZZ=<share of that, in %>
+	@cd rust_core && HFT_FUZZ_CASES=$$((80000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_records
+	@cd rust_core && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_expressions
+	@source $(BIN)/activate && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) python -m pytest -q --timeout 1800 tests/hft_platform/feed/test_shioaji_fuzz.py -k "damage"
 
 bench: build ## measure; writes build/bench.json and docs/performance.md
 	@$(BIN)/python -m tests.bench.run --write docs/performance.md

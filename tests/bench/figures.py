@@ -203,6 +203,8 @@ def demo() -> dict[str, Any]:
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": engine,
+    "bus": rust.bus,
+    "order": rust.order,
     "normaliser": normaliser,
     "wal": wal,
     "loader": loader,

@@ -15,7 +15,7 @@ from typing import Any
 from tests.bench.run import REPOSITORY, remove, spread, temporary_folder
 
 CRATE = REPOSITORY / "rust_core"
-DECISION_RUNS = 3
+PROGRAM_RUNS = 3
 QUANTILES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
 
 
@@ -80,7 +80,7 @@ def engine_events(tape: bytes, count: int) -> dict[str, Any]:
 
 def decision(tape: bytes) -> dict[str, Any]:
     """One decision beside the floor program: hot, cold cache, after 3 ms idle."""
-    runs = [printed("decision", tape) for _ in range(DECISION_RUNS)]
+    runs = [printed("decision", tape) for _ in range(PROGRAM_RUNS)]
     figures = {
         f"engine.{state}_p50_over_floor": spread(
             [run[state]["p50_over_floor"] for run in runs],
@@ -98,3 +98,29 @@ def decision(tape: bytes) -> dict[str, Any]:
                     "record to approved order, encoded",
                 )
     return figures
+
+
+def bus() -> dict[str, Any]:
+    """A push and a pop in one thread, and the hop to another core in the quietest window."""
+    runs = [printed("bus") for _ in range(PROGRAM_RUNS)]
+    return {
+        name: spread([float(run[name]["value"]) for run in runs], "ns", protects)
+        for name, protects in (
+            ("bus.push_pop_ns_p50", "a push and a pop of a book in one thread"),
+            ("bus.push_ns_p50", "what publishing costs the engine"),
+            ("bus.hop_ns_p50", "to another core, quietest of ten windows"),
+        )
+    }
+
+
+def order() -> dict[str, Any]:
+    """What an order costs late in a day, and every check passing."""
+    runs = [printed("order_cost") for _ in range(PROGRAM_RUNS)]
+    return {
+        name: spread([float(run[name]) for run in runs], unit, protects)
+        for name, unit, protects in (
+            ("order.cost_100k_over_1k", "ratio", "order 100,000 of a day beside order 1,000"),
+            ("order.cost_at_1k_ns", "ns", "book, order, answer and fill around order 1,000"),
+            ("risk.evaluate_ns_p50", "ns", "every check, all passing"),
+        )
+    }
