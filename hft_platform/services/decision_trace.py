@@ -49,8 +49,6 @@ _COUNTS = frozenset(
 _AT_LEAST = frozenset({"weight", "margin"})
 """Checks whose limit is the least, so that being above it is no nearness."""
 _CANCEL_WHY = {
-    "exit": "an exit of the strategy takes it back",
-    "quote": "the strategy takes it back",
     "requote": "its place is no longer wanted",
     "halt_cancel": "a halt takes orders back",
     "clear_exit": "it stood in the way of an exit of ours",
@@ -132,7 +130,10 @@ def trace_decisions(
         intents = _core.explain_decisions(
             inputs, canonical_json(config).decode(), input_seqs, kernels_of(config)
         )
-    return [_trace_of(row, intents) for row in decisions]
+    by_seq: dict[int, list[dict[str, Any]]] = {seq: [] for seq in input_seqs}
+    for intent in intents:
+        by_seq[intent["input_seq"]].append(intent)
+    return [_trace_of(row, by_seq[int(row["input_seq"])]) for row in decisions]
 
 
 def _trace_of(row: np.void, intents: list[dict[str, Any]]) -> DecisionTrace:
@@ -163,7 +164,7 @@ def _trace_of(row: np.void, intents: list[dict[str, Any]]) -> DecisionTrace:
 
 def _is_same(row: np.void, intent: dict[str, Any]) -> bool:
     key = "intent_id" if int(row["action"]) == PLACE else "order_id"
-    return all(int(row[name]) == intent[name] for name in ("input_seq", "action", key))
+    return all(int(row[name]) == intent[name] for name in ("action", key))
 
 
 def _disagreement(row: np.void, replayed: bytes | None) -> str:
@@ -234,11 +235,11 @@ def _wanted_text(
     rule = "" if strategy["wanted"] is None else _rule_text(template, strategy, decision)
     if reason == "flatten" and decision["action"] == "place":
         return f"the position is closed because the mode is {mode}"
+    if template["kind"] == "external" and reason in {"entry", "exit", "quote", "requote"}:
+        return f"what the strategy outside the engine asked for, as {reason}"
     if decision["action"] == "cancel":
         why = _CANCEL_WHY.get(reason, f"mode {mode} takes orders back")
         return f"{why}; {rule}" if rule and reason != "clear_exit" else why
-    if not rule:
-        return "what the strategy outside the engine asked for"
     return rule
 
 

@@ -26,7 +26,13 @@ from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
-from hft_platform.services.decision_trace import DecisionTrace, check_numbers, trace_decisions
+from hft_platform.services.decision_trace import (
+    CANCEL,
+    PLACE,
+    DecisionTrace,
+    check_numbers,
+    trace_decisions,
+)
 from hft_platform.services.explain_text import finite, number, side_name, units, utc
 from hft_platform.services.parity import engine_config_of, read_session
 
@@ -133,11 +139,12 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
     logs = read_session(session_dir)
     config = engine_config_of(session_dir)
     all_decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
-    mine = all_decisions[all_decisions["order_id"] == order_id]
+    intents = all_decisions[np.isin(all_decisions["action"], (PLACE, CANCEL))]
+    mine = intents[(intents["order_id"] == order_id) & (intents["order_id"] != 0)]
     if mine.size == 0:
-        mine = all_decisions[all_decisions["intent_id"] == order_id]
+        mine = intents[(intents["intent_id"] == order_id) & (intents["intent_id"] != 0)]
         order_id = order_id if mine.size == 0 else int(mine["order_id"].max())
-    if mine.size == 0 or int(mine[0]["intent_id"]) == 0:
+    if mine.size == 0:
         ids = sorted({int(i) for i in all_decisions["order_id"] if i})
         shown = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
         raise PlatformError(

@@ -14,9 +14,11 @@
 
 mod checks;
 mod facts;
+mod numbers;
 mod windows;
 
 pub use facts::Facts;
+pub(crate) use numbers::numbers;
 pub use windows::{
     FILL_PAUSE_NS, FILL_WINDOW_NS, LOSS_WINDOW_NS, LossWindow, OrderKey, RATE_WINDOW_NS,
     REJECT_WINDOW_NS, REPEAT_WINDOW_NS, RepeatWindow, TimeWindow, WINDOW_COUNT_MAX,

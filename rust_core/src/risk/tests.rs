@@ -521,6 +521,40 @@ fn an_order_at_every_limit_passes_and_one_step_beyond_is_refused_with_its_code()
     }
 }
 
+/// How near a limit was is told in the numbers of the refusal, for every check that has a limit.
+#[test]
+fn the_numbers_of_a_check_are_those_that_its_refusal_names() {
+    let mut told = std::collections::BTreeSet::new();
+    for (facts, cases) in [(good(), CASES), (exit(), EXIT_CASES)] {
+        for (name, damage, expected) in cases {
+            let mut facts = facts;
+            damage(&mut facts);
+            let refusal = evaluate(&facts).unwrap();
+            if let Some(numbers) = numbers(name, &facts) {
+                assert_eq!(
+                    numbers,
+                    (refusal.observed, refusal.limit),
+                    "{name} {expected:?}"
+                );
+                told.insert(*name);
+            }
+        }
+    }
+    for check in CHECKS.iter().filter(|check| check.applies.holds(false)) {
+        if let Some((value, limit)) = numbers(check.name, &good()) {
+            let is_least = matches!(check.name, "margin" | "weight");
+            let (value, limit) = if check.name == "clock_skew" {
+                (value.abs(), limit)
+            } else {
+                (value, limit)
+            };
+            assert!(is_least || value <= limit, "{}", check.name);
+            assert!(!is_least || value >= limit, "{}", check.name);
+        }
+    }
+    assert!(told.len() >= 20, "{told:?}");
+}
+
 /// A check without a case, or a code of the table that no case gives, is red.
 #[test]
 fn every_check_has_a_case_for_each_of_its_codes() {

@@ -105,7 +105,10 @@ def test_an_order_of_a_kernel_is_explained(traded: tuple[Path, BusMonitor]):
     order = list_orders(session_dir)[0]["order_id"]
     explained = explain_order(session_dir, order)
     assert list(explained.features) == ["imbalance_ema_2s"]
-    assert "kernel squashed = " in explained.render()
+    text = explained.render()
+    assert "kernel squashed = " in text
+    assert "    wanted    taker enters when" in text
+    assert "    differs" not in text
 
 
 def test_a_config_signed_for_another_machine_leaves_no_session(live: Live):

@@ -18,8 +18,9 @@ from hft_platform.config.canonical import canonical_json
 from hft_platform.config.engine_config import resolve_template
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services import python_strategy
+from hft_platform.services.decision_trace import trace_decisions
 from hft_platform.services.explain import explain_order, list_orders
-from hft_platform.services.parity import read_session, replay_session
+from hft_platform.services.parity import engine_config_of, read_session, replay_session
 from hft_platform.services.python_strategy import (
     Batch,
     Cancel,
@@ -158,6 +159,23 @@ def test_an_order_is_explained_back_to_the_record_the_strategy_saw(tmp_path: Pat
     assert "of a Python strategy" in text
     assert "because of input" in text
     assert "the strategy's own value = " in text
+    assert "    wanted    what the strategy outside the engine asked for, as entry" in text
+    assert "    differs" not in text
+
+
+def test_a_cancel_and_every_answer_of_a_strategy_outside_has_its_trace(tmp_path: Path) -> None:
+    run_prototype(prototype(tmp_path / "s"), Quoter())
+    made = decisions_of(tmp_path / "s")
+    rows = made[np.isin(made["action"], (PLACE, CANCEL))]
+    config = engine_config_of(tmp_path / "s")
+    traces = trace_decisions(read_session(tmp_path / "s").inputs, config, rows)
+    assert {trace.disagreement for trace in traces} == {""}
+    assert {len(trace.checks) for trace in traces} == {3, len(traces[0].checks)}
+    order_id = int(rows[rows["action"] == CANCEL][0]["order_id"])
+    lines = explain_order(tmp_path / "s", order_id).render().splitlines()
+    cancel = next(place for place, line in enumerate(lines) if "  decision  cancel" in line)
+    assert lines[cancel + 1].startswith("    because   Intent ")
+    assert "    wanted    what the strategy outside the engine asked for, as requote" in lines
 
 
 def test_in_lockstep_the_same_strategy_gives_the_same_session(tmp_path: Path) -> None:
