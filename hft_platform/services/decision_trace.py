@@ -49,7 +49,6 @@ _COUNTS = frozenset(
 _AT_LEAST = frozenset({"weight", "margin"})
 """Checks whose limit is the least, so that being above it is no nearness."""
 _CANCEL_WHY = {
-    "requote": "its place is no longer wanted",
     "halt_cancel": "a halt takes orders back",
     "clear_exit": "it stood in the way of an exit of ours",
 }
@@ -238,9 +237,21 @@ def _wanted_text(
     if template["kind"] == "external" and reason in {"entry", "exit", "quote", "requote"}:
         return f"what the strategy outside the engine asked for, as {reason}"
     if decision["action"] == "cancel":
-        why = _CANCEL_WHY.get(reason, f"mode {mode} takes orders back")
-        return f"{why}; {rule}" if rule and reason != "clear_exit" else why
+        return _cancel_text(rule, strategy, decision)
     return rule
+
+
+def _cancel_text(rule: str, strategy: dict[str, Any], decision: dict[str, Any]) -> str:
+    reason, mode = decision["intent_reason"], strategy["mode"]
+    if reason == "requote":
+        return f"its place is no longer wanted; {rule}"
+    if reason == "flatten" and mode == "reduce_only" and rule:
+        # The template still moves what leaves the position, and takes back what would enlarge it.
+        if decision["side"] * strategy["position_qty"] >= 0:
+            return "mode reduce_only lets nothing open"
+        return f"its place is no longer wanted; {rule}"
+    # In a stricter mode the rule is not asked.
+    return _CANCEL_WHY.get(reason, f"mode {mode} takes orders back")
 
 
 def _rule_text(template: dict[str, Any], strategy: dict[str, Any], decision: dict[str, Any]) -> str:
@@ -301,7 +312,7 @@ def _numbers_text(row: dict[str, Any]) -> str:
 def check_numbers(name: str, code: str, value: int, limit: int) -> str:
     """Render what a check held against what, in the check's unit; empty for a yes or no."""
     if name in _CODES:
-        return f"by {_name(value)}"
+        return "" if _name(value) == code else f"by {_name(value)}"
     if code == "MARGIN_UNKNOWN":
         return f"answer is {seconds(value)} old"
     if name in _SCALED:

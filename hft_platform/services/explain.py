@@ -55,6 +55,16 @@ INTENT_REASONS = {
     7: "clear_exit",
 }
 ACTIONS = {1: "place", 2: "cancel", 16: "storm_change", 17: "policy_change"}
+COMMANDS = {
+    1: "halt",
+    2: "resume_arm",
+    3: "resume_confirm",
+    4: "reduce_only",
+    5: "flatten",
+    6: "withdraw",
+    7: "set_weight",
+    8: "adopt_external",
+}
 HEALTH_NAMES = {1: "loop lag ns", 2: "order round trip ns", 3: "drift", 4: "unreadable payloads"}
 
 
@@ -237,7 +247,8 @@ def _summary(kind: str, row: np.void) -> str:
         )
     if kind == "Command":
         code = int(row["reason_code"])
-        return f"command {row['command_kind']} because of {code_name(code)} ({code})"
+        kind = COMMANDS.get(int(row["command_kind"]), "unknown")
+        return f"{kind} because of {code_name(code)} ({code})"
     if kind == "Health":
         return f"{HEALTH_NAMES.get(int(row['health_kind']), 'unknown')} {row['value']}"
     return ""

@@ -14,11 +14,21 @@ use _core::record::{
 };
 use _core::risk::CHECKS;
 use _core::strategy::Mode;
-use support::{MAKER, SECOND, Session, TAKER, book, command, config, tape};
+use support::{MAKER, SECOND, Session, TAKER, alpha_json, book, command, config, tape};
 
 const ALL: u32 = u32::MAX;
 const BY_IMBALANCE: &str = "imbalance_l1 * 4.0";
 const TARGET: &str = r#"{"kind":"target","ticks_per_clip":1.0,"dead_band_ticks":0.5,"clips_max":3.0,"trade_clips_min":1.0,"patience_ns":100000000,"requote_ticks":1.0,"slippage_ticks":1}"#;
+const COST_TAKER: &str = r#"{"kind":"cost_taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":2000000000,
+    "slippage_ticks":1,"cost_margin_ticks":0.0}"#;
+const QUEUE_MAKER: &str = r#"{"kind":"queue_maker","half_spread_ticks":0.5,"inventory_skew_ticks":0.5,
+    "signal_skew":0.1,"requote_ticks":1.0,"requote_gain_ticks":0.01,"queue_lots":10.0,"edge_ticks_min":0.2}"#;
+const AVELLANEDA_STOIKOV: &str = r#"{"kind":"avellaneda_stoikov_maker","gamma":0.1,"k":1.5,
+    "sigma_source":"stated","sigma_ticks":0.1,"horizon":"session_end","horizon_ns":2000000000,
+    "signal_skew":0.1,"requote_ticks":1.0,"requote_gain_ticks":0.0,"queue_lots":10.0,"edge_ticks_min":0.0}"#;
+const GLFT: &str = r#"{"kind":"glft_maker","gamma":0.1,"k":1.5,"fills_per_s":1.0,"sigma_source":"stated",
+    "sigma_ticks":0.5,"signal_skew":0.1,"requote_ticks":1.0,"requote_gain_ticks":0.0,"queue_lots":10.0,
+    "edge_ticks_min":0.0}"#;
 
 /// Every input of a session.
 fn all_seqs(inputs: &[u8]) -> Vec<u64> {
@@ -132,6 +142,56 @@ fn every_decision_of_a_day_has_its_trace_and_the_trace_changes_none() {
         }
     }
     assert!(sums.iter().all(|count| *count > 20), "{sums:?}");
+}
+
+/// Seven alphas on one account, one of every template that quotes or crosses: makers' orders are
+/// cleared out of the way of others' exits, and each intent has the state of its own alpha.
+#[test]
+fn several_alphas_are_told_apart() {
+    let mut made: EngineConfig = config(TAKER, BY_IMBALANCE);
+    made.alphas = [
+        TAKER,
+        MAKER,
+        COST_TAKER,
+        QUEUE_MAKER,
+        AVELLANEDA_STOIKOV,
+        GLFT,
+        TARGET,
+    ]
+    .iter()
+    .zip(0..)
+    .map(|(template, place)| {
+        serde_json::from_str(&alpha_json(place, template, BY_IMBALANCE)).unwrap()
+    })
+    .collect();
+    made.account_limits.order_rate_max = 1_000;
+    let session = played(&made, 400);
+    let intents = traced(&made, &session.inputs, &all_seqs(&session.inputs));
+    held_against_the_log(&intents, &session.decisions);
+    for place in 0..made.alphas.len() {
+        let own: Vec<&TracedIntent> = intents.iter().filter(|i| i.alpha_index == place).collect();
+        assert!(!own.is_empty(), "alpha {place} decided something");
+        for intent in own {
+            let orders = &intent.state.orders;
+            assert!(
+                orders
+                    .iter()
+                    .all(|order| order.alpha_index as usize == place)
+            );
+        }
+    }
+    assert!(intents.iter().any(|i| i.reason == IntentReason::ClearExit));
+    let with_cost = intents.iter().filter(|i| i.alpha_index == 2);
+    for intent in with_cost.filter(|i| i.reason == IntentReason::Entry) {
+        let cost = intent
+            .state
+            .wanted
+            .and_then(|wanted| wanted.round_trip_ticks);
+        assert!(
+            intent.state.signal.abs() >= cost.unwrap(),
+            "it pays for the round trip"
+        );
+    }
 }
 
 /// A replay that traces some inputs decides all of them as one that traces none.

@@ -529,13 +529,9 @@ fn the_numbers_of_a_check_are_those_that_its_refusal_names() {
         for (name, damage, expected) in cases {
             let mut facts = facts;
             damage(&mut facts);
-            let refusal = evaluate(&facts).unwrap();
+            let said = evaluate(&facts).map(|refusal| (refusal.observed, refusal.limit));
             if let Some(numbers) = numbers(name, &facts) {
-                assert_eq!(
-                    numbers,
-                    (refusal.observed, refusal.limit),
-                    "{name} {expected:?}"
-                );
+                assert_eq!(Some(numbers), said, "{name} {expected:?}");
                 told.insert(*name);
             }
         }

@@ -227,7 +227,8 @@ def test_a_halt_is_the_cause_of_what_follows_it(tmp_path: Path, kind: str) -> No
     hold_against_log(session_dir)
     if kind == "maker":
         text = last_of(session_dir, "halt_cancel").render()
-        assert "a halt takes orders back" in text
+        assert "    wanted    a halt takes orders back\n" in text
+        assert "UTC halt because of KILL_SWITCH_ON" in text
     else:
         text = last_of(session_dir, "entry").render()
         assert "check     kill_switch refused KILL_SWITCH_ON" in text
@@ -259,6 +260,7 @@ def test_a_storm_is_named_with_what_brought_it(tmp_path: Path) -> None:
         if trace in stormy[:3]
     )
     assert "storm guard in STORM (STORM_LOOP_LAG) since" in text
+    assert re.search("wanted +(mode reduce_only lets nothing open|its place is no longer)", text)
     assert "guard     STORM since" in text
 
 
