@@ -279,7 +279,7 @@ def _agree(arguments: argparse.Namespace) -> int:
             sources = package_agreement.recorded_sessions(
                 arguments.data, Path(folder), session_id=arguments.session
             )
-    results = []
+    results: list[dict[str, Any]] = []
     for name, tape, session, instrument in sources:
         cells = package_agreement.compare_session(tape, session, instrument)
         results.append({"session": name, "cells": [cell.as_dict() for cell in cells]})
