@@ -67,10 +67,10 @@ format: setup ## put the code into its one shape
 replay-check: build ## decide one session from Parquet and from the log in four processes; DATA=<folder>
 	@rm -rf build/replay-check && $(BIN)/python -m research.replay_identity $(if $(DATA),--source "$(DATA)",)
 
-fuzz: build ## 10 million damaged records, expressions and SDK payloads (about 5 minutes); FUZZ=<share of that, in %>
-	@cd rust_core && HFT_FUZZ_CASES=$$((80000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_records
+fuzz: build ## 10 million damaged records, a million expressions and SDK payloads each (5 minutes); FUZZ=<% of that>
+	@cd rust_core && HFT_FUZZ_CASES=$$((100000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_records
 	@cd rust_core && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_expressions
-	@cd rust_core && HFT_FUZZ_CASES=$$((100 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test expressions
+	@cd rust_core && HFT_FUZZ_CASES=11000 cargo test --profile fuzz --locked --quiet --test expressions
 	@source $(BIN)/activate && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) python -m pytest -q --timeout 1800 tests/hft_platform/feed/test_shioaji_fuzz.py -k "damage"
 
 bench: build ## measure; writes build/bench.json and docs/performance.md

@@ -3,7 +3,7 @@
 Every session is its own run (a resting order must not survive a session gap); results are put
 together outside. The engine is the one that trades; the package matches, with its queue models;
 order latency is drawn from measured quantiles, place and cancel apart, by the driver in
-`rust_core/src/simulation.rs`.
+`rust_core/src/simulation/`.
 """
 
 from __future__ import annotations

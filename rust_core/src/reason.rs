@@ -179,7 +179,7 @@ reason_codes! {
     RollNotPermitted = 519, "the position would be carried over a contract roll", "roll day", "flatten before the roll";
     ConfigNotYetValid = 520, "the promoted config is not valid yet at this time", "a config run on records it was judged by", "use a config issued before the session, or wait";
     PromotionNotPermitted = 521, "a promotion asks for more than its evidence carries", "weight, stage or parameters that no verdict backs", "read the verdicts; ask for what they carry";
-    KernelMissing = 522, "the config names a kernel that was not found here", "a session folder without its kernels folder, another installation", "put the kernel file back as the message says";
+    KernelMissing = 522, "the config names a kernel whose text is not there", "a config without the kernel's text, an engine that was not given it", "use the config or session folder as it was written";
     KernelMismatch = 523, "a kernel of that name is another one: its source, compiler or CPU differs", "an edited kernel, a new numba, another machine", "replay with the versions named; what trades must pass the gates again";
     KernelMalformed = 524, "a kernel file breaks a rule of its form", "an import, a loop without a bound, sizes that do not fit", "change what the message names";
     KernelNotCompilable = 525, "a kernel cannot be compiled without falling back to Python objects", "a type that numba cannot infer, a Python object", "write it with floats, integers and arrays";

@@ -187,6 +187,7 @@ impl Sink for WalSink {
                 RecordType::Command
                 | RecordType::ConfigSwitch
                 | RecordType::Broker
+                | RecordType::Account
                 | RecordType::Health
                 | RecordType::Intent,
             ) => &self.orders,

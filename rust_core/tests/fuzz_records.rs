@@ -1,8 +1,8 @@
 //! Mutated records: whatever bytes arrive, the engine neither panics nor allocates nor loses count.
 //!
-//! Every case takes a record of a real-looking session, damages it (bits, whole fields, extreme
-//! numbers, other record types, cut ends) and feeds it; most cases keep a valid place in the
-//! sequence, so that the damage reaches the state machine. `HFT_FUZZ_CASES` sets how many.
+//! Every case is one damaged record (bits, whole fields, extreme numbers, other record types, cut
+//! ends) among three whole ones of a session; most keep a valid place in the sequence, so that the
+//! damage reaches the state machine. `HFT_FUZZ_CASES` sets how many are damaged.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -48,8 +48,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const EXPRESSION: &str = "ofi_l1_1s + k * microprice_dev";
-/// Cases after which a fresh engine starts: a halt must not end the search.
-const CASES_AN_ENGINE: u64 = 400;
+/// Records after which a fresh engine starts: a halt must not end the search.
+const RECORDS_AN_ENGINE: u64 = 400;
 /// Bytes of the head that place a record in the sequence: `input_seq`, `sequence_time_ns`.
 const SEQ: std::ops::Range<usize> = 8..16;
 const TIME: std::ops::Range<usize> = 40..48;
@@ -120,7 +120,7 @@ fn run(template: &str, seed: u64, cases: u64) {
         let mut engine = Engine::new(config(template, EXPRESSION)).unwrap();
         let (mut seq, mut time) = (0_u64, support::START);
         let mut place = 0;
-        for _ in 0..CASES_AN_ENGINE.min(cases - done) {
+        for _ in 0..RECORDS_AN_ENGINE {
             // The session goes on in its order, with a jump now and then, and most of its records
             // stay whole: damage must meet a state worth damaging.
             place = if draw.below(200) == 0 {
@@ -131,6 +131,7 @@ fn run(template: &str, seed: u64, cases: u64) {
             let mut bytes = rows[place].clone();
             if draw.below(4) == 0 {
                 mutate(&mut bytes, &mut draw);
+                done += 1;
             }
             if draw.below(16) != 0 {
                 seq += 1;
@@ -156,19 +157,17 @@ fn run(template: &str, seed: u64, cases: u64) {
             if header.input_seq > u64::MAX / 2 || header.sequence_time_ns > i64::MAX / 2 {
                 break;
             }
-            done += 1;
         }
         decisions += engine.counters().decisions;
         out_of_order += count_of(&engine, ReasonCode::OutOfOrderRow);
-        done += 1;
     }
     // The search went deep: most records were taken, and many made the engine decide.
     assert!(
-        out_of_order < cases / 4,
+        out_of_order < cases,
         "{out_of_order} of {cases} were out of order"
     );
     assert!(
-        decisions > cases / 200,
+        decisions > cases / 50,
         "{decisions} decisions in {cases} cases"
     );
 }

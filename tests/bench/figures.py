@@ -71,7 +71,6 @@ def engine() -> dict[str, Any]:
     """Whole engine over a session; one decision beside the floor; a decision in a session."""
     tape, config, _, profile = _input()
     text = canonical_json(config).decode()
-    count = sum(part.size for part in records.split(tape).values())
     timed = [_decide_times(text, tape, profile) for _ in range(RUNS)]
     in_session = {
         f"engine.decide_ns.{key}": spread(
@@ -79,7 +78,7 @@ def engine() -> dict[str, Any]:
         )
         for key in ("p50", "p99")
     }
-    return rust.engine_events(tape, count) | rust.decision(tape) | in_session
+    return rust.engine_events(tape) | rust.decision(tape) | in_session
 
 
 def _decide_times(text: str, tape: bytes, profile: str) -> dict[str, int]:

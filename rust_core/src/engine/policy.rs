@@ -325,7 +325,7 @@ fn mode_of(conditions: &Conditions) -> Mode {
 /// rests its quotes holds instead: nothing of ours is to be found in a book while halted.
 pub(super) fn halt_mode(alpha: &AlphaState, rule: Mode) -> Mode {
     match (rule, &alpha.config.template) {
-        (Mode::ReduceOnly, Template::Taker { .. }) => Mode::ReduceOnly,
+        (Mode::ReduceOnly, Template::Taker { .. } | Template::CostTaker(_)) => Mode::ReduceOnly,
         _ => rule.max(Mode::Hold),
     }
 }

@@ -40,6 +40,8 @@ DIFFERENCES = [
     " (decode, book, features, signal and strategy included), without the log's append",
     "a snapshot is one event on both sides; inside theirs it replaces ten levels of a general book,"
     " inside ours it is copied, as the feed's book has five levels and no more",
+    "our orders stay unanswered in this replay, so it has few decisions; what one costs is in the"
+    " order time",
     "their venue keeps a matching book of the same snapshots; ours replays without an exchange",
 ]
 
