@@ -53,6 +53,13 @@ pub struct Side {
 }
 
 impl Side {
+    #[inline(always)]
+    fn set(&mut self, price: &[i64; LEVEL_COUNT], qty: &[i64; LEVEL_COUNT], count: usize) {
+        self.price = *price;
+        self.qty = *qty;
+        self.count = count;
+    }
+
     /// Quantity of all levels.
     #[must_use]
     pub fn depth(&self) -> i64 {
@@ -131,41 +138,73 @@ pub fn read_side(
     })
 }
 
+/// Levels in use of a side that [`read_side`] takes, `None` when it does not; without branches, for
+/// nearly every snapshot is good.
+#[inline(always)]
+fn good_levels(
+    price: &[i64; LEVEL_COUNT],
+    qty: &[i64; LEVEL_COUNT],
+    direction: i64,
+) -> Option<usize> {
+    // 1 to VALUE_MAX; anything below wraps to far above.
+    let in_range = |value: i64| (value.wrapping_sub(1) as u64) < VALUE_MAX as u64;
+    let (mut count, mut is_good) = (0, true);
+    for level in 0..LEVEL_COUNT {
+        let is_used = (price[level] | qty[level]) != 0;
+        let is_away = level == 0
+            || price[level]
+                .wrapping_sub(price[level - 1])
+                .wrapping_mul(direction)
+                > 0;
+        is_good &=
+            !is_used | (in_range(price[level]) & in_range(qty[level]) & (level == count) & is_away);
+        count += usize::from(is_used);
+    }
+    is_good.then_some(count)
+}
+
 impl Book {
     /// Takes a snapshot at engine time `now_ns`.
     ///
     /// # Errors
     /// The code of what is wrong with a malformed snapshot; it was not stored.
     pub fn on_book(&mut self, record: &BookRecord, now_ns: i64) -> Result<(), ReasonCode> {
-        let sides = read_side(&record.bid_price, &record.bid_qty, -1)
-            .and_then(|bid| read_side(&record.ask_price, &record.ask_qty, 1).map(|ask| (bid, ask)));
-        let (bid, ask) = match sides {
-            Ok(sides) => sides,
-            Err(code) => {
-                self.bits |= validity::MALFORMED;
-                self.malformed = Some(code);
-                return Err(code);
-            }
+        let bid_count = good_levels(&record.bid_price, &record.bid_qty, -1);
+        let ask_count = good_levels(&record.ask_price, &record.ask_qty, 1);
+        let Some((bid_count, ask_count)) = bid_count.zip(ask_count) else {
+            return self.reject(record);
         };
-        let is_empty = bid.count == 0 || ask.count == 0;
+        let is_empty = bid_count == 0 || ask_count == 0;
         let mut bits = 0;
         if is_empty {
             bits |= validity::EMPTY;
-        } else if bid.price[0] >= ask.price[0] {
+        } else if record.bid_price[0] >= record.ask_price[0] {
             bits |= validity::CROSSED;
         }
         if record.header.flags & flags::SIMULATED_MATCH != 0 {
             bits |= validity::SIMULATED;
         }
-        *self = Self {
-            bid,
-            ask,
-            bits,
-            malformed: None,
-            updated_ns: now_ns,
-            last_trade_price: self.last_trade_price,
-        };
+        self.bid.set(&record.bid_price, &record.bid_qty, bid_count);
+        self.ask.set(&record.ask_price, &record.ask_qty, ask_count);
+        self.bits = bits;
+        self.malformed = None;
+        self.updated_ns = now_ns;
         Ok(())
+    }
+
+    /// Notes a malformed snapshot and says what is wrong with it.
+    #[cold]
+    fn reject(&mut self, record: &BookRecord) -> Result<(), ReasonCode> {
+        let fault = read_side(&record.bid_price, &record.bid_qty, -1)
+            .and_then(|_| read_side(&record.ask_price, &record.ask_qty, 1))
+            .map(drop);
+        assert!(
+            fault.is_err(),
+            "Invariant: both readings of a side agree on what is good"
+        );
+        self.bits |= validity::MALFORMED;
+        self.malformed = fault.err();
+        fault
     }
 
     /// Takes a market print's price; levels wait for the next snapshot.
@@ -274,6 +313,24 @@ mod tests {
             record.ask_qty[level] = SCALE;
         }
         record
+    }
+
+    proptest::proptest! {
+        /// The reading without branches and the one that names the fault.
+        #[test]
+        fn both_readings_of_a_side_agree(
+            price in proptest::array::uniform5(-1_i64..4),
+            qty in proptest::array::uniform5(-1_i64..2),
+            huge in 0_usize..40,
+            falls in proptest::bool::ANY,
+        ) {
+            let (mut price, direction) = (price, if falls { -1 } else { 1 });
+            if let Some(value) = price.get_mut(huge) {
+                *value = VALUE_MAX + *value;
+            }
+            let named = read_side(&price, &qty, direction).ok().map(|side| side.count);
+            proptest::prop_assert_eq!(good_levels(&price, &qty, direction), named);
+        }
     }
 
     type Damage = fn(&mut BookRecord);

@@ -162,7 +162,15 @@ pub fn notional(price: i64, qty: i64, multiplier: i64) -> Option<i128> {
 ///
 /// Multipliers and quantities are mostly whole, and dividing them is ten times cheaper than dividing
 /// the product; the result is the same, for the division leaves no rest.
+#[inline]
 fn by_scale(value: i128, factor: i64) -> Option<i128> {
+    // What fits 64 bits needs no wider product: two of these are within i128 anyway.
+    if factor % SCALE == 0
+        && let Ok(small) = i64::try_from(value)
+        && let Some(whole) = small.checked_mul(factor / SCALE)
+    {
+        return Some(i128::from(whole));
+    }
     let product = value.checked_mul(i128::from(factor))?;
     Some(if factor % SCALE == 0 {
         value * i128::from(factor / SCALE)

@@ -198,7 +198,13 @@ pub trait Record: Pod {
     #[must_use]
     fn empty() -> Self {
         let mut record = Self::zeroed();
-        let header = record.header_mut();
+        record.mark_layout();
+        record
+    }
+
+    /// Fills in size, type and version.
+    fn mark_layout(&mut self) {
+        let header = self.header_mut();
         #[allow(
             clippy::cast_possible_truncation,
             reason = "sizes are below 256 and checked at compile time"
@@ -208,7 +214,6 @@ pub trait Record: Pod {
         }
         header.record_type = Self::TYPE as u8;
         header.schema_version = SCHEMA_VERSION;
-        record
     }
 
     /// The record's bytes.

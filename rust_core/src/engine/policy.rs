@@ -84,7 +84,33 @@ impl Engine {
     }
 
     /// What alpha may do now, and the reason to give for taking its orders back.
+    #[inline(always)]
     pub(super) fn mode(&self, alpha: &AlphaState, now_ns: i64) -> (Mode, IntentReason) {
+        if self.is_unrestricted(alpha) && self.phase(now_ns) == Some(Phase::Open) {
+            return (Mode::Normal, IntentReason::Flatten);
+        }
+        self.restricted_mode(alpha, now_ns)
+    }
+
+    /// True when nothing but the session's phase can ask for another mode than the normal one.
+    #[inline]
+    fn is_unrestricted(&self, alpha: &AlphaState) -> bool {
+        // Without branches: all of it is false on the usual record.
+        let is_restricted = self.policy.halted.is_some()
+            | self.policy.is_reduce_only
+            | alpha.halted.is_some()
+            | alpha.is_reduce_only
+            | alpha.is_flattening
+            | alpha.loss_latch.is_some()
+            | alpha.withdrawn_since_ns.is_some()
+            | alpha.expired_since_ns.is_some()
+            | self.account.loss_latch().is_some()
+            | self.account.unexplained_qty().is_some()
+            | (self.watch.guard.state() == StormState::Storm);
+        !is_restricted
+    }
+
+    fn restricted_mode(&self, alpha: &AlphaState, now_ns: i64) -> (Mode, IntentReason) {
         let rule = |since_ns: Option<i64>| {
             since_ns.map(|since_ns| withdrawal_mode(alpha, since_ns, now_ns))
         };

@@ -1,7 +1,11 @@
 //! The gateway's seven steps: what happens to every wish of a strategy.
 
+use bytemuck::Zeroable;
+
 use super::{AlphaState, Engine, Phase};
-use crate::gateway::{Money, NewOrder, OPEN_COUNT_MAX, Order, OrderState, Request, WaitingExit};
+use crate::gateway::{
+    Exposure, Money, NewOrder, OPEN_COUNT_MAX, Order, OrderState, Request, WaitingExit,
+};
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, Record, RecordHeader};
 use crate::risk::{self, FREE_REQUEST_COUNT, Facts, OrderKey, Refusal};
@@ -105,16 +109,45 @@ impl Engine {
         // policy: what is allowed at all?
         // exposure: what is open, unknown orders included?
         let is_reducing = self.is_reducing(intent);
-        let intent = &if is_reducing {
-            self.shape_exit(*intent)
+        let fitted;
+        let intent = if is_reducing {
+            fitted = self.shape_exit(intent);
+            &fitted
         } else {
-            *intent
+            intent
         };
         let exposure = self.step_exposure(intent, is_reducing);
         // risk: every check, first refusal wins.
-        let mut facts = self.facts(intent, &exposure, is_duplicate, cause.sequence_time_ns);
+        let refusal = if is_reducing || self.trace.is_some() {
+            self.step_risk_at_length(intent, &exposure, is_duplicate, refused, cause, out)
+        } else {
+            refused.or_else(|| {
+                let now_ns = cause.sequence_time_ns;
+                risk::evaluate(&self.facts(intent, &exposure, is_duplicate, now_ns))
+            })
+        };
+        // durable, dispatch: the runtime writes the decision, then calls the broker.
+        // commit: the order and its exposure exist from here on.
+        self.step_commit(intent, is_reducing, refusal, cause, out);
+    }
+
+    /// The risk step of an exit, which our own orders may have to make way for, and of a replay that
+    /// was asked what the checks saw.
+    ///
+    /// Apart from the usual order, whose facts never leave the registers: nobody else looks at them.
+    #[inline(never)]
+    fn step_risk_at_length(
+        &mut self,
+        intent: &OrderIntent,
+        exposure: &ExposureFacts,
+        is_duplicate: bool,
+        refused: Option<Refusal>,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) -> Option<Refusal> {
+        let mut facts = self.facts(intent, exposure, is_duplicate, cause.sequence_time_ns);
         let mut refusal = refused.or_else(|| risk::evaluate(&facts));
-        if is_reducing && refusal.is_none() {
+        if facts.is_reducing && refusal.is_none() {
             // Nothing else holds the exit, so our own orders make way for it.
             facts.exit_blocked_by = self.clear_way(intent, cause, out);
             if facts.exit_blocked_by.is_some() {
@@ -124,9 +157,7 @@ impl Engine {
         if self.trace.is_some() {
             self.trace_place(intent, &facts, refused, refusal, cause.sequence_time_ns);
         }
-        // durable, dispatch: the runtime writes the decision, then calls the broker.
-        // commit: the order and its exposure exist from here on.
-        self.step_commit(intent, &facts, refusal, cause, out);
+        refusal
     }
 
     fn step_dedup(&self, intent: &OrderIntent) -> bool {
@@ -147,7 +178,7 @@ impl Engine {
     ///
     /// The price moves toward the other side's best only as far as daily limit, dynamic band and
     /// exit collar allow; the quantity is cut to whole lots and to the exchange's cap.
-    fn shape_exit(&self, intent: OrderIntent) -> OrderIntent {
+    fn shape_exit(&self, intent: &OrderIntent) -> OrderIntent {
         let market = &self.markets[intent.market_index];
         let instrument = &market.instrument;
         let cap = instrument.order_qty_max.unwrap_or(i64::MAX);
@@ -170,7 +201,7 @@ impl Engine {
         OrderIntent {
             price,
             qty: qty - qty % instrument.lot_size,
-            ..intent
+            ..*intent
         }
     }
 
@@ -272,7 +303,8 @@ impl Engine {
     }
 
     /// Everything the checks look at, policy included.
-    #[inline]
+    // Inlined, so that a fact that is only compared once is never stored.
+    #[inline(always)]
     fn facts(
         &mut self,
         intent: &OrderIntent,
@@ -380,7 +412,7 @@ impl Engine {
     fn step_commit(
         &mut self,
         intent: &OrderIntent,
-        facts: &Facts,
+        is_reducing: bool,
         refusal: Option<Refusal>,
         cause: &RecordHeader,
         out: &mut Vec<DecisionRecord>,
@@ -388,48 +420,23 @@ impl Engine {
         let now_ns = cause.sequence_time_ns;
         // Decided is decided, whichever way: the same id never comes to these steps again.
         self.gateway.remember_intent(intent.intent_id);
-        let mut decision = self.blank_decision(intent.alpha_index, cause);
-        decision.intent_id = intent.intent_id;
-        decision.action = ActionKind::Place as u32;
-        decision.intent_reason = intent.reason as u32;
-        decision.time_in_force = intent.time_in_force;
-        decision.side = intent.side;
-        decision.price = intent.price;
-        decision.qty = intent.qty;
-        if let Some(ttl_ns) = intent.external_ttl_ns {
-            decision.ttl_ns = ttl_ns;
+        if let Some(refusal) = refusal {
+            return self.write_refusal(intent, refusal, cause, out);
         }
-        if let Some(Refusal {
-            code,
-            observed,
-            limit,
-        }) = refusal
-        {
-            self.counters.count_refusal(code);
-            let is_news = self.alphas[intent.alpha_index]
-                .refusal_mut(intent.side)
-                .is_news(code, now_ns);
-            if is_news || intent.external_ttl_ns.is_some() {
-                decision.verdict = REFUSED;
-                decision.reason_code = u32::from(code.code());
-                decision.observed = observed;
-                decision.limit = limit;
-                self.write(decision, out);
-            }
-            return;
-        }
-        self.assert_passes(if facts.is_reducing {
+        self.assert_passes(if is_reducing {
             Request::Reducing
         } else {
             Request::Opening
         });
         assert!(
-            facts.signal.is_finite() || facts.is_reducing,
+            is_reducing || self.alphas[intent.alpha_index].signal.is_finite(),
             "Invariant: no opening order without a signal"
         );
+        let alpha_number = self.alphas[intent.alpha_index].config.alpha_index;
+        let before = self.gateway.exposure(intent.alpha_index);
         let placed = self.gateway.place(&NewOrder {
             intent_id: intent.intent_id,
-            alpha_index: self.alphas[intent.alpha_index].config.alpha_index,
+            alpha_index: alpha_number,
             market_index: intent.market_index,
             side: intent.side,
             price: intent.price,
@@ -441,22 +448,78 @@ impl Engine {
             return self.counters.count_refusal(ReasonCode::CapacityReached);
         };
         self.watch.sent(order_id, false, now_ns);
-        if let Some(order) = self.gateway.order(order_id).copied() {
-            let margin = if facts.is_reducing {
+        if let Some(order) = self.gateway.order(order_id) {
+            let margin = if is_reducing {
                 None
             } else {
                 self.account.margin_of(intent.market_index, intent.qty)
             };
-            self.account.on_placed(&order, margin.unwrap_or(0));
+            self.account.on_placed(order, margin.unwrap_or(0));
         }
         self.account_rate.push(now_ns);
         self.repeats.push(key_of(intent), now_ns);
         let alpha = &mut self.alphas[intent.alpha_index];
         alpha.order_rate.push(now_ns);
         alpha.refusal_mut(intent.side).clear();
+        let decision = self.place_decision(intent, before, cause, out);
         decision.order_id = order_id;
         decision.verdict = APPROVED;
-        self.write(decision, out);
+        self.number(decision);
+    }
+
+    /// Counts a refused intent and writes it out, unless it only repeats the last one.
+    #[cold]
+    fn write_refusal(
+        &mut self,
+        intent: &OrderIntent,
+        Refusal {
+            code,
+            observed,
+            limit,
+        }: Refusal,
+        cause: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
+        self.counters.count_refusal(code);
+        let is_news = self.alphas[intent.alpha_index]
+            .refusal_mut(intent.side)
+            .is_news(code, cause.sequence_time_ns);
+        if is_news || intent.external_ttl_ns.is_some() {
+            let exposure = self.gateway.exposure(intent.alpha_index);
+            let decision = self.place_decision(intent, exposure, cause, out);
+            decision.verdict = REFUSED;
+            decision.reason_code = u32::from(code.code());
+            decision.observed = observed;
+            decision.limit = limit;
+            self.number(decision);
+        }
+    }
+
+    /// A decision on an intent, without verdict, in its place in `out`; `exposure` is what was open
+    /// before it.
+    #[inline]
+    fn place_decision<'a>(
+        &self,
+        intent: &OrderIntent,
+        exposure: Exposure,
+        cause: &RecordHeader,
+        out: &'a mut Vec<DecisionRecord>,
+    ) -> &'a mut DecisionRecord {
+        let place = out.len();
+        out.push(DecisionRecord::zeroed());
+        let decision = &mut out[place];
+        self.fill_blank(decision, intent.alpha_index, exposure, cause);
+        decision.intent_id = intent.intent_id;
+        decision.action = ActionKind::Place as u32;
+        decision.intent_reason = intent.reason as u32;
+        decision.time_in_force = intent.time_in_force;
+        decision.side = intent.side;
+        decision.price = intent.price;
+        decision.qty = intent.qty;
+        if let Some(ttl_ns) = intent.external_ttl_ns {
+            decision.ttl_ns = ttl_ns;
+        }
+        decision
     }
 
     /// Cancels pass every check but the account's full request rate, and the exchange's phase
@@ -573,10 +636,24 @@ impl Engine {
     /// A decision with its cause, its alpha's state and neither action nor verdict.
     #[inline]
     fn blank_decision(&self, alpha_index: usize, cause: &RecordHeader) -> DecisionRecord {
+        let mut decision = DecisionRecord::zeroed();
+        let exposure = self.gateway.exposure(alpha_index);
+        self.fill_blank(&mut decision, alpha_index, exposure, cause);
+        decision
+    }
+
+    /// Fills a zeroed decision with its cause, its alpha's state and what its alpha has open.
+    #[inline]
+    fn fill_blank(
+        &self,
+        decision: &mut DecisionRecord,
+        alpha_index: usize,
+        exposure: Exposure,
+        cause: &RecordHeader,
+    ) {
         let alpha: &AlphaState = &self.alphas[alpha_index];
         let market = &self.markets[alpha.market_index];
-        let exposure = self.gateway.exposure(alpha_index);
-        let mut decision = DecisionRecord::empty();
+        decision.mark_layout();
         decision.header.instrument_id = market.instrument.instrument_id;
         decision.header.input_seq = cause.input_seq;
         decision.header.exchange_time_ns = cause.exchange_time_ns;
@@ -591,18 +668,23 @@ impl Engine {
         decision.position_qty = alpha.position.qty;
         decision.open_buy_qty = exposure.buy_qty;
         decision.open_sell_qty = exposure.sell_qty;
-        decision
     }
 
     /// Numbers a decision and hands it out.
     #[inline]
     pub(super) fn write(&mut self, mut decision: DecisionRecord, out: &mut Vec<DecisionRecord>) {
+        self.number(&mut decision);
+        out.push(decision);
+    }
+
+    /// Numbers and counts a decision that has its verdict.
+    #[inline]
+    fn number(&mut self, decision: &mut DecisionRecord) {
         self.decision_seq += 1;
         decision.decision_seq = self.decision_seq;
         decision.header.source_seq = self.decision_seq;
         self.counters.decisions += 1;
         self.counters.approved += u64::from(decision.verdict == APPROVED);
-        out.push(decision);
     }
 }
 
@@ -698,7 +780,7 @@ pub(super) mod tests {
         (book.bid_price[0], book.bid_qty[0]) = (1_000 * SCALE, SCALE);
         (book.ask_price[0], book.ask_qty[0]) = (1_002 * SCALE, SCALE);
         feed(&mut engine, 1, book);
-        let intent = engine.shape_exit(exit(side, price * SCALE, 3 * SCALE + SCALE / 2));
+        let intent = engine.shape_exit(&exit(side, price * SCALE, 3 * SCALE + SCALE / 2));
         (intent.price / SCALE, intent.qty * 10 / SCALE)
     }
 

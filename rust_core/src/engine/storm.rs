@@ -305,14 +305,11 @@ pub struct StormReport {
 
 impl Engine {
     /// Before a record is decided: what time alone has done.
+    #[inline]
     pub(super) fn watch_before(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let now_ns = header.sequence_time_ns;
         if !self.watch.is_quiet(now_ns) {
-            self.watch.look_at_time(now_ns);
-            if self.watch.guard.input(Input::RejectRate).0 != Level::Clear {
-                self.watch_rejects(now_ns);
-            }
-            self.step_guard(header, out);
+            self.watch_time(header, out);
         }
         let is_market = header.record_type == RecordType::Book as u8
             || header.record_type == RecordType::Trade as u8;
@@ -321,7 +318,18 @@ impl Engine {
         }
     }
 
+    #[cold]
+    fn watch_time(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        let now_ns = header.sequence_time_ns;
+        self.watch.look_at_time(now_ns);
+        if self.watch.guard.input(Input::RejectRate).0 != Level::Clear {
+            self.watch_rejects(now_ns);
+        }
+        self.step_guard(header, out);
+    }
+
     /// Behind a record: what it did to the account, to orders and to the policy.
+    #[inline]
     pub(super) fn watch_after(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         self.watch_marks(header, out);
         self.note_policy(header, out);
@@ -331,6 +339,7 @@ impl Engine {
     }
 
     /// Before an alpha decides: what a new mark, a report or a signal asks for.
+    #[inline]
     pub(super) fn watch_marks(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         if std::mem::take(&mut self.watch.is_marked) {
             self.watch_drawdown();
@@ -374,7 +383,15 @@ impl Engine {
         }
     }
 
+    #[inline]
     fn step_guard(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        if !self.watch.guard.is_calm() {
+            self.step_restless_guard(header, out);
+        }
+    }
+
+    #[cold]
+    fn step_restless_guard(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let Some(change) = self.watch.guard.step(header.sequence_time_ns) else {
             return;
         };
@@ -392,7 +409,15 @@ impl Engine {
     }
 
     /// Writes what changed: the guard's state first, then the policy's.
+    #[inline]
     pub(super) fn note_policy(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
+        if self.watch.pending.is_some() || self.policy_of() != self.watch.policy_of {
+            self.write_policy(header, out);
+        }
+    }
+
+    #[cold]
+    fn write_policy(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         if let Some(change) = self.watch.pending {
             self.watch.pending = None;
             self.counters.count_change(change.cause.code());
@@ -474,6 +499,7 @@ impl Engine {
     }
 
     /// Takes back what was approved before the halt and is known to work.
+    #[cold]
     fn sweep(&mut self, header: &RecordHeader, out: &mut Vec<DecisionRecord>) {
         let ticket = self.watch.halt_ticket.unwrap_or(0);
         for rank in 0..OPEN_COUNT_MAX {

@@ -102,7 +102,9 @@ macro_rules! checks {
         /// The first refusal in the order of [`CHECKS`], or `None` when the order may go.
         ///
         /// The table written out, so that a passing order costs a row of compares and no calls.
+        // Inlined, so that facts made for it alone stay in registers.
         #[must_use]
+        #[inline(always)]
         pub fn evaluate(facts: &Facts) -> Option<Refusal> {
             $( if Applies::$applies.holds(facts.is_reducing) {
                 let refusal = $module::$name(facts);

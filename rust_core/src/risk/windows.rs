@@ -29,7 +29,7 @@ pub const WINDOW_COUNT_MAX: usize = 1_024;
 /// Times of the last events within a trailing window; at most [`WINDOW_COUNT_MAX`].
 #[derive(Debug, Clone)]
 pub struct TimeWindow {
-    times: Box<[i64]>,
+    times: Box<[i64; WINDOW_COUNT_MAX]>,
     first: usize,
     count: usize,
     window_ns: i64,
@@ -40,7 +40,7 @@ impl TimeWindow {
     #[must_use]
     pub fn new(window_ns: i64) -> Self {
         Self {
-            times: vec![0; WINDOW_COUNT_MAX].into_boxed_slice(),
+            times: Box::new([0; WINDOW_COUNT_MAX]),
             first: 0,
             count: 0,
             window_ns,
@@ -48,8 +48,11 @@ impl TimeWindow {
     }
 
     /// Events that are younger than the window at `now_ns`.
+    #[inline]
     pub fn count(&mut self, now_ns: i64) -> u32 {
-        while self.count > 0 && now_ns.saturating_sub(self.times[self.first]) >= self.window_ns {
+        while self.count > 0
+            && now_ns.saturating_sub(self.times[self.first % WINDOW_COUNT_MAX]) >= self.window_ns
+        {
             self.first = (self.first + 1) % WINDOW_COUNT_MAX;
             self.count -= 1;
         }

@@ -6,6 +6,7 @@ use crate::reason::ReasonCode;
 use crate::risk::{Facts, Refusal};
 
 /// A loss limit counts as reached at the limit itself, and stays reached once it was latched.
+#[inline(always)]
 fn reached(
     loss: Money,
     limit: i64,
@@ -20,6 +21,7 @@ fn reached(
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn daily_loss(facts: &Facts) -> Option<Refusal> {
     reached(
         facts.net_pnl.saturating_neg(),
@@ -29,6 +31,7 @@ pub(in crate::risk) fn daily_loss(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn drawdown(facts: &Facts) -> Option<Refusal> {
     reached(
         facts.drawdown,
@@ -38,6 +41,7 @@ pub(in crate::risk) fn drawdown(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn loss_speed(facts: &Facts) -> Option<Refusal> {
     reached(
         facts.loss_speed,
@@ -47,6 +51,7 @@ pub(in crate::risk) fn loss_speed(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn account_daily_loss(facts: &Facts) -> Option<Refusal> {
     reached(
         facts.account_net_pnl.saturating_neg(),
@@ -56,6 +61,7 @@ pub(in crate::risk) fn account_daily_loss(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn account_drawdown(facts: &Facts) -> Option<Refusal> {
     reached(
         facts.account_drawdown,
@@ -65,6 +71,7 @@ pub(in crate::risk) fn account_drawdown(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn account_loss_speed(facts: &Facts) -> Option<Refusal> {
     reached(
         facts.account_loss_speed,

@@ -5,22 +5,26 @@ use crate::engine::{Eligibility, Phase};
 use crate::reason::ReasonCode;
 use crate::risk::{Facts, Refusal};
 
+#[inline(always)]
 pub(in crate::risk) fn kill_switch(facts: &Facts) -> Option<Refusal> {
     facts
         .halted_by
         .and_then(|by| refuse(ReasonCode::KillSwitchOn, i64::from(by.code()), 0))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn storm_guard(facts: &Facts) -> Option<Refusal> {
     facts
         .storm_fault
         .and_then(|by| refuse(ReasonCode::StormGuardOn, i64::from(by.code()), 0))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn permit(facts: &Facts) -> Option<Refusal> {
     facts.permit_fault.and_then(|code| refuse(code, 0, 0))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn reduce_only(facts: &Facts) -> Option<Refusal> {
     refuse_if(
         facts.is_reduce_only,
@@ -30,12 +34,14 @@ pub(in crate::risk) fn reduce_only(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn reconciliation(facts: &Facts) -> Option<Refusal> {
     facts
         .unexplained_qty
         .and_then(|qty| refuse(ReasonCode::PositionUnreconciled, qty, 0))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn session_phase(facts: &Facts) -> Option<Refusal> {
     let (is_refused, observed) = match facts.phase {
         Some(Phase::Open) => return None,
@@ -48,14 +54,17 @@ pub(in crate::risk) fn session_phase(facts: &Facts) -> Option<Refusal> {
     refuse_if(is_refused, ReasonCode::SessionNotOpen, observed, 0)
 }
 
+#[inline(always)]
 pub(in crate::risk) fn duplicate_intent(facts: &Facts) -> Option<Refusal> {
     refuse_if(facts.is_duplicate, ReasonCode::DuplicateIntent, 1, 0)
 }
 
+#[inline(always)]
 pub(in crate::risk) fn signal(facts: &Facts) -> Option<Refusal> {
     refuse_if(!facts.signal.is_finite(), ReasonCode::SignalNotFinite, 0, 0)
 }
 
+#[inline(always)]
 pub(in crate::risk) fn reference(facts: &Facts) -> Option<Refusal> {
     // One daily limit without the other is a gap in the reference data.
     let is_half = facts.limit_up.is_some() != facts.limit_down.is_some();
@@ -67,6 +76,7 @@ pub(in crate::risk) fn reference(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn instrument_closed(facts: &Facts) -> Option<Refusal> {
     refuse_if(
         facts.eligibility == Eligibility::Closed,
@@ -76,6 +86,7 @@ pub(in crate::risk) fn instrument_closed(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn eligibility(facts: &Facts) -> Option<Refusal> {
     match facts.eligibility {
         Eligibility::Full | Eligibility::Closed => None,
@@ -84,6 +95,7 @@ pub(in crate::risk) fn eligibility(facts: &Facts) -> Option<Refusal> {
     }
 }
 
+#[inline(always)]
 pub(in crate::risk) fn book(facts: &Facts) -> Option<Refusal> {
     facts
         .book_fault
@@ -92,6 +104,7 @@ pub(in crate::risk) fn book(facts: &Facts) -> Option<Refusal> {
 
 /// An exit may lean on a stale or crossed book, because its limit price bounds what it can cost.
 /// It needs a price to lean on, and a trial match is none.
+#[inline(always)]
 pub(in crate::risk) fn exit_market(facts: &Facts) -> Option<Refusal> {
     if facts.book_fault == Some(ReasonCode::SimulatedMatch) {
         return refuse(ReasonCode::SimulatedMatch, 0, 0);
@@ -100,6 +113,7 @@ pub(in crate::risk) fn exit_market(facts: &Facts) -> Option<Refusal> {
     refuse_if(!has_price, ReasonCode::ReferenceMissing, 0, 0)
 }
 
+#[inline(always)]
 pub(in crate::risk) fn clock_skew(facts: &Facts) -> Option<Refusal> {
     let limit = facts.clock_skew_ns_max?;
     let Some(skew) = facts.clock_skew_ns else {
@@ -113,18 +127,21 @@ pub(in crate::risk) fn clock_skew(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn self_trade(facts: &Facts) -> Option<Refusal> {
     facts
         .own_opposite_price
         .and_then(|own| refuse(ReasonCode::SelfTrade, facts.price, own))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn exit_way(facts: &Facts) -> Option<Refusal> {
     facts
         .exit_blocked_by
         .and_then(|own| refuse(ReasonCode::ExitWaitsForCancel, facts.price, own))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn capacity(facts: &Facts) -> Option<Refusal> {
     refuse_if(!facts.has_capacity, ReasonCode::CapacityReached, 0, 0)
 }

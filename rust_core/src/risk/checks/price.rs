@@ -4,6 +4,7 @@ use super::{BPS, narrow, refuse, refuse_if};
 use crate::reason::ReasonCode;
 use crate::risk::{Facts, Refusal};
 
+#[inline(always)]
 pub(in crate::risk) fn tick_grid(facts: &Facts) -> Option<Refusal> {
     let is_on_grid = facts.tick_size > 0 && facts.price > 0 && facts.price % facts.tick_size == 0;
     refuse_if(
@@ -14,6 +15,7 @@ pub(in crate::risk) fn tick_grid(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn daily_limit(facts: &Facts) -> Option<Refusal> {
     let above = facts.limit_up.filter(|limit| facts.price > *limit);
     let below = facts.limit_down.filter(|limit| facts.price < *limit);
@@ -23,6 +25,7 @@ pub(in crate::risk) fn daily_limit(facts: &Facts) -> Option<Refusal> {
 }
 
 /// The exchange refuses an order whose possible fill leaves the band: a buy above, a sell below.
+#[inline(always)]
 pub(in crate::risk) fn price_band(facts: &Facts) -> Option<Refusal> {
     let width_bps = facts.banding_bps?;
     let Some(base) = facts.band_base.filter(|base| *base > 0) else {
@@ -31,6 +34,7 @@ pub(in crate::risk) fn price_band(facts: &Facts) -> Option<Refusal> {
     beyond(facts, base, width_bps, ReasonCode::PriceOutsideBand)
 }
 
+#[inline(always)]
 pub(in crate::risk) fn price_collar(facts: &Facts) -> Option<Refusal> {
     let Some(mid) = facts.mid.filter(|mid| *mid > 0) else {
         return refuse(ReasonCode::ReferenceMissing, 0, 0);
@@ -48,6 +52,7 @@ pub(in crate::risk) fn price_collar(facts: &Facts) -> Option<Refusal> {
 }
 
 /// An exit is held to the price it would be filled at, not to a mid that a gap has moved away.
+#[inline(always)]
 pub(in crate::risk) fn exit_collar(facts: &Facts) -> Option<Refusal> {
     let best = facts.opposite_best.filter(|best| *best > 0)?;
     beyond(
@@ -59,6 +64,7 @@ pub(in crate::risk) fn exit_collar(facts: &Facts) -> Option<Refusal> {
 }
 
 /// Refuses a price that is further than `width_bps` beyond `base` in the direction of paying more.
+#[inline(always)]
 fn beyond(facts: &Facts, base: i64, width_bps: i64, code: ReasonCode) -> Option<Refusal> {
     // Products of two i64 fit i128.
     let distance = (i128::from(facts.price) - i128::from(base)) * i128::from(facts.side) * BPS;

@@ -4,10 +4,12 @@ use super::{narrow_count, refuse_if};
 use crate::reason::ReasonCode;
 use crate::risk::{Facts, Refusal};
 
+#[inline(always)]
 fn count_above(count: u32, limit: u32, code: ReasonCode) -> Option<Refusal> {
     refuse_if(count > limit, code, i64::from(count), i64::from(limit))
 }
 
+#[inline(always)]
 pub(in crate::risk) fn alpha_order_rate(facts: &Facts) -> Option<Refusal> {
     count_above(
         facts.alpha_order_count.saturating_add(1),
@@ -17,6 +19,7 @@ pub(in crate::risk) fn alpha_order_rate(facts: &Facts) -> Option<Refusal> {
 }
 
 /// Opening orders stop at the soft limit, exits and cancels at the hard one.
+#[inline(always)]
 pub(in crate::risk) fn account_order_rate(facts: &Facts) -> Option<Refusal> {
     let reserve = if facts.is_reducing {
         0
@@ -30,6 +33,7 @@ pub(in crate::risk) fn account_order_rate(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn repeated_order(facts: &Facts) -> Option<Refusal> {
     count_above(
         facts.repeated_order_count.saturating_add(1),
@@ -38,6 +42,7 @@ pub(in crate::risk) fn repeated_order(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn repeated_execution(facts: &Facts) -> Option<Refusal> {
     refuse_if(
         facts.fill_pause_ns > 0,
@@ -47,6 +52,7 @@ pub(in crate::risk) fn repeated_execution(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn order_to_trade(facts: &Facts) -> Option<Refusal> {
     refuse_if(
         facts.request_count > facts.request_count_max,
@@ -56,6 +62,7 @@ pub(in crate::risk) fn order_to_trade(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn reject_rate(facts: &Facts) -> Option<Refusal> {
     count_above(
         facts.reject_count,
@@ -64,6 +71,7 @@ pub(in crate::risk) fn reject_rate(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn unknown_rate(facts: &Facts) -> Option<Refusal> {
     count_above(
         facts.unknown_count,

@@ -5,6 +5,7 @@ use crate::gateway::Money;
 use crate::reason::ReasonCode;
 use crate::risk::{Facts, Refusal};
 
+#[inline(always)]
 pub(in crate::risk) fn order_qty(facts: &Facts) -> Option<Refusal> {
     refuse_if(
         facts.qty > facts.order_qty_max,
@@ -14,6 +15,7 @@ pub(in crate::risk) fn order_qty(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn exchange_qty(facts: &Facts) -> Option<Refusal> {
     let limit = facts.exchange_qty_max?;
     refuse_if(
@@ -24,6 +26,7 @@ pub(in crate::risk) fn exchange_qty(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn position(facts: &Facts) -> Option<Refusal> {
     let open = if facts.side > 0 {
         facts.open_buy_qty
@@ -43,6 +46,7 @@ pub(in crate::risk) fn position(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn account_position(facts: &Facts) -> Option<Refusal> {
     refuse_if(
         facts.account_position_qty > facts.account_position_qty_max,
@@ -52,6 +56,7 @@ pub(in crate::risk) fn account_position(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 fn money_above(value: Result<Money, ReasonCode>, limit: i64, code: ReasonCode) -> Option<Refusal> {
     match value {
         Ok(value) => refuse_if(value > i128::from(limit), code, narrow(value), limit),
@@ -59,6 +64,7 @@ fn money_above(value: Result<Money, ReasonCode>, limit: i64, code: ReasonCode) -
     }
 }
 
+#[inline(always)]
 pub(in crate::risk) fn gross_notional(facts: &Facts) -> Option<Refusal> {
     money_above(
         facts.gross_notional,
@@ -67,6 +73,7 @@ pub(in crate::risk) fn gross_notional(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn net_notional(facts: &Facts) -> Option<Refusal> {
     money_above(
         facts.net_notional,
@@ -75,6 +82,7 @@ pub(in crate::risk) fn net_notional(facts: &Facts) -> Option<Refusal> {
     )
 }
 
+#[inline(always)]
 pub(in crate::risk) fn margin(facts: &Facts) -> Option<Refusal> {
     match facts.free_margin? {
         Ok(free) => refuse_if(
@@ -87,6 +95,7 @@ pub(in crate::risk) fn margin(facts: &Facts) -> Option<Refusal> {
     }
 }
 
+#[inline(always)]
 pub(in crate::risk) fn weight(facts: &Facts) -> Option<Refusal> {
     let is_lots =
         facts.qty >= facts.lot_size && facts.lot_size > 0 && facts.qty % facts.lot_size == 0;
