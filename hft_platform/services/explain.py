@@ -54,7 +54,7 @@ INTENT_REASONS = {
     6: "halt_cancel",
     7: "clear_exit",
 }
-ACTIONS = {1: "place", 2: "cancel", 16: "storm_change", 17: "policy_change"}
+ACTIONS = {1: "place", 2: "cancel", 16: "storm_change", 17: "policy_change", 18: "loss_latch"}
 COMMANDS = {
     1: "halt",
     2: "resume_arm",

@@ -501,6 +501,8 @@ pub enum ActionKind {
     StormChange = 16,
     /// None: the gateway's policy changed its state.
     PolicyChange = 17,
+    /// Nothing: a loss limit of an alpha, or of the account, was reached.
+    LossLatch = 18,
 }
 
 /// Why a strategy wanted something.

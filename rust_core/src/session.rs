@@ -43,6 +43,8 @@ use crate::simulation::{
 };
 use crate::wal::{LogKind, Options, WalError, Writer};
 
+/// Times of single steps that a session keeps.
+const SAMPLE_COUNT_MAX: usize = 1 << 20;
 /// `RecordHeader::source_id` of a strategy outside the engine.
 const SOURCE_STRATEGY: u16 = 7;
 
@@ -182,17 +184,9 @@ impl WalSink {
 
 impl Sink for WalSink {
     fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
-        let log = match RecordType::from_code(header.record_type) {
-            Some(
-                RecordType::Command
-                | RecordType::ConfigSwitch
-                | RecordType::Broker
-                | RecordType::Account
-                | RecordType::Health
-                | RecordType::Intent,
-            ) => &self.orders,
-            _ => &self.market,
-        };
+        let is_order = RecordType::from_code(header.record_type)
+            .is_some_and(|record_type| LogKind::Orders.holds(record_type));
+        let log = if is_order { &self.orders } else { &self.market };
         log.append(bytes)
             .map(drop)
             .map_err(|error| sink_error(&error))
@@ -201,10 +195,13 @@ impl Sink for WalSink {
     fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
         const APPROVED: u32 = 1;
         let is_approved = |decision: &DecisionRecord| decision.verdict == APPROVED;
-        // A halt must outlive a crash in every mode: whoever comes next reads it here.
-        let is_policy =
-            |decision: &DecisionRecord| decision.action == ActionKind::PolicyChange as u32;
-        let must_wait = decisions.iter().any(is_policy)
+        // A halt and a loss limit must outlive a crash in every mode: whoever comes next reads them here.
+        let is_latch = |decision: &DecisionRecord| {
+            [ActionKind::PolicyChange, ActionKind::LossLatch]
+                .into_iter()
+                .any(|kind| decision.action == kind as u32)
+        };
+        let must_wait = decisions.iter().any(is_latch)
             || (self.durability == Durability::Record && decisions.iter().any(is_approved));
         let tape = bytemuck::cast_slice(decisions);
         let appended = if must_wait {
@@ -286,8 +283,11 @@ impl<D: Decide> Decide for Timed<D> {
     fn on_record(&mut self, header: &RecordHeader, bytes: &[u8], out: &mut Vec<DecisionRecord>) {
         let start = Instant::now();
         self.decide.on_record(header, bytes, out);
-        self.samples
-            .push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        // A list that grows would copy itself inside a step; the first million say enough.
+        if self.samples.len() < SAMPLE_COUNT_MAX {
+            self.samples
+                .push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        }
     }
 }
 
@@ -430,7 +430,7 @@ impl PaperSession {
         };
         let decide = Timed {
             decide: engine,
-            samples: Vec::with_capacity(tape.local().len() + 1_024),
+            samples: Vec::with_capacity(SAMPLE_COUNT_MAX),
         };
         let simulation = Simulation::new(tape, head, setup.profile, (decide, venue, sink))
             .with_faults(setup.faults, &instruments)?;

@@ -70,6 +70,10 @@ pub(super) struct AlphaState {
     pub(super) halted: Option<(ReasonCode, i64)>,
     /// A loss limit was reached; stays for the session.
     pub(super) loss_latch: Option<ReasonCode>,
+    /// That is in the log.
+    pub(super) is_latch_noted: bool,
+    /// Since when an exit waits for our own order in its way.
+    pub(super) exit_waits_since_ns: Option<i64>,
     loss_window: LossWindow,
     /// Fall within the loss window, at the last mark.
     pub(super) loss_speed: Money,
@@ -175,6 +179,8 @@ impl AlphaState {
             expired_since_ns: None,
             halted: None,
             loss_latch: None,
+            is_latch_noted: false,
+            exit_waits_since_ns: None,
             loss_window: LossWindow::default(),
             loss_speed: 0,
             fill_windows: [
@@ -225,6 +231,7 @@ impl AlphaState {
             self.apply_weight(weight_ppm);
         }
         self.is_flattening = false;
+        self.exit_waits_since_ns = None;
     }
 
     /// A verified config took effect.

@@ -399,7 +399,9 @@ impl Engine {
             }
             let (market, now_ns) = (&self.markets[market_index], header.sequence_time_ns);
             let quote_age_ns_max = self.config.account_limits.quote_age_ns_max;
-            if alpha.signal.is_finite() {
+            if alpha.source.is_outside() {
+                // What a strategy outside calls its signal is no feature of ours.
+            } else if alpha.signal.is_finite() {
                 self.watch.note_number(alpha_index, market.epoch);
             } else if market.book.fault(now_ns, quote_age_ns_max).is_none() {
                 self.watch.note_failure(alpha_index, market.epoch, now_ns);
@@ -430,6 +432,7 @@ impl Engine {
         let now_ns = header.sequence_time_ns;
         self.refresh_alpha(alpha_index, now_ns);
         self.watch_marks(header, out);
+        self.note_latches(alpha_index, header, out);
         self.account
             .clear_exit(self.alphas[alpha_index].market_index, alpha_index);
         let alpha = &self.alphas[alpha_index];
@@ -502,21 +505,13 @@ impl Engine {
             Ok(outcome) => outcome,
             Err(code) => {
                 self.counters.count_broker(code);
-                // A fill of an order we do not know is a position we do not know.
-                let is_orphan_fill = code == ReasonCode::OrderUnknown
-                    && record.event_kind == BrokerEventKind::Fill as u32;
-                // So is one that may or may not have been counted.
-                if is_orphan_fill || code == ReasonCode::FillTooOld {
-                    self.policy.reduce_only(code, now_ns);
-                }
+                self.latch_odd_report(record, code, now_ns);
                 return Err(code);
             }
         };
         if let Some(code) = outcome.code {
             self.counters.count_broker(code);
-            if code == ReasonCode::OverFill {
-                self.policy.halt(code, now_ns);
-            }
+            self.latch_odd_report(record, code, now_ns);
         }
         let is_rejected = record.event_kind == BrokerEventKind::Rejected as u32;
         if is_rejected {

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::gateway::{LossLimits, Money, Order};
 use crate::reason::ReasonCode;
-use crate::record::{AccountRecord, BrokerRecord, RecordHeader};
+use crate::record::{AccountRecord, BrokerEventKind, BrokerRecord, RecordHeader};
 
 impl Engine {
     /// A fill belongs to the alpha whose intent made the order, whatever the other alphas hold.
@@ -48,6 +48,25 @@ impl Engine {
             self.alphas.iter().map(|alpha| alpha.position.qty),
             self.gateway.open_orders(),
         );
+    }
+
+    /// What a report that does not fit says about what we know.
+    pub(super) fn latch_odd_report(
+        &mut self,
+        record: &BrokerRecord,
+        code: ReasonCode,
+        now_ns: i64,
+    ) {
+        // A fill of an order we do not know is a position we do not know.
+        let is_orphan_fill =
+            code == ReasonCode::OrderUnknown && record.event_kind == BrokerEventKind::Fill as u32;
+        // So is one that may or may not have been counted.
+        if is_orphan_fill || code == ReasonCode::FillTooOld {
+            self.policy.reduce_only(code, now_ns);
+        }
+        if code == ReasonCode::OverFill {
+            self.policy.halt(code, now_ns);
+        }
     }
 
     /// An alpha's net result changed: follows the account's.

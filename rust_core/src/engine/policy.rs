@@ -21,6 +21,8 @@ pub(super) struct Policy {
     pub(super) reduce_only_by: Option<(ReasonCode, i64)>,
     /// `input_seq` and time of the first resume step.
     armed: Option<(u64, i64)>,
+    /// A restart found orders whose outcome is not known.
+    pub(super) has_lost_track: bool,
 }
 
 impl Policy {
@@ -43,6 +45,17 @@ impl Policy {
         self.halted = None;
         self.is_reduce_only = false;
         self.reduce_only_by = None;
+        self.has_lost_track = false;
+    }
+
+    /// Forgets the first step of a resume.
+    pub(super) fn disarm(&mut self) {
+        self.armed = None;
+    }
+
+    /// True while a latch of the account holds.
+    pub(super) fn is_latched(&self) -> bool {
+        self.halted.is_some() || self.is_reduce_only
     }
 
     fn resume_state(&self) -> ResumeState {
@@ -298,6 +311,11 @@ impl Engine {
                 self.mark(alpha_index, mid, now_ns);
             }
         }
+        self.take_flat(alpha_index);
+    }
+
+    /// What waited for a flat position happens once there is one.
+    pub(super) fn take_flat(&mut self, alpha_index: usize) {
         let exposure = self.gateway.exposure(alpha_index);
         let alpha = &mut self.alphas[alpha_index];
         if alpha.tradable_qty() == 0 && exposure.buy_qty == 0 && exposure.sell_qty == 0 {

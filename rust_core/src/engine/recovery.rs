@@ -66,6 +66,7 @@ impl Engine {
         }
         found.unknown_orders = self.gateway.lose_track();
         if found.unknown_orders > 0 {
+            self.policy.has_lost_track = true;
             self.policy
                 .reduce_only(ReasonCode::OrderOutcomeUnknown, self.last_time_ns);
         }
@@ -99,6 +100,8 @@ impl Engine {
                     && record.alpha_index == super::ALL_ALPHAS;
                 // Whether the account's latches were lifted is in the change that followed.
                 if is_account_resume {
+                    // Its arm is used up either way.
+                    self.policy.disarm();
                     return Ok(());
                 }
                 self.on_command(header, &record)
@@ -118,9 +121,9 @@ impl Engine {
         self.decision_seq = self.decision_seq.max(decision.decision_seq);
         let action = decision.action;
         if action == ActionKind::StormChange as u32 || action == ActionKind::PolicyChange as u32 {
-            let was_halted = self.policy.halted.is_some();
+            let was_latched = self.policy.is_latched();
             self.restore_change(decision);
-            if was_halted && self.policy.halted.is_none() {
+            if was_latched && !self.policy.is_latched() {
                 // An account's resume lifts what was latched for single alphas as well.
                 for alpha in &mut self.alphas {
                     alpha.halted = None;
@@ -128,6 +131,9 @@ impl Engine {
                 }
             }
             return Ok(());
+        }
+        if action == ActionKind::LossLatch as u32 {
+            return self.restore_loss_latch(decision);
         }
         let alpha_index = decision.alpha_index as usize;
         if alpha_index >= self.alphas.len() {
@@ -148,22 +154,6 @@ impl Engine {
             .intent_counter
             .max(self.gateway.intent_high(alpha.intent_prefix));
         if decision.verdict == REFUSED {
-            // A loss limit that refused once stays for the session.
-            let latched = |codes: [ReasonCode; 3]| {
-                codes
-                    .into_iter()
-                    .find(|code| u32::from(code.code()) == decision.reason_code)
-            };
-            alpha.loss_latch = alpha.loss_latch.or(latched([
-                ReasonCode::DailyLossReached,
-                ReasonCode::DrawdownReached,
-                ReasonCode::LossSpeedReached,
-            ]));
-            self.account.restore_loss_latch(latched([
-                ReasonCode::AccountDailyLossReached,
-                ReasonCode::AccountDrawdownReached,
-                ReasonCode::AccountLossSpeedReached,
-            ]));
             return Ok(());
         }
         let market_index = self.market_index(decision.header.instrument_id)?;
@@ -191,6 +181,21 @@ impl Engine {
         Ok(())
     }
 
+    /// A loss limit that was reached stays for the session.
+    fn restore_loss_latch(&mut self, note: &DecisionRecord) -> Result<(), ReasonCode> {
+        let code = u16::try_from(note.reason_code).ok();
+        let code = code.and_then(ReasonCode::from_code);
+        if note.alpha_index == super::ALL_ALPHAS {
+            self.account.restore_loss_latch(code);
+            return Ok(());
+        }
+        let alpha = self.alphas.get_mut(note.alpha_index as usize);
+        let alpha = alpha.ok_or(ReasonCode::ConfigMalformed)?;
+        alpha.loss_latch = alpha.loss_latch.or(code);
+        alpha.is_latch_noted = true;
+        Ok(())
+    }
+
     fn take_back_report(
         &mut self,
         header: &RecordHeader,
@@ -198,7 +203,14 @@ impl Engine {
     ) -> Result<(), ReasonCode> {
         let now_ns = header.sequence_time_ns;
         let before = self.gateway.order(record.order_id).copied();
-        let outcome = self.gateway.on_broker(record)?;
+        let outcome = self.gateway.on_broker(record);
+        let odd = outcome
+            .as_ref()
+            .map_or_else(|code| Some(*code), |found| found.code);
+        if let Some(code) = odd {
+            self.latch_odd_report(record, code, now_ns);
+        }
+        let outcome = outcome?;
         if let Some(before) = before {
             self.account.on_order(&before, &outcome.order);
         }
@@ -209,8 +221,8 @@ impl Engine {
         if kind == BrokerEventKind::Unknown as u32 {
             self.unknowns.push(now_ns);
         }
+        let alpha_index = outcome.order.alpha_index as usize;
         if outcome.fill_qty > 0 {
-            let alpha_index = outcome.order.alpha_index as usize;
             self.take_fill(
                 alpha_index,
                 &outcome.order,
@@ -219,6 +231,7 @@ impl Engine {
                 now_ns,
             );
         }
+        self.take_flat(alpha_index);
         Ok(())
     }
 }

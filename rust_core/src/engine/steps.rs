@@ -9,7 +9,7 @@ use crate::gateway::{
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, Record, RecordHeader};
 use crate::risk::{self, FREE_REQUEST_COUNT, Facts, OrderKey, Refusal};
-use crate::strategy::{OWN_ORDER_COUNT_MAX, REST_OF_DAY, Wish};
+use crate::strategy::{EXIT_WAIT_NS_MAX, OWN_ORDER_COUNT_MAX, REST_OF_DAY, Wish};
 
 /// The steps, always in this order; `durable` and `dispatch` are the runtime's.
 pub const STEPS: [&str; 7] = [
@@ -149,7 +149,8 @@ impl Engine {
         let mut refusal = refused.or_else(|| risk::evaluate(&facts));
         if facts.is_reducing && refusal.is_none() {
             // Nothing else holds the exit, so our own orders make way for it.
-            facts.exit_blocked_by = self.clear_way(intent, cause, out);
+            let blocked_by = self.clear_way(intent, cause, out);
+            facts.exit_blocked_by = self.still_waits(intent.alpha_index, blocked_by, cause);
             if facts.exit_blocked_by.is_some() {
                 refusal = risk::evaluate(&facts);
             }
@@ -158,6 +159,28 @@ impl Engine {
             self.trace_place(intent, &facts, refused, refusal, cause.sequence_time_ns);
         }
         refusal
+    }
+
+    /// What an exit still waits for: an order in its way that nobody answers holds it up for at most
+    /// [`EXIT_WAIT_NS_MAX`]. A position that cannot be left is worse than a trade with ourselves.
+    fn still_waits(
+        &mut self,
+        alpha_index: usize,
+        blocked_by: Option<i64>,
+        cause: &RecordHeader,
+    ) -> Option<i64> {
+        let now_ns = cause.sequence_time_ns;
+        let waits_since_ns = &mut self.alphas[alpha_index].exit_waits_since_ns;
+        let Some(price) = blocked_by else {
+            *waits_since_ns = None;
+            return None;
+        };
+        let since_ns = *waits_since_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(since_ns) < EXIT_WAIT_NS_MAX {
+            return Some(price);
+        }
+        *waits_since_ns = None;
+        None
     }
 
     fn step_dedup(&self, intent: &OrderIntent) -> bool {

@@ -347,6 +347,27 @@ impl Engine {
         self.step_guard(header, out);
     }
 
+    /// Writes that a loss limit was reached, once: a restart must not forget it.
+    pub(super) fn note_latches(
+        &mut self,
+        alpha_index: usize,
+        header: &RecordHeader,
+        out: &mut Vec<DecisionRecord>,
+    ) {
+        let alpha = &mut self.alphas[alpha_index];
+        if let Some(code) = alpha.loss_latch.filter(|_| !alpha.is_latch_noted) {
+            alpha.is_latch_noted = true;
+            let number = alpha.config.alpha_index;
+            let mut note = self.blank_note(header, ActionKind::LossLatch, code);
+            note.alpha_index = number;
+            self.write(note, out);
+        }
+        if let Some(code) = self.account.take_unnoted_latch() {
+            let note = self.blank_note(header, ActionKind::LossLatch, code);
+            self.write(note, out);
+        }
+    }
+
     pub(super) fn watch_rejects(&mut self, now_ns: i64) {
         let count = i64::from(self.rejects.count(now_ns));
         self.watch.guard.observe(Input::RejectRate, count);
@@ -558,10 +579,7 @@ impl Engine {
 
     /// Why an account's latch cannot be lifted now.
     pub(super) fn does_cause_remain(&self) -> bool {
-        let is_lost = self
-            .policy
-            .reduce_only_by
-            .is_some_and(|(code, _)| code == ReasonCode::OrderOutcomeUnknown);
+        let is_lost = self.policy.has_lost_track;
         self.watch.guard.asked() == Level::Halt || (is_lost && self.gateway.has_unknown())
     }
 

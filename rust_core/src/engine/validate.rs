@@ -192,6 +192,14 @@ fn instrument(place: usize, config: &InstrumentConfig, is_new: bool) -> Result<(
             )?;
         }
     }
+    at.require(
+        config.limit_up.is_some() == config.limit_down.is_some(),
+        "limit_up",
+        config
+            .limit_up
+            .map_or_else(|| "null".to_owned(), |limit| limit.to_string()),
+        "both daily limits or neither",
+    )?;
     if let (Some(up), Some(down)) = (config.limit_up, config.limit_down) {
         at.require(up > down, "limit_up", up, "above limit_down")?;
     }

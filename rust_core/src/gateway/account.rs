@@ -198,6 +198,7 @@ pub struct Account {
     loss_window: LossWindow,
     loss_speed: Money,
     loss_latch: Option<ReasonCode>,
+    is_latch_noted: bool,
 }
 
 /// Limits on the account's result.
@@ -262,6 +263,7 @@ impl Account {
             loss_window: LossWindow::default(),
             loss_speed: 0,
             loss_latch: None,
+            is_latch_noted: false,
         }
     }
 
@@ -675,6 +677,16 @@ impl Account {
     /// A loss limit of the account that the log says was reached.
     pub fn restore_loss_latch(&mut self, code: Option<ReasonCode>) {
         self.loss_latch = self.loss_latch.or(code);
+        self.is_latch_noted = self.loss_latch.is_some();
+    }
+
+    /// The loss limit that was reached and is not in the log yet.
+    pub fn take_unnoted_latch(&mut self) -> Option<ReasonCode> {
+        if self.is_latch_noted || self.loss_latch.is_none() {
+            return None;
+        }
+        self.is_latch_noted = true;
+        self.loss_latch
     }
 
     /// Why the account's result stopped every alpha.

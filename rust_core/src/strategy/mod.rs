@@ -150,6 +150,9 @@ pub fn wish(
             return;
         }
     }
+    if view.mode == Mode::ReduceOnly && matches!(template, Template::External { .. }) {
+        cancel_opening(view, orders, out);
+    }
     let is_acting = view.mode < Mode::Hold;
     match template {
         Template::Taker {
@@ -190,6 +193,18 @@ pub fn wish(
 pub fn per_root_second(volatility_10s: f64) -> f64 {
     const PER_ROOT_10: f64 = 0.316_227_766_016_837_94;
     volatility_10s * PER_ROOT_10
+}
+
+/// Takes back what could open or add to a position; a strategy outside does not know the mode.
+fn cancel_opening(view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
+    let leaves = -view.position_qty.signum();
+    let opening = orders
+        .iter()
+        .filter(|order| is_cancelable(order) && order.side != leaves);
+    out.extend(opening.map(|order| Wish::Cancel {
+        order_id: order.order_id,
+        reason: view.cancel_reason,
+    }));
 }
 
 fn cancel_all(view: &View<'_>, orders: &[Order], out: &mut Vec<Wish>) {
