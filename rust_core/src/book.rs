@@ -83,6 +83,8 @@ pub struct Book {
     bid: Side,
     ask: Side,
     bits: u32,
+    /// Middle of the best prices of the last snapshot that was stored.
+    mid: i64,
     malformed: Option<ReasonCode>,
     updated_ns: i64,
     last_trade_price: Option<i64>,
@@ -94,6 +96,7 @@ impl Default for Book {
             bid: Side::default(),
             ask: Side::default(),
             bits: validity::MISSING,
+            mid: 0,
             malformed: None,
             updated_ns: i64::MIN,
             last_trade_price: None,
@@ -138,29 +141,24 @@ pub fn read_side(
     })
 }
 
-/// Levels in use of a side that [`read_side`] takes, `None` when it does not; without branches, for
-/// nearly every snapshot is good.
+/// True when a side has all its levels, and each is one that [`read_side`] takes.
+///
+/// Without branches, as nearly every side is: a value out of range, or a price that does not move
+/// away from the one before, sets the sign bit.
 #[inline(always)]
-fn good_levels(
-    price: &[i64; LEVEL_COUNT],
-    qty: &[i64; LEVEL_COUNT],
-    direction: i64,
-) -> Option<usize> {
-    // 1 to VALUE_MAX; anything below wraps to far above.
-    let in_range = |value: i64| (value.wrapping_sub(1) as u64) < VALUE_MAX as u64;
-    let (mut count, mut is_good) = (0, true);
+fn is_full(price: &[i64; LEVEL_COUNT], qty: &[i64; LEVEL_COUNT], direction: i64) -> bool {
+    let mut signs = 0_i64;
     for level in 0..LEVEL_COUNT {
-        let is_used = (price[level] | qty[level]) != 0;
-        let is_away = level == 0
-            || price[level]
-                .wrapping_sub(price[level - 1])
-                .wrapping_mul(direction)
-                > 0;
-        is_good &=
-            !is_used | (in_range(price[level]) & in_range(qty[level]) & (level == count) & is_away);
-        count += usize::from(is_used);
+        for value in [price[level], qty[level]] {
+            signs |= value.wrapping_sub(1) | VALUE_MAX.wrapping_sub(value);
+        }
+        if level > 0 {
+            // Cannot wrap unless one of the two is out of range.
+            let away = price[level].wrapping_sub(price[level - 1]);
+            signs |= away.wrapping_mul(direction).wrapping_sub(1);
+        }
     }
-    is_good.then_some(count)
+    signs >= 0
 }
 
 impl Book {
@@ -169,11 +167,12 @@ impl Book {
     /// # Errors
     /// The code of what is wrong with a malformed snapshot; it was not stored.
     pub fn on_book(&mut self, record: &BookRecord, now_ns: i64) -> Result<(), ReasonCode> {
-        let bid_count = good_levels(&record.bid_price, &record.bid_qty, -1);
-        let ask_count = good_levels(&record.ask_price, &record.ask_qty, 1);
-        let Some((bid_count, ask_count)) = bid_count.zip(ask_count) else {
-            return self.reject(record);
-        };
+        let (mut bid_count, mut ask_count) = (LEVEL_COUNT, LEVEL_COUNT);
+        let is_full_book = is_full(&record.bid_price, &record.bid_qty, -1)
+            & is_full(&record.ask_price, &record.ask_qty, 1);
+        if !is_full_book {
+            (bid_count, ask_count) = self.count_levels(record)?;
+        }
         let is_empty = bid_count == 0 || ask_count == 0;
         let mut bits = 0;
         if is_empty {
@@ -187,24 +186,25 @@ impl Book {
         self.bid.set(&record.bid_price, &record.bid_qty, bid_count);
         self.ask.set(&record.ask_price, &record.ask_qty, ask_count);
         self.bits = bits;
+        // Both are at most VALUE_MAX, so the sum fits.
+        self.mid = (record.bid_price[0] + record.ask_price[0]) / 2;
         self.malformed = None;
         self.updated_ns = now_ns;
         Ok(())
     }
 
-    /// Notes a malformed snapshot and says what is wrong with it.
-    #[cold]
-    fn reject(&mut self, record: &BookRecord) -> Result<(), ReasonCode> {
-        let fault = read_side(&record.bid_price, &record.bid_qty, -1)
-            .and_then(|_| read_side(&record.ask_price, &record.ask_qty, 1))
-            .map(drop);
-        assert!(
-            fault.is_err(),
-            "Invariant: both readings of a side agree on what is good"
-        );
-        self.bits |= validity::MALFORMED;
-        self.malformed = fault.err();
-        fault
+    /// Levels on either side of a snapshot that is not full; notes what is wrong with a malformed one.
+    #[inline(never)]
+    fn count_levels(&mut self, record: &BookRecord) -> Result<(usize, usize), ReasonCode> {
+        let counts = read_side(&record.bid_price, &record.bid_qty, -1).and_then(|bid| {
+            let ask = read_side(&record.ask_price, &record.ask_qty, 1)?;
+            Ok((bid.count, ask.count))
+        });
+        if let Err(code) = counts {
+            self.bits |= validity::MALFORMED;
+            self.malformed = Some(code);
+        }
+        counts
     }
 
     /// Takes a market print's price; levels wait for the next snapshot.
@@ -273,9 +273,7 @@ impl Book {
     /// Middle of the best prices, rounded down; `None` unless the last snapshot was good.
     #[must_use]
     pub fn mid(&self) -> Option<i64> {
-        // Both are at most VALUE_MAX, so the sum fits.
-        self.is_valid()
-            .then(|| (self.best_bid() + self.best_ask()) / 2)
+        self.is_valid().then_some(self.mid)
     }
 
     /// Age of the last snapshot, `None` before the first.
@@ -318,18 +316,25 @@ mod tests {
     proptest::proptest! {
         /// The reading without branches and the one that names the fault.
         #[test]
-        fn both_readings_of_a_side_agree(
-            price in proptest::array::uniform5(-1_i64..4),
-            qty in proptest::array::uniform5(-1_i64..2),
+        fn both_readings_of_a_full_side_agree(
+            first in 1_i64..9,
+            steps in proptest::array::uniform4(-3_i64..2),
+            qty in proptest::array::uniform5(0_i64..9),
             huge in 0_usize..40,
             falls in proptest::bool::ANY,
         ) {
-            let (mut price, direction) = (price, if falls { -1 } else { 1 });
-            if let Some(value) = price.get_mut(huge) {
-                *value = VALUE_MAX + *value;
+            let direction = if falls { -1 } else { 1 };
+            let mut price = [first + 20; LEVEL_COUNT];
+            for level in 1..LEVEL_COUNT {
+                // Mostly away from the best: one step in five is none or back.
+                let step = if steps[level - 1] < 0 { 1 } else { -steps[level - 1] };
+                price[level] = price[level - 1] + direction * step;
             }
-            let named = read_side(&price, &qty, direction).ok().map(|side| side.count);
-            proptest::prop_assert_eq!(good_levels(&price, &qty, direction), named);
+            if let Some(value) = price.get_mut(huge) {
+                *value += VALUE_MAX - 20;
+            }
+            let is_read_full = read_side(&price, &qty, direction).is_ok_and(|side| side.count == LEVEL_COUNT);
+            proptest::prop_assert_eq!(is_full(&price, &qty, direction), is_read_full);
         }
     }
 

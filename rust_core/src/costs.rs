@@ -165,7 +165,7 @@ pub fn notional(price: i64, qty: i64, multiplier: i64) -> Option<i128> {
 #[inline]
 fn by_scale(value: i128, factor: i64) -> Option<i128> {
     // What fits 64 bits needs no wider product: two of these are within i128 anyway.
-    if factor % SCALE == 0
+    if factor / SCALE * SCALE == factor
         && let Ok(small) = i64::try_from(value)
         && let Some(whole) = small.checked_mul(factor / SCALE)
     {

@@ -316,9 +316,17 @@ impl Engine {
     ) -> Result<(), ReasonCode> {
         match RecordType::from_code(header.record_type) {
             Some(RecordType::Book) => {
-                let record = read::<BookRecord>(bytes)?;
+                let copy;
+                // A record that stands where it may be read is not copied first.
+                let record = match bytemuck::try_from_bytes::<BookRecord>(bytes) {
+                    Ok(record) if record.header.record_type == RecordType::Book as u8 => record,
+                    _ => {
+                        copy = read::<BookRecord>(bytes)?;
+                        &copy
+                    }
+                };
                 let market_index = self.market_index(header.instrument_id)?;
-                let stored = self.markets[market_index].on_book(header, &record);
+                let stored = self.markets[market_index].on_book(header, record);
                 if let Some(mid) = self.markets[market_index].book.mid() {
                     self.account.mark(market_index, mid);
                 }
@@ -445,13 +453,15 @@ impl Engine {
         );
         own.clear();
         wishes.clear();
-        let is_own = |order: &&Order| order.alpha_index as usize == alpha_index;
-        own.extend(
-            self.gateway
-                .open_orders()
-                .filter(is_own)
-                .take(OWN_ORDER_COUNT_MAX),
-        );
+        if self.account.open_count(alpha_index) > 0 {
+            let is_own = |order: &&Order| order.alpha_index as usize == alpha_index;
+            own.extend(
+                self.gateway
+                    .open_orders()
+                    .filter(is_own)
+                    .take(OWN_ORDER_COUNT_MAX),
+            );
+        }
         let alpha = &mut self.alphas[alpha_index];
         let values = market.features.values();
         let view = View {

@@ -622,7 +622,9 @@ impl Account {
     /// The alpha decides anew: it no longer waits.
     pub fn clear_exit(&mut self, market_index: usize, alpha_index: usize) {
         let waiting = &mut self.markets[market_index].waiting_exit;
-        *waiting = waiting.filter(|exit| exit.alpha_index != alpha_index);
+        if waiting.is_some_and(|exit| exit.alpha_index == alpha_index) {
+            *waiting = None;
+        }
     }
 
     /// An alpha's net result went from `before` to `after`; latches a limit that this reached.

@@ -95,20 +95,20 @@ const _: () = assert!(SLOT_COUNT.is_power_of_two());
 #[derive(Debug, Clone)]
 pub struct RepeatWindow {
     /// Young orders in time order, each with its key's place.
-    rows: Box<[(i64, OrderKey)]>,
+    rows: Box<[(i64, OrderKey); WINDOW_COUNT_MAX]>,
     first: usize,
     count: usize,
     /// Open addressing without gaps in a chain; count 0 is an empty place.
-    slots: Box<[(OrderKey, u32)]>,
+    slots: Box<[(OrderKey, u32); SLOT_COUNT]>,
 }
 
 impl Default for RepeatWindow {
     fn default() -> Self {
         Self {
-            rows: vec![(i64::MIN, OrderKey::default()); WINDOW_COUNT_MAX].into_boxed_slice(),
+            rows: Box::new([(i64::MIN, OrderKey::default()); WINDOW_COUNT_MAX]),
             first: 0,
             count: 0,
-            slots: vec![(OrderKey::default(), 0); SLOT_COUNT].into_boxed_slice(),
+            slots: Box::new([(OrderKey::default(), 0); SLOT_COUNT]),
         }
     }
 }
@@ -132,6 +132,9 @@ impl RepeatWindow {
     #[must_use]
     pub fn count(&mut self, key: &OrderKey, now_ns: i64) -> u32 {
         self.forget(now_ns);
+        if self.count == 0 {
+            return 0;
+        }
         self.slots[self.place_of(key)].1
     }
 
@@ -148,7 +151,9 @@ impl RepeatWindow {
     }
 
     fn forget(&mut self, now_ns: i64) {
-        while self.count > 0 && now_ns.saturating_sub(self.rows[self.first].0) >= REPEAT_WINDOW_NS {
+        while self.count > 0
+            && now_ns.saturating_sub(self.rows[self.first % WINDOW_COUNT_MAX].0) >= REPEAT_WINDOW_NS
+        {
             self.drop_oldest();
         }
     }
@@ -165,8 +170,9 @@ impl RepeatWindow {
     }
 
     /// Where a key is, or the empty place at the end of its chain; at most half the places are used.
+    #[inline]
     fn place_of(&self, key: &OrderKey) -> usize {
-        let mut place = home_of(key);
+        let mut place = home_of(key) % SLOT_COUNT;
         while self.slots[place].1 != 0 && self.slots[place].0 != *key {
             place = (place + 1) % SLOT_COUNT;
         }

@@ -15,7 +15,8 @@ use crate::gateway::Money;
 use crate::reason::ReasonCode;
 
 /// Parts of a whole in basis points.
-pub(super) const BPS: i128 = 10_000;
+pub(super) const BPS_64: i64 = 10_000;
+pub(super) const BPS: i128 = BPS_64 as i128;
 
 #[allow(clippy::unnecessary_wraps, reason = "the shape of a check's answer")]
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! At what price: tick grid, daily limits, dynamic band, collars.
 
-use super::{BPS, narrow, refuse, refuse_if};
+use super::{BPS, BPS_64, narrow, refuse, refuse_if};
 use crate::reason::ReasonCode;
 use crate::risk::{Facts, Refusal};
 
@@ -39,15 +39,12 @@ pub(in crate::risk) fn price_collar(facts: &Facts) -> Option<Refusal> {
     let Some(mid) = facts.mid.filter(|mid| *mid > 0) else {
         return refuse(ReasonCode::ReferenceMissing, 0, 0);
     };
-    // Products of two i64 fit i128.
-    let distance = (i128::from(facts.price) - i128::from(mid)).abs() * BPS;
-    if distance <= i128::from(mid) * i128::from(facts.price_collar_bps) {
-        return None;
-    }
-    refuse(
-        ReasonCode::PriceOutsideCollar,
-        narrow(distance / i128::from(mid)),
+    let distance = (i128::from(facts.price) - i128::from(mid)).abs();
+    outside(
+        distance,
+        mid,
         facts.price_collar_bps,
+        ReasonCode::PriceOutsideCollar,
     )
 }
 
@@ -66,11 +63,26 @@ pub(in crate::risk) fn exit_collar(facts: &Facts) -> Option<Refusal> {
 /// Refuses a price that is further than `width_bps` beyond `base` in the direction of paying more.
 #[inline(always)]
 fn beyond(facts: &Facts, base: i64, width_bps: i64, code: ReasonCode) -> Option<Refusal> {
-    // Products of two i64 fit i128.
-    let distance = (i128::from(facts.price) - i128::from(base)) * i128::from(facts.side) * BPS;
-    if distance <= i128::from(base) * i128::from(width_bps) {
+    let beyond = i128::from(facts.price) - i128::from(base);
+    let distance = if facts.side > 0 { beyond } else { -beyond };
+    outside(distance, base, width_bps, code)
+}
+
+/// Refuses a distance of more than `width_bps` of `base`.
+#[inline(always)]
+fn outside(distance: i128, base: i64, width_bps: i64, code: ReasonCode) -> Option<Refusal> {
+    // The products of usual prices fit 64 bits; products of two i64 fit i128.
+    let near = i64::try_from(distance)
+        .ok()
+        .and_then(|distance| distance.checked_mul(BPS_64))
+        .zip(base.checked_mul(width_bps));
+    let is_within = near.map_or_else(
+        || distance * BPS <= i128::from(base) * i128::from(width_bps),
+        |(distance, width)| distance <= width,
+    );
+    if is_within {
         return None;
     }
     // A 128-bit division costs more than all checks together, so only a refusal pays for it.
-    refuse(code, narrow(distance / i128::from(base)), width_bps)
+    refuse(code, narrow(distance * BPS / i128::from(base)), width_bps)
 }
