@@ -502,3 +502,38 @@ fn one_daily_limit_without_the_other_is_refused() {
     made.instruments[0].limit_down = None;
     assert!(Engine::new(made).is_ok(), "neither");
 }
+
+/// The same for an order of its own.
+#[test]
+fn an_exit_waits_two_seconds_for_its_own_silent_order() {
+    assert_eq!(exits_past_a_silent_bid(0), [2_000]);
+}
+
+/// A wait that was given up counted for the next exit, which then did not wait for its cancel.
+#[test]
+fn a_wait_that_was_given_up_does_not_shorten_the_next() {
+    let stays = r#"{"kind":"taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":500000000000,"slippage_ticks":1}"#;
+    let mut made = config(stays, BY_IMBALANCE);
+    let other = alpha_json(1, EXTERNAL, "");
+    made.alphas.push(serde_json::from_str(&other).unwrap());
+    let mut outside = Outside::new(made);
+    outside.session.feed_book(buy_signal());
+    assert_eq!(outside.session.position(), 1);
+    outside.session.answers = false;
+    let mut at = Vec::new();
+    for round in 0..2 {
+        let bid = outside.want(1, (1, 35_000, REST_OF_DAY), 1.0);
+        assert_eq!(bid.verdict, APPROVED, "{round} {bid:?}");
+        let session = &mut outside.session;
+        session.report(BrokerEventKind::Working, &bid, bid.price, bid.qty, false);
+        session.now += SECOND / 2;
+        let out = session.feed_book(no_signal());
+        at.push(out.iter().filter(|d| is_placed(d)).count());
+        session.now += SECOND / 2;
+        session.feed_book(buy_signal());
+        session.report(BrokerEventKind::Canceled, &bid, bid.price, 0, false);
+        session.now += 10 * SECOND;
+        session.feed_book(buy_signal());
+    }
+    assert_eq!(at, [0, 0], "exits that went at once");
+}

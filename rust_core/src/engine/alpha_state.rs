@@ -72,8 +72,8 @@ pub(super) struct AlphaState {
     pub(super) loss_latch: Option<ReasonCode>,
     /// That is in the log.
     pub(super) is_latch_noted: bool,
-    /// Since when an exit waits for our own order in its way.
-    pub(super) exit_waits_since_ns: Option<i64>,
+    /// Since when an exit waits for our own order in its way, and when it last asked.
+    pub(super) exit_waits_ns: Option<(i64, i64)>,
     loss_window: LossWindow,
     /// Fall within the loss window, at the last mark.
     pub(super) loss_speed: Money,
@@ -180,7 +180,7 @@ impl AlphaState {
             halted: None,
             loss_latch: None,
             is_latch_noted: false,
-            exit_waits_since_ns: None,
+            exit_waits_ns: None,
             loss_window: LossWindow::default(),
             loss_speed: 0,
             fill_windows: [
@@ -231,7 +231,7 @@ impl AlphaState {
             self.apply_weight(weight_ppm);
         }
         self.is_flattening = false;
-        self.exit_waits_since_ns = None;
+        self.exit_waits_ns = None;
     }
 
     /// A verified config took effect.

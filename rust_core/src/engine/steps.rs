@@ -166,21 +166,25 @@ impl Engine {
     fn still_waits(
         &mut self,
         alpha_index: usize,
-        blocked_by: Option<i64>,
+        blocked_by: Option<(i64, bool)>,
         cause: &RecordHeader,
     ) -> Option<i64> {
         let now_ns = cause.sequence_time_ns;
-        let waits_since_ns = &mut self.alphas[alpha_index].exit_waits_since_ns;
-        let Some(price) = blocked_by else {
-            *waits_since_ns = None;
+        let alpha = &mut self.alphas[alpha_index];
+        let Some((price, is_own)) = blocked_by else {
+            alpha.exit_waits_ns = None;
             return None;
         };
-        let since_ns = *waits_since_ns.get_or_insert(now_ns);
-        if now_ns.saturating_sub(since_ns) < EXIT_WAIT_NS_MAX {
-            return Some(price);
-        }
-        *waits_since_ns = None;
-        None
+        // A wait that nobody asked about for so long was another exit's.
+        let asked = alpha
+            .exit_waits_ns
+            .filter(|(_, asked_ns)| now_ns.saturating_sub(*asked_ns) < EXIT_WAIT_NS_MAX);
+        // The template has waited for its own orders already.
+        let own_ns = alpha.memory.waiting_since_ns().filter(|_| is_own);
+        let since_ns = asked.map_or(now_ns, |(since_ns, _)| since_ns);
+        let since_ns = own_ns.map_or(since_ns, |own_ns| own_ns.min(since_ns));
+        alpha.exit_waits_ns = Some((since_ns, now_ns));
+        (now_ns.saturating_sub(since_ns) < EXIT_WAIT_NS_MAX).then_some(price)
     }
 
     fn step_dedup(&self, intent: &OrderIntent) -> bool {
@@ -238,7 +242,7 @@ impl Engine {
         intent: &OrderIntent,
         cause: &RecordHeader,
         out: &mut Vec<DecisionRecord>,
-    ) -> Option<i64> {
+    ) -> Option<(i64, bool)> {
         if self
             .account
             .open_count_on(intent.market_index, -intent.side)
@@ -269,7 +273,10 @@ impl Engine {
             };
             self.account.wait_exit(intent.market_index, exit);
         }
-        first
+        let is_own = in_way[..count]
+            .iter()
+            .all(|(_, owner)| *owner == intent.alpha_index);
+        first.map(|price| (price, is_own))
     }
 
     #[inline]

@@ -53,6 +53,11 @@ impl Memory {
         now_ns.saturating_sub(since_ns)
     }
 
+    /// Since when the exit of this record has been waiting.
+    pub(crate) fn waiting_since_ns(&self) -> Option<i64> {
+        self.waiting_since_ns
+    }
+
     /// The place on `side`.
     pub(super) fn place_mut(&mut self, side: i64) -> &mut Option<QueuePlace> {
         &mut self.places[usize::from(side < 0)]
