@@ -15,6 +15,7 @@ mod alpha_state;
 mod batch;
 mod config;
 mod counters;
+mod exits;
 mod external;
 mod inspect;
 mod market;
