@@ -16,8 +16,8 @@ mod support;
 use std::hint::black_box;
 use std::time::Instant;
 
-use _core::engine::{Eligibility, Engine, EngineConfig, Phase};
-use _core::record::{RecordHeader, SCALE, Tape};
+use _core::engine::{Engine, EngineConfig};
+use _core::record::{RecordHeader, Tape};
 use _core::risk::{self, Facts};
 use support::{SECOND, Session, TAKER, book, config};
 
@@ -78,7 +78,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Nanoseconds of `risk::evaluate` with every check passing: median over batches of 1,000.
 fn evaluate_ns() -> f64 {
-    let facts: Facts = facts();
+    let facts: Facts = Facts::at_every_limit();
     assert_eq!(risk::evaluate(&facts), None);
     let batches = (0..2_001).map(|_| {
         let start = Instant::now();
@@ -104,85 +104,4 @@ fn main() {
         evaluate_ns(),
         risk::CHECKS.len()
     );
-}
-
-/// An order at every limit, so that no check can be decided early.
-fn facts() -> Facts {
-    Facts {
-        side: 1,
-        price: 101 * SCALE,
-        qty: SCALE,
-        is_reducing: false,
-        signal: 1.0,
-        halted_by: None,
-        storm_fault: None,
-        permit_fault: None,
-        is_reduce_only: false,
-        unexplained_qty: None,
-        phase: Some(Phase::Open),
-        is_duplicate: false,
-        has_reference: true,
-        eligibility: Eligibility::Full,
-        book_fault: None,
-        quote_age_ns: 0,
-        quote_age_ns_max: 1_000,
-        clock_skew_ns: Some(-1_000),
-        clock_skew_ns_max: Some(1_000),
-        mid: Some(100 * SCALE),
-        opposite_best: Some(100 * SCALE),
-        tick_size: SCALE,
-        limit_up: Some(110 * SCALE),
-        limit_down: Some(90 * SCALE),
-        band_base: Some(100 * SCALE),
-        banding_bps: Some(100),
-        price_collar_bps: 100,
-        exit_collar_bps: 100,
-        order_qty_max: SCALE,
-        exchange_qty_max: Some(SCALE),
-        lot_size: SCALE,
-        position_qty: SCALE,
-        open_buy_qty: SCALE,
-        open_sell_qty: 0,
-        position_qty_max: 3 * SCALE,
-        account_position_qty: 5,
-        account_position_qty_max: 5,
-        gross_notional: Ok(1_000),
-        gross_notional_max: 1_000,
-        net_notional: Ok(500),
-        net_notional_max: 500,
-        free_margin: Some(Ok(700)),
-        free_margin_min: 700,
-        margin_age_ns: 0,
-        alpha_order_count: 9,
-        alpha_order_rate_max: 10,
-        account_order_count: 119,
-        account_order_rate_max: 180,
-        cancel_reserve: 60,
-        repeated_order_count: 2,
-        repeated_order_max: 3,
-        fill_pause_ns: 0,
-        request_count: 1_000,
-        request_count_max: 1_000,
-        own_opposite_price: None,
-        exit_blocked_by: None,
-        net_pnl: -99,
-        loss_latch: None,
-        daily_loss_max: 100,
-        drawdown: 99,
-        drawdown_max: 100,
-        loss_speed: 99,
-        loss_speed_max: 100,
-        account_net_pnl: -999,
-        account_loss_latch: None,
-        account_daily_loss_max: 1_000,
-        account_drawdown: 999,
-        account_drawdown_max: 1_000,
-        account_loss_speed: 999,
-        account_loss_speed_max: 1_000,
-        reject_count: 5,
-        reject_count_max: 5,
-        unknown_count: 2,
-        unknown_count_max: 2,
-        has_capacity: true,
-    }
 }
