@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal.
+"""hft-live: run, replay, explain, status, halt, resume, wal, drill.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -131,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     wal = add("wal", _wal, "Inspect, verify, recover or load write-ahead logs.")
     wal.add_argument("action", choices=["inspect", "verify", "recover", "load"])
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
+
+    drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
+    drill.add_argument("name", help="a drill, all, or list")
+    drill.add_argument("--seed", type=int, default=1, help="decides what is drawn (default: 1)")
+    drill.add_argument("--size", type=int, default=1, help="repetitions, in units (default: 1)")
+    drill.add_argument(
+        "--folder", type=Path, help="where it works, empty or new (default: a temporary one)"
+    )
     return parser
 
 
@@ -445,6 +453,33 @@ def _wal(arguments: argparse.Namespace) -> int:
     report = wal_command(arguments.action, arguments.workspace, arguments.path)
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
+
+
+def _drill(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from hft_platform.drills.drill import drills, find_drill
+
+    if arguments.name == "list":
+        listed = [{"name": drill.name, "text": drill.text} for drill in drills().values()]
+        _print(
+            arguments, listed, lambda: "\n".join(f"{row['name']}: {row['text']}" for row in listed)
+        )
+        return 0
+    is_all = arguments.name == "all"
+    reports = []
+    for drill in drills().values() if is_all else [find_drill(arguments.name)]:
+        with tempfile.TemporaryDirectory(prefix="hft-drill-") as temporary:
+            folder = (arguments.folder or Path(temporary)) / drill.name
+            folder.mkdir(parents=True)
+            reports.append(drill.run(folder, arguments.seed, arguments.size))
+            sys.stderr.write(f"{drill.name} {'passed' if reports[-1].passed else 'FAILED'}\n")
+    _print(
+        arguments,
+        [report.as_dict() for report in reports],
+        lambda: "\n".join(report.render() for report in reports),
+    )
+    return 0 if all(report.passed for report in reports) else 1
 
 
 def _print(arguments: argparse.Namespace, content: Any, text: Callable[[], str]) -> None:
