@@ -204,6 +204,12 @@ reason_codes! {
     WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
     MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
     BusOverflow = 614, "a reader of the bus was lapped by its publisher", "a monitor or a Python strategy slower than the records", "nothing if rare; the reader counts what it lost, the log has everything";
+    LogOrderBroken = 640, "sequences of a log are not contiguous, or its input sequence does not rise", "a segment of another log in the folder, or damage", "hft-live wal verify the log; restore the segment";
+    SegmentMissing = 641, "a segment between two others of its log is in no folder and in no manifest", "a deleted or moved file", "restore the file, then hft-live wal load";
+    RecordDoubled = 642, "the store holds a record of the log more than once", "rows inserted by hand or under another token", "remove the rows of that run and segment (docs/store.md), then hft-live wal load";
+    ViewMismatch = 643, "a materialized view does not hold what its table holds", "an insert cut short long ago, or a view changed by hand", "rebuild the view's rows of that run and day (docs/store.md)";
+    DeduplicationOff = 644, "a table would not notice an insert that comes twice", "a table or view made by hand, a changed setting", "set the table's deduplication window as the message says";
+    ManifestMismatch = 645, "a log's manifest and its segments disagree", "a replaced, lost or foreign file", "restore the segment that the manifest names";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";
