@@ -287,8 +287,8 @@ class _Load:
         if not sent:
             return
         complete, wrong = load_verify.verify(self.store, sent)
-        for item, error in wrong:
-            self._refuse(item.file, error)
+        for item, reason in wrong:
+            self._refuse(item.file, reason)
         if complete:
             self._record(ledgers, complete)
 

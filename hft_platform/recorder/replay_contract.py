@@ -248,7 +248,7 @@ def _counts(known: _Known, rows: dict[tuple[str, SegmentKey], tuple[int, int]]) 
 def _tokens(store: Store) -> list[Violation]:
     rows = store.rows(
         "SELECT token, count() AS n FROM hft.ingest_chunks FINAL GROUP BY token HAVING n > 1"
-        f" ORDER BY token LIMIT {_SHOWN}"
+        " ORDER BY token LIMIT 20"
     )
     return [
         Violation(ReasonCode.RECORD_DOUBLED, str(token), f"{count} inserts have this token")
@@ -264,7 +264,7 @@ def _inputs(store: Store) -> list[Violation]:
     )
     rows = store.rows(
         f"SELECT run_id, count() AS n, uniqExact(input_seq) AS u FROM ({tables})"  # noqa: S608
-        f" GROUP BY run_id HAVING n != u ORDER BY run_id LIMIT {_SHOWN}"
+        " GROUP BY run_id HAVING n != u ORDER BY run_id LIMIT 20"
     )
     return [
         Violation(ReasonCode.LOG_SEQUENCE_GAP, str(run_id), f"{count} inputs have {unique} numbers")
@@ -279,7 +279,7 @@ def _views(store: Store) -> list[Violation]:
         " FROM hft.market_trades GROUP BY run_id, trading_day UNION ALL"
         " SELECT run_id, trading_day, 0, sum(trade_count) FROM hft.bars_1m_state"
         " GROUP BY run_id, trading_day) GROUP BY run_id, trading_day"
-        f" HAVING in_table != in_view ORDER BY run_id, trading_day LIMIT {_SHOWN}"
+        " HAVING in_table != in_view ORDER BY run_id, trading_day LIMIT 20"
     )
     return [
         Violation(

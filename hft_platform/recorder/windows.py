@@ -158,9 +158,9 @@ class Windows:
     def _arrived_at(self, part: Part, run_id: str) -> int | None:
         """A number that the insert of these rows was not below."""
         rows = self._store.rows(
-            "SELECT min(min_block_number) FROM system.parts WHERE active"
-            " AND database || '.' || table = {table:String}"  # our own table names below
-            f" AND name IN (SELECT _part FROM {part.table}"  # noqa: S608
+            "SELECT min(min_block_number) FROM system.parts WHERE active"  # noqa: S608  # ours
+            " AND database || '.' || table = {table:String}"
+            f" AND name IN (SELECT _part FROM {part.table}"
             " WHERE trading_day = {day:UInt32} AND run_id = {run:String}"
             " AND seq BETWEEN {low:UInt64} AND {high:UInt64})",
             {
