@@ -12,6 +12,7 @@ from hft_platform.drills.loading import write_runs
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import store as store_module
 from hft_platform.services import wal_load
+from tests.hft_platform.services.live_workspace import Live
 
 
 class _EnoughError(Exception):
@@ -104,3 +105,10 @@ def test_options_that_mean_nothing_are_refused(
 ) -> None:
     assert cli.main(["wal", *arguments, "--workspace", str(tmp_path)]) == cli.REFUSED
     assert "SETTINGS_INVALID" in capsys.readouterr().err
+
+
+def test_the_contract_holds_of_a_real_session(copied: tuple[Live, Path]) -> None:
+    live, session_dir = copied
+    report = wal_load.load_once(live.ws, is_checked=True)
+    assert report.problems == []
+    assert f"{session_dir.name}/market/1" in [row["segment"] for row in report.rows[0]["segments"]]
