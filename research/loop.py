@@ -332,19 +332,25 @@ def pending_canaries(ws: Path) -> list[tuple[str, str]]:
 
 
 def load_wal(ws: Path) -> dict[str, Any]:
-    """Load every sealed segment and the audit into the store, exactly once."""
+    """Load every sealed segment and the audit into the store, exactly once; archive the old."""
+    from hft_platform.recorder.archive import Retention, archive_folder, archive_loaded
     from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
     from hft_platform.recorder.replay_contract import check_store
     from hft_platform.recorder.store import open_store, rows_by_table
 
+    rules = load_settings().loader
+    archive = archive_folder(ws, rules.archive_folder)
+    retention = Retention(archive, rules.archive_after_days, rules.retention_days)
     with open_store(ws) as store:
-        report = load_sealed(ws, store).as_dict()
+        report = load_sealed(ws, store, archive=archive).as_dict()
         governance = load_governance(ws, store).as_dict()
         contract = check_store(ws, store).as_dict()
+        archived = archive_loaded(ws, store, retention, now_ns=time.time_ns()).as_dict()
         rows = rows_by_table(store)
     content = {
-        "load": report, "governance": governance, "contract": contract, "rows_by_table": rows
+        "load": report, "governance": governance, "contract": contract, "archive": archived,
+        "rows_by_table": rows,
     }  # fmt: skip
     (ws / "report").mkdir(parents=True, exist_ok=True)
     atomic_write(ws / "report" / "store.json", canonical_json(content) + b"\n")

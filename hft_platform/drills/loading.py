@@ -109,8 +109,7 @@ def write_runs(ws: Path, *, runs: int, segments: int, records_each: int, seed: i
             with _core.WalWriter(str(folder), _WAL_ID + run, log_kind) as writer:
                 for index in range(count):
                     make = _market if log_kind == "market" else _orders
-                    part = make(draw, records_each, next_input)
-                    next_input += records_each
+                    part, next_input = make(draw, records_each, next_input)
                     writer.append(part)
                     tape += part
                     if index < count - 1:
@@ -120,21 +119,23 @@ def write_runs(ws: Path, *, runs: int, segments: int, records_each: int, seed: i
     return Appended(tapes, sealed)
 
 
-def _market(draw: np.random.Generator, count: int, first_input: int) -> bytes:
+def _market(draw: np.random.Generator, count: int, first_input: int) -> tuple[bytes, int]:
     kinds = draw.choice(["Book", "Trade", "Timer"], size=count, p=[0.6, 0.35, 0.05])
     return _mixed(draw, kinds, first_input)
 
 
-def _orders(draw: np.random.Generator, count: int, first_input: int) -> bytes:
+def _orders(draw: np.random.Generator, count: int, first_input: int) -> tuple[bytes, int]:
     return _mixed(draw, draw.choice(["Decision", "Broker"], size=count), first_input)
 
 
-def _mixed(draw: np.random.Generator, kinds: Any, first_input: int) -> bytes:
+def _mixed(draw: np.random.Generator, kinds: Any, first_input: int) -> tuple[bytes, int]:
+    """Records of these types, and the next input's number; a decision has that of its cause."""
+    numbers = first_input - 1 + np.cumsum(kinds != "Decision")
     rows: list[bytes] = [b""] * kinds.size
     for name in np.unique(kinds):
         places = np.flatnonzero(kinds == name)
         part = records.empty(str(name), places.size)
-        part["input_seq"] = places + first_input
+        part["input_seq"] = numbers[places]
         part["instrument_id"] = 1001
         part["trading_day"] = _DAY
         for field in ("exchange_time_ns", "receive_time_ns", "sequence_time_ns"):
@@ -143,7 +144,7 @@ def _mixed(draw: np.random.Generator, kinds: Any, first_input: int) -> bytes:
             part[field] = draw.integers(1, 10**15, part[field].shape)
         for place, row in zip(places, part, strict=True):
             rows[place] = row.tobytes()
-    return b"".join(rows)
+    return b"".join(rows), int(numbers[-1]) + 1
 
 
 def exactly_once(ws: Path, store: Store, appended: Appended) -> list[Claim]:

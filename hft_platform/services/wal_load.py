@@ -85,7 +85,7 @@ def load_once(
     wait_s: float | None = None,
     on_segment: OnSegment | None = None,
 ) -> WalReport:
-    """Load what is sealed, and the audit.
+    """Load what is sealed, and the audit; then archive what was loaded long ago.
 
     Parameters
     ----------
@@ -108,20 +108,29 @@ def load_once(
     PlatformError
         The store's codes, WAL_WRITE_FAILED.
     """
+    from hft_platform.config.settings import load_settings
+    from hft_platform.recorder.archive import Retention, archive_folder, archive_loaded
     from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import LOCK_WAIT_SECONDS, load_sealed
     from hft_platform.recorder.replay_contract import check_store
     from hft_platform.recorder.store import open_store
 
+    rules = load_settings().loader
+    archive = archive_folder(workspace, rules.archive_folder)
     with open_store(workspace) as store:
         report = load_sealed(
-            workspace, store, on_segment=on_segment,
+            workspace, store, archive=archive, on_segment=on_segment,
             wait_s=LOCK_WAIT_SECONDS if wait_s is None else wait_s,
         )  # fmt: skip
         governance = load_governance(workspace, store)
         contract = check_store(workspace, store) if is_checked else None
+        archived = archive_loaded(
+            workspace, store, Retention(archive, rules.archive_after_days, rules.retention_days),
+            now_ns=time.time_ns(),
+        )  # fmt: skip
     content: dict[str, Any] = report.as_dict() | {"governance": governance.rows}
-    problems = [*report.problems, *governance.problems]
+    content["archive"] = archived.as_dict()
+    problems = [*report.problems, *governance.problems, *archived.problems]
     if contract is not None:
         content["contract"] = contract.as_dict()
         problems += map(str, contract.violations)

@@ -116,7 +116,7 @@ def test_an_input_sequence_that_falls_is_refused(tmp_path: Path, store: Store) -
 
 
 def test_a_segment_of_another_log_in_the_folder_is_refused(tmp_path: Path, store: Store) -> None:
-    """Its own number and hash are right; it only does not follow the one before it."""
+    """Its own number and hash are right; only the manifest tells, or else the order."""
     ours = write_session(tmp_path, "ours", market=market_tape(9000, seed=1), segment_bytes=1 << 20)
     other = write_session(
         tmp_path, "longer", market=market_tape(20_000, seed=2), segment_bytes=2 << 20
@@ -124,5 +124,11 @@ def test_a_segment_of_another_log_in_the_folder_is_refused(tmp_path: Path, store
     second = ours / "market" / "00000002.seg"
     second.unlink()
     (other / "market" / "00000002.seg").rename(second)
+    report = load_sealed(tmp_path, store, session_dirs=[ours])
+    assert ReasonCode.MANIFEST_MISMATCH in {row["code"] for row in report.refused}
+    assert ReasonCode.MANIFEST_MISMATCH not in {
+        violation.code for violation in check_store(tmp_path, store).violations
+    }, "it was not loaded"
+    (ours / "market" / "manifest.log").unlink()
     report = load_sealed(tmp_path, store, session_dirs=[ours])
     assert ReasonCode.LOG_ORDER_BROKEN in {row["code"] for row in report.refused}
