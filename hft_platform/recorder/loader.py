@@ -271,6 +271,8 @@ class _Load:
         # An embedded store has one process at a time: no other host, and nobody beside us.
         self.is_alone = store.dsn.startswith("chdb://")
         self.windows = Windows(store)
+        # Nobody fills it meanwhile, so what it did not hold it does not hold.
+        self.was_empty = self.is_alone and not any(self.windows.positions().values())
         self.hosts = None if self.is_alone else HostClaims(store)
         self.manifests = manifests
         self.present = replay_contract.PresentSegments(
@@ -355,7 +357,8 @@ class _Load:
     ) -> Sent:
         started = time.perf_counter()
         state = ledger.state(file.key)
-        may_be_there = state is None and not (self.is_alone and ledger.knows_store)
+        is_new = self.was_empty or (self.is_alone and ledger.knows_store)
+        may_be_there = state is None and not is_new
         known = None if state is None else state.segment_sha256
         if may_be_there:
             known = load_verify.stored_sha256(self.store, file.key)
