@@ -338,12 +338,12 @@ def load_wal(ws: Path) -> dict[str, Any]:
     from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
     from hft_platform.recorder.replay_contract import check_store
-    from hft_platform.recorder.store import open_store, rows_by_table
+    from hft_platform.recorder.store import open_configured_store, rows_by_table
 
     rules = load_settings().loader
     archive = archive_folder(ws, rules.archive_folder)
     retention = Retention(archive, rules.archive_after_days, rules.retention_days)
-    with open_store(ws) as store:
+    with open_configured_store(ws) as store:
         report = load_sealed(ws, store, archive=archive).as_dict()
         governance = load_governance(ws, store).as_dict()
         contract = check_store(ws, store).as_dict()

@@ -40,8 +40,9 @@ from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
 from hft_platform.recorder.host_claims import HostClaims
 from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey, loaded_segments
 from hft_platform.recorder.load_verify import Sent
-from hft_platform.recorder.segment_send import send_segment
+from hft_platform.recorder.segment_send import PartPlace, put_back_parts, send_segment
 from hft_platform.recorder.segments import LoadedSegment, SegmentFile
+from hft_platform.recorder.store_errors import FAILURES
 from hft_platform.recorder.windows import Windows
 
 if TYPE_CHECKING:
@@ -53,12 +54,7 @@ SHARDS_AT_ONCE = 4
 """How many shards a loader takes at a time where others may want the rest."""
 LOCK_WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
-_STOPS_LOADING = frozenset(
-    {
-        ReasonCode.STORE_FAILED, ReasonCode.STORE_BUSY, ReasonCode.WAL_WRITE_FAILED,
-        ReasonCode.INVARIANT_BROKEN,
-    }
-)  # fmt: skip
+_STOPS_LOADING = frozenset(FAILURES) | {ReasonCode.WAL_WRITE_FAILED, ReasonCode.INVARIANT_BROKEN}
 
 
 @dataclass(slots=True)
@@ -73,6 +69,8 @@ class LoadReport:
         Rows inserted now, by table.
     parts_inserted, parts_found : int
         Inserts sent, and inserts that an earlier load had already made.
+    parts_restored : int
+        Parts whose token the store remembered while their rows were gone (`lost_parts`).
     segments : list of dict
         One row for each segment completed now: name, rows, hash, seconds of sending.
     left_to_others : list of str
@@ -90,6 +88,7 @@ class LoadReport:
     rows: dict[str, int] = field(default_factory=dict)
     parts_inserted: int = 0
     parts_found: int = 0
+    parts_restored: int = 0
     segments: list[dict[str, Any]] = field(default_factory=list)
     left_to_others: list[str] = field(default_factory=list)
     still_open: list[str] = field(default_factory=list)
@@ -115,6 +114,7 @@ class LoadReport:
             "rows": dict(sorted(self.rows.items())),
             "parts_inserted": self.parts_inserted,
             "parts_found": self.parts_found,
+            "parts_restored": self.parts_restored,
             "segments": self.segments,
             "left_to_others": self.left_to_others,
             "still_open": self.still_open,
@@ -269,7 +269,7 @@ class _Load:
         self.read_segment = read_segment
         self.on_segment = on_segment
         # An embedded store has one process at a time: no other host, and nobody beside us.
-        self.is_alone = store.dsn.startswith("chdb://")
+        self.is_alone = not store.supports_many_clients
         self.windows = Windows(store)
         # Nobody fills it meanwhile, so what it did not hold it does not hold.
         self.was_empty = self.is_alone and not any(self.windows.positions().values())
@@ -280,6 +280,7 @@ class _Load:
         )
         self.total = len(found)
         self.done = 0
+        self.sent_now: dict[SegmentKey, set[PartPlace]] = {}
 
     def open_ledger(self, shard: int) -> Ledger:
         """Ledger of a shard that is claimed."""
@@ -309,6 +310,11 @@ class _Load:
         if not sent:
             return
         complete, wrong = load_verify.verify(self.store, sent)
+        put_back = [item for item, reason in wrong if self._put_back(item, reason)]
+        if put_back:
+            more, still = load_verify.verify(self.store, put_back)
+            complete += more
+            wrong = [pair for pair in wrong if pair[0] not in put_back] + still
         for item, reason in wrong:
             self._refuse(item.file, reason)
         if complete:
@@ -370,6 +376,7 @@ class _Load:
             self.store, self.windows, ledger, file.key, segment,
             may_be_there=may_be_there, positions=positions,
         )  # fmt: skip
+        self.sent_now[file.key] = counts.places
         self.report.parts_inserted += counts.inserted
         self.report.parts_found += counts.found
         for table, rows in counts.rows.items():
@@ -382,6 +389,16 @@ class _Load:
             }
         )  # fmt: skip
         return Sent.of(file, stamp, segment)
+
+    def _put_back(self, item: Sent, reason: PlatformError) -> bool:
+        """Bring back parts that were sent now, acknowledged, and are not there."""
+        sent_now = self.sent_now.get(item.file.key)
+        if reason.code != ReasonCode.LOAD_COUNT_MISMATCH or not sent_now:
+            return False
+        _, segment = self._read(item.file)
+        restored = put_back_parts(self.store, segment, sent_now)
+        self.report.parts_restored += restored
+        return restored > 0
 
     def _record(self, ledgers: dict[int, Ledger], complete: list[Sent]) -> None:
         load_verify.insert_ingestion_rows(self.store, complete)

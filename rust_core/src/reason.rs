@@ -204,6 +204,13 @@ reason_codes! {
     WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
     MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
     BusOverflow = 614, "a reader of the bus was lapped by its publisher", "a monitor or a Python strategy slower than the records", "nothing if rare; the reader counts what it lost, the log has everything";
+    StoreUnreachable = 615, "no connection to the store, or it broke before anything was changed", "server down, restarting, wrong address", "start the server or correct store.dsn; the log keeps the data, the next load goes on";
+    StoreTimeout = 616, "the store did not answer a question in time", "server overloaded, network", "look at the server; raise store.request_timeout_ms if it is only slow";
+    StoreAmbiguous = 617, "a statement was sent and no answer came: applied or not is unknown", "a reply lost, a server killed inside an insert", "run the command again: loading settles it by token and by counting";
+    StoreRefused = 618, "the store understood the statement and refused it", "bad SQL, a wrong type, no such table, wrong password", "see the message; correct schema, version or login";
+    StoreOverloaded = 619, "the store is too busy to take the statement", "too many parts, too many queries, out of memory", "wait for its merges, give it memory, or load less at a time";
+    StoreBreakerOpen = 620, "the store was not asked, because it failed several times in a row", "an outage that lasts", "nothing; it is asked again after store.breaker_open_ms";
+    StoreNeedsServer = 621, "the embedded store serves one process, and several would use it", "recorder mode direct or several loaders without a server", "set HFT_STORE__DSN to a server, or use one loader with mode wal_first";
     LogOrderBroken = 640, "sequences of a log are not contiguous, or its input sequence does not rise", "a segment of another log in the folder, or damage", "hft-live wal verify the log; restore the segment";
     SegmentMissing = 641, "a segment between two others of its log is in no folder and in no manifest", "a deleted or moved file", "restore the file, then hft-live wal load";
     RecordDoubled = 642, "the store holds a record of the log more than once", "rows inserted by hand or under another token", "remove the rows of that run and segment (docs/store.md), then hft-live wal load";

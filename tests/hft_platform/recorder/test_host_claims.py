@@ -54,7 +54,7 @@ def test_what_another_host_claimed_is_left_to_it_and_loaded_when_it_does_not(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     appended = write_runs(tmp_path, runs=1, segments=2, records_each=30, seed=8)
-    monkeypatch.setattr(store, "dsn", "clickhouse://server:8123")
+    monkeypatch.setattr(store, "_is_embedded", False)
     keys = [SegmentKey("drill-8-1", kind, n) for kind, n in (("market", 1), ("orders", 1))]
     monkeypatch.setattr(host_claims, "CLAIM_SECONDS", 2)
     assert HostClaims(store, "elsewhere").claim(keys) == set(keys)
