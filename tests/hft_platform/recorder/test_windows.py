@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.recorder import columns, segments, windows
+from hft_platform.recorder import columns, segment_send, segments, windows
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.segments import Part
 from hft_platform.recorder.store import Store
@@ -140,6 +141,24 @@ def test_a_position_that_went_back_or_is_far_counts_the_views(
     step = found.resolve(part, None, run_id="far", begun_at=position(now))
     assert step is windows.Step.SEND
     assert looked == ["far"]
+
+
+def test_a_part_whose_token_outlived_its_rows_is_put_back(
+    ws: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server killed between noting a token and committing its part drops the next insert."""
+    monkeypatch.setattr(segment_send, "ABSENT_LOOKS", 1)
+    folder = write_session(ws, "outlived", market=market_tape(300))
+    (file,), _ = segments.find_segments([folder])
+    segment = segments.read(file)
+    part = next(p for p in segment.parts(0) if p.record_name == "Trade")
+    elsewhere = dataclasses.replace(segment.origin, run_id="outlived-elsewhere")
+    block = columns.encode_records("Trade", part.rows, origin=elsewhere, seqs=part.seqs)
+    store.insert_native(part.table, columns.column_names("Trade"), block, token=part.token)
+    report = load_sealed(ws, store, session_dirs=[folder])
+    assert report.problems == []
+    assert (report.segments_loaded, report.parts_restored) == (1, 1)
+    assert _trades(store, "outlived") == part.seqs.size
 
 
 def test_a_table_that_remembers_nothing_is_not_loaded_into(ws: Path, store: Store) -> None:
