@@ -324,8 +324,8 @@ def loader_killed(folder: Path, seed: int, size: int) -> DrillReport:
     try:
         with open_store(ws, dsn=server.dsn) as store:
             claims = exactly_once(ws, store, appended)
-            facts["replays_beyond_the_window"] = 10 * size
-            added = _replay_beyond_window(ws, store, seed=seed, replays=10 * size)
+            facts["replays_beyond_the_window"] = 5 * size
+            added = _replay_beyond_window(ws, store, seed=seed, replays=5 * size)
             claims.append(Claim("rows that replays beyond the window added", 0, added))
             claims += exactly_once(ws, store, appended)
             doubled = _blind_inserts_that_double(ws, store)

@@ -28,11 +28,14 @@ from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import columns, segments
 from hft_platform.recorder.ledger import SegmentKey, loaded_segments
 from hft_platform.recorder.segments import LoadedSegment
+from hft_platform.recorder.view_counts import VIEW_COUNTS
+from hft_platform.recorder.windows import Windows
 
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
 
 _SHOWN = 20
+_END_NS = (1 << 63) - 1
 _NOT_INPUTS = frozenset({"Decision"})
 _SEALED = frozenset({"sealed", "sealed_by_recovery", "adopted"})
 _AWAY = frozenset({"archived", "deleted"})
@@ -378,22 +381,20 @@ def _inputs(store: Store) -> list[Violation]:
 
 
 def _views(store: Store) -> list[Violation]:
-    rows = store.rows(
-        "SELECT run_id, trading_day, sum(t) AS in_table, sum(v) AS in_view FROM ("
-        "SELECT run_id, trading_day, countIf(bitAnd(flags, 1) = 0) AS t, 0 AS v"
-        " FROM hft.market_trades GROUP BY run_id, trading_day UNION ALL"
-        " SELECT run_id, trading_day, 0, sum(trade_count) FROM hft.bars_1m_state"
-        " GROUP BY run_id, trading_day) GROUP BY run_id, trading_day"
-        " HAVING in_table != in_view ORDER BY run_id, trading_day LIMIT 20"
+    tables = " UNION DISTINCT ".join(
+        f"SELECT run_id, trading_day FROM {table}"  # noqa: S608  # our own table names
+        for table in columns.TABLES.values()
     )
-    return [
-        Violation(
-            ReasonCode.VIEW_MISMATCH,
-            f"hft.bars_1m_state, {run_id}, {day}",
-            f"it counts {in_view} prints, hft.market_trades has {in_table}",
-        )
-        for run_id, day, in_table, in_view in rows
-    ]
+    views = [view for view in Windows(store).views if view in VIEW_COUNTS]
+    found = []
+    for run_id, day in store.rows(f"SELECT * FROM ({tables}) ORDER BY 1, 2"):  # noqa: S608
+        facts = {"run": run_id, "day": day, "low": 0, "high": _END_NS}
+        for view in views:
+            in_table, in_view = map(int, store.rows(VIEW_COUNTS[view], facts)[0])
+            if in_table != in_view:
+                what = f"it holds {in_view}, its table calls for {in_table}"
+                found.append(Violation(ReasonCode.VIEW_MISMATCH, f"{view}, {run_id}, {day}", what))
+    return found
 
 
 def _ledgers(ws: Path, store: Store, known: _Known) -> list[Violation]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns
 from hft_platform.recorder.segments import Digest, Part
+from hft_platform.recorder.view_counts import VIEW_COUNTS
 
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
@@ -35,53 +36,6 @@ VIEW_LOOK_SECONDS = 0.25
 and its view."""
 
 _MINUTE_NS = 60_000_000_000
-_BARS = (
-    "SELECT (SELECT countIf(bitAnd(flags, 1) = 0) FROM hft.market_trades"
-    " WHERE trading_day = {day:UInt32} AND run_id = {run:String}"
-    " AND exchange_time_ns >= {low:Int64} AND exchange_time_ns < {high:Int64}),"
-    " (SELECT sum(trade_count) FROM hft.bars_1m_state"
-    " WHERE trading_day = {day:UInt32} AND run_id = {run:String}"
-    " AND minute_ns >= {low:Int64} AND minute_ns < {high:Int64})"
-)
-
-
-def _latency(table: str, counted: str, steps: str) -> str:
-    """Samples of a table against those of the latency view, over a day of a run."""
-    mine = "WHERE trading_day = {day:UInt32} AND run_id = {run:String}"
-    return (
-        f"SELECT (SELECT {counted} FROM {table} {mine}),"  # noqa: S608  # our own names
-        f" (SELECT sum(sample_count) FROM hft.latency_1m_state {mine} AND step IN ({steps}))"
-    )
-
-
-_ROUND_TRIPS = (
-    "SELECT (SELECT uniqExact(order_id) FROM {table} WHERE {which} run_id = {{run:String}}),"
-    " (SELECT uniqExactIf(order_id, {time} IS NOT NULL) FROM hft.order_round_trip_state"
-    " WHERE run_id = {{run:String}})"
-)
-_VIEW_COUNTS = {
-    "hft.bars_1m_fill": _BARS,
-    "hft.latency_1m_books": _latency(
-        "hft.market_books", "countIf(bitAnd(flags, 6) = 0)", "'feed_book'"
-    ),
-    "hft.latency_1m_trades": _latency(
-        "hft.market_trades", "2 * countIf(bitAnd(flags, 6) = 0)", "'feed_trade', 'sequence'"
-    ),
-    "hft.latency_1m_reports": _latency(
-        "hft.broker_events", "countIf(bitAnd(flags, 6) = 0)", "'report'"
-    ),
-    "hft.latency_1m_health": _latency(
-        "hft.health_reports", "countIf(health_kind IN (1, 2))", "'loop', 'order'"
-    ),
-    "hft.order_round_trip_requests": _ROUND_TRIPS.format(
-        table="hft.decisions", which="action = 1 AND verdict = 1 AND", time="requested_ns"
-    ),
-    "hft.order_round_trip_answers": _ROUND_TRIPS.format(
-        table="hft.broker_events", which="", time="answered_ns"
-    ),
-}
-"""What each view must count against its table; a view that is not here cannot be shown to be whole
-when its insert is too long ago, and its part is refused then."""
 
 
 class Step(enum.Enum):
@@ -124,6 +78,11 @@ class Windows:
                     next_step=f"ALTER TABLE {name} MODIFY SETTING"
                     " non_replicated_deduplication_window = 10000, the same on the view's target",
                 )
+
+    @property
+    def views(self) -> list[str]:
+        """Materialized views behind the record tables."""
+        return sorted(view for table in self._tables.values() for view in table.views)
 
     def positions(self) -> dict[str, int]:
         """How many inserts each table has had, in the store's own numbers.
@@ -208,14 +167,14 @@ class Windows:
 
     def _require_views(self, part: Part, run_id: str) -> None:
         for view in self._tables[part.table].views:
-            if view not in _VIEW_COUNTS:
+            if view not in VIEW_COUNTS:
                 raise _view_wrong(view, part, "nothing counts it")
             times = part.rows["exchange_time_ns"]
             low = int(times.min()) // _MINUTE_NS * _MINUTE_NS
             high = (int(times.max()) // _MINUTE_NS + 1) * _MINUTE_NS
             facts = {"day": part.trading_day, "run": run_id, "low": low, "high": high}
             for look in range(VIEW_LOOKS):
-                in_table, in_view = map(int, self._store.rows(_VIEW_COUNTS[view], facts)[0])
+                in_table, in_view = map(int, self._store.rows(VIEW_COUNTS[view], facts)[0])
                 if in_table == in_view:
                     break
                 if look == VIEW_LOOKS - 1:
