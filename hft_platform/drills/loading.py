@@ -267,6 +267,11 @@ def run_loaders(
         deadline = time.monotonic() + _PATIENCE_SECONDS
         ended = [loader.wait(max(deadline - time.monotonic(), 1.0)) for loader in running]
         facts["loaders_that_ended_well"] = sum(bool(counts) for counts in ended)
+        facts |= {
+            f"complaint_{index + 1}": loader.complaint
+            for index, loader in enumerate(running)
+            if loader.complaint
+        }
         facts["failed_tries"] = sum(counts.get("failures", 0) for counts in ended)
     except BaseException:
         server.stop()

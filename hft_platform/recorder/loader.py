@@ -309,10 +309,10 @@ class _Load:
             self._tell(1)
         if not sent:
             return
-        complete, wrong = load_verify.verify(self.store, sent)
+        complete, wrong = load_verify.verify(self.store, sent, expiring=self.windows.expiring)
         put_back = [item for item, reason in wrong if self._put_back(item, reason)]
         if put_back:
-            more, still = load_verify.verify(self.store, put_back)
+            more, still = load_verify.verify(self.store, put_back, expiring=self.windows.expiring)
             complete += more
             wrong = [pair for pair in wrong if pair[0] not in put_back] + still
         for item, reason in wrong:
@@ -365,16 +365,19 @@ class _Load:
         state = ledger.state(file.key)
         is_new = self.was_empty or (self.is_alone and ledger.knows_store)
         may_be_there = state is None and not is_new
-        known = None if state is None else state.segment_sha256
+        in_store = None
         if may_be_there:
-            known = load_verify.stored_sha256(self.store, file.key)
-        _require_unchanged(file.key, segment.sha256, known)
+            in_store = load_verify.stored_sha256(self.store, file.key)
+        _require_unchanged(
+            file.key, segment.sha256, in_store if state is None else state.segment_sha256
+        )
+        was_loaded = in_store == segment.sha256
         self.manifests.require_known(file.key, segment.sha256)
         self.present.require_before(file.key)
         replay_contract.require_order(file.key, segment)
         counts = send_segment(
             self.store, self.windows, ledger, file.key, segment,
-            may_be_there=may_be_there, positions=positions,
+            may_be_there=may_be_there, was_loaded=was_loaded, positions=positions,
         )  # fmt: skip
         self.sent_now[file.key] = counts.places
         self.report.parts_inserted += counts.inserted
@@ -388,7 +391,7 @@ class _Load:
                 "bytes": stamp.size, "seconds": round(time.perf_counter() - started, 3),
             }
         )  # fmt: skip
-        return Sent.of(file, stamp, segment)
+        return Sent.of(file, stamp, segment, was_loaded=was_loaded)
 
     def _put_back(self, item: Sent, reason: PlatformError) -> bool:
         """Bring back parts that were sent now, acknowledged, and are not there."""

@@ -69,6 +69,7 @@ def send_segment(
     segment: LoadedSegment,
     *,
     may_be_there: bool,
+    was_loaded: bool,
     positions: dict[str, int],
 ) -> SentCounts:
     """Send what the store lacks of a segment.
@@ -87,6 +88,8 @@ def send_segment(
         Verified content.
     may_be_there : bool
         Rows of it may be in the store although the ledger knows nothing of it.
+    was_loaded : bool
+        The store itself says that all of it was loaded and verified.
     positions : dict of str to int
         The tables' insert positions, taken before anything of it is sent.
 
@@ -123,7 +126,7 @@ def send_segment(
                 if stored is not None:
                     step = windows.resolve(
                         part, stored.of(part),
-                        run_id=key.run_id, begun_at=begun.get(part.table),
+                        run_id=key.run_id, begun_at=begun.get(part.table), was_loaded=was_loaded,
                     )  # fmt: skip
                 if step is not Step.NOTHING:
                     names = columns.column_names(part.record_name)

@@ -50,6 +50,7 @@ class Step(enum.Enum):
 class _Table:
     window: int
     views: tuple[str, ...]
+    expires: bool
 
 
 class Windows:
@@ -80,9 +81,19 @@ class Windows:
                 )
 
     @property
-    def views(self) -> list[str]:
-        """Materialized views behind the record tables."""
-        return sorted(view for table in self._tables.values() for view in table.views)
+    def lasting_views(self) -> list[str]:
+        """Materialized views behind tables whose rows stay."""
+        return sorted(
+            view for table in self._tables.values() if not table.expires for view in table.views
+        )
+
+    @property
+    def expiring(self) -> frozenset[str]:
+        """Tables whose rows go by themselves some time after they came (a TTL)."""
+        records = columns.TABLES.values()
+        return frozenset(
+            name for name, table in self._tables.items() if table.expires and name in records
+        )
 
     def positions(self) -> dict[str, int]:
         """How many inserts each table has had, in the store's own numbers.
@@ -100,7 +111,13 @@ class Windows:
         return {name: found.get(name, 0) for name in columns.TABLES.values()}
 
     def resolve(
-        self, part: Part, stored: Digest | None, *, run_id: str, begun_at: int | None
+        self,
+        part: Part,
+        stored: Digest | None,
+        *,
+        run_id: str,
+        begun_at: int | None,
+        was_loaded: bool = False,
     ) -> Step:
         """Decide what to do with a part that may have been sent before.
 
@@ -114,6 +131,8 @@ class Windows:
             The part's run.
         begun_at : int or None
             Position of the table when the part was first begun; None when nobody knows.
+        was_loaded : bool, optional
+            The store itself says that the whole segment was loaded and verified.
 
         Returns
         -------
@@ -129,6 +148,9 @@ class Windows:
         if stored is not None and stored.count not in (0, expected.count):
             raise mismatch(f"{part.table}, chunk {part.chunk}", stored, expected)
         if stored is None or stored.count == 0:
+            if was_loaded and self._tables[part.table].expires:
+                # Gone by the table's own rule; the views keep what it was, so it is not sent again.
+                return Step.NOTHING
             # A view can be ahead of its table only where something was begun.
             if begun_at is not None and not self._is_within(part, begun_at):
                 self._require_views(part, run_id)
@@ -187,13 +209,17 @@ def _tables(store: Store) -> dict[str, _Table]:
         "SELECT database || '.' || name, engine,"
         " extract(engine_full, 'deduplication_window = ([0-9]+)'),"
         " arrayStringConcat(arrayMap((d, t) -> d || '.' || t, dependencies_database,"
-        " dependencies_table), ','), extract(create_table_query, ' TO ([^ (]+)')"
+        " dependencies_table), ','), extract(create_table_query, ' TO ([^ (]+)'),"
+        " position(engine_full, ' TTL ') > 0"
         " FROM system.tables WHERE database = 'hft'"
     )
     windows: dict[str, int] = {}
     targets: dict[str, str] = {}
     views: dict[str, tuple[str, ...]] = {}
-    for name, engine, window, dependencies, target in rows:
+    expiring: set[str] = set()
+    for name, engine, window, dependencies, target, expires in rows:
+        if expires:
+            expiring.add(str(name))
         default = 1000 if str(engine).startswith("Replicated") else 0
         windows[str(name)] = int(window) if window else default
         views[str(name)] = tuple(view for view in str(dependencies).split(",") if view)
@@ -201,7 +227,8 @@ def _tables(store: Store) -> dict[str, _Table]:
             targets[str(name)] = str(target)
     return {
         name: _Table(
-            min([window, *(windows[targets[view]] for view in views[name])]), views[name]
+            min([window, *(windows[targets[view]] for view in views[name])]), views[name],
+            name in expiring,
         )
         for name, window in windows.items()
         if all(view in targets for view in views[name])

@@ -16,6 +16,8 @@ from hft_platform.recorder.segments import Part
 from hft_platform.recorder.store import Store
 from tests.hft_platform.recorder.conftest import market_tape, write_session
 
+HENCE = "fromUnixTimestamp(toUInt32(trading_day % 1)) + INTERVAL 100 YEAR"
+"""A rule that lets no row go while the tests run."""
 TABLES = ("hft.market_trades", "hft.bars_1m_state")
 
 
@@ -159,6 +161,31 @@ def test_a_part_whose_token_outlived_its_rows_is_put_back(
     assert report.problems == []
     assert (report.segments_loaded, report.parts_restored) == (1, 1)
     assert _trades(store, "outlived") == part.seqs.size
+
+
+def test_rows_that_expired_are_not_sent_again_when_the_ledger_is_lost(
+    tmp_path: Path, store: Store
+) -> None:
+    """The bars keep what the prints were: sent again, they would count twice."""
+    folder = write_session(tmp_path, "expired", market=market_tape(300))
+    load_sealed(tmp_path, store, session_dirs=[folder])
+    bars = _bars(store, "expired")
+    store.command("DELETE FROM hft.market_trades WHERE run_id = 'expired'")
+    for ledger in (tmp_path / "ledger").glob("ingest-*.jsonl"):
+        ledger.unlink()
+    store.command(f"ALTER TABLE hft.market_trades MODIFY TTL {HENCE}")
+    try:
+        report = load_sealed(tmp_path, store, session_dirs=[folder])
+        assert (report.problems, report.segments_loaded, report.rows_inserted) == ([], 1, 0)
+        assert (_trades(store, "expired"), _bars(store, "expired")) == (0, bars)
+    finally:
+        store.command("ALTER TABLE hft.market_trades REMOVE TTL")
+    for ledger in (tmp_path / "ledger").glob("ingest-*.jsonl"):
+        ledger.unlink()
+    # Where rows do not expire, somebody removed them: they come back, and the bars stay right.
+    again = load_sealed(tmp_path, store, session_dirs=[folder])
+    assert (again.problems, again.parts_restored) == ([], 1)
+    assert (_trades(store, "expired"), _bars(store, "expired")) == (100, bars)
 
 
 def test_a_table_that_remembers_nothing_is_not_loaded_into(ws: Path, store: Store) -> None:
