@@ -36,6 +36,7 @@ from hft_platform.errors import PlatformError, ReasonCode, code_name
 if TYPE_CHECKING:
     from hft_platform.config.keys import KeyRing
     from hft_platform.drills.drill import DrillReport
+    from hft_platform.recorder.loader import LoadReport
 
 REFUSED = 3
 ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
@@ -138,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     wal = add("wal", _wal, "Inspect, verify, recover or load write-ahead logs.")
     wal.add_argument("action", choices=["inspect", "verify", "recover", "load"])
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
+    wal.add_argument(
+        "--follow", action="store_true", help="load: go on whenever a segment is sealed, until ^C"
+    )
+    wal.add_argument(
+        "--check", action="store_true", help="load: hold all that is loaded against the contract"
+    )
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -457,7 +464,46 @@ def _resume(arguments: argparse.Namespace) -> int:
 def _wal(arguments: argparse.Namespace) -> int:
     from hft_platform.services.wal_tools import wal_command
 
+    if arguments.action == "load":
+        return _wal_load(arguments)
+    if arguments.follow or arguments.check:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"--follow and --check belong to wal load; action was {arguments.action}",
+        )
     report = wal_command(arguments.action, arguments.workspace, arguments.path)
+    _print(arguments, report.as_dict(), report.render)
+    return 0 if report.is_sound else 1
+
+
+def _wal_load(arguments: argparse.Namespace) -> int:
+    from hft_platform.services import wal_load
+
+    if arguments.path is not None:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"wal load takes the whole workspace; a path was given: {arguments.path}",
+        )
+    if arguments.follow:
+        for report in wal_load.follow(arguments.workspace, is_checked=arguments.check):
+            _print(arguments, report.as_dict(), report.render)
+            sys.stdout.flush()
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("segments", total=None)
+
+        def show(done: int, total: int, so_far: LoadReport) -> None:
+            rows = f"segments, {so_far.rows_inserted:,} rows"
+            bar.update(task, completed=done, total=total, description=rows)
+
+        report = wal_load.load_once(
+            arguments.workspace, is_checked=arguments.check, on_segment=show
+        )
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
 
