@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from hft_platform import _core
 from hft_platform.config.canonical import atomic_write, canonical_json, sha256_hex
 from hft_platform.errors import PlatformError, ReasonCode, code_name
-from hft_platform.recorder import columns, segments, store_lock
+from hft_platform.recorder import columns, direct_ranges, segments, store_lock
 from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey
 from hft_platform.recorder.segments import Digest, LoadedSegment, Part, SegmentFile
 from hft_platform.recorder.small_tables import insert_rows
@@ -54,6 +54,8 @@ class LoadReport:
         Inserts sent, and inserts that a crashed load had already made.
     still_open : list of str
         Segments not sealed yet.
+    followed : list of str
+        Sealed segments that a direct writer is completing.
     refused : list of dict
         Segment, code and message of those set aside.
     seconds : float
@@ -66,6 +68,7 @@ class LoadReport:
     parts_inserted: int = 0
     parts_found: int = 0
     still_open: list[str] = field(default_factory=list)
+    followed: list[str] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -89,6 +92,7 @@ class LoadReport:
             "parts_inserted": self.parts_inserted,
             "parts_found": self.parts_found,
             "still_open": self.still_open,
+            "followed": self.followed,
             "refused": self.refused,
             "problems": self.problems,
             "seconds": round(self.seconds, 3),
@@ -196,6 +200,8 @@ class _Load:
         for file in files:
             try:
                 sent.append(self._send(file, has_rows=file.key in present))
+            except direct_ranges.FollowedElsewhereError:
+                self.report.followed.append(str(file.key))
             except PlatformError as error:
                 self._refuse(file, error)
         self._verify(sent)
@@ -222,6 +228,9 @@ class _Load:
         self._check_unchanged(file.key, segment, None if state is None else state.segment_sha256)
         if has_rows and state is None:
             self._check_unchanged(file.key, segment, self._stored_sha256(file.key))
+        ranges = self._send_ranges(file.key, segment)
+        if ranges is not None:
+            return self._sent(file, stamp, segment, ranges)
         done = set() if state is None else state.after
         begun = set() if state is None else state.before
         chunk_rows = []
@@ -234,6 +243,33 @@ class _Load:
                 (chunk, part.table, part.trading_day, Digest.of(part.seqs), part.token)
                 for part in parts
             ]
+        return self._sent(file, stamp, segment, chunk_rows)
+
+    def _send_ranges(
+        self, key: SegmentKey, segment: LoadedSegment
+    ) -> list[tuple[int, str, int, Digest, str]] | None:
+        """Complete a segment that a direct writer began; None when none did."""
+        with direct_ranges.held(
+            self.ws, key.run_id, key.log_kind, store_id=self.store.store_id, is_made=False
+        ) as journal:
+            if journal is None or not journal.ranges(key.segment_id):
+                return None
+            writer = direct_ranges.RangeWriter(self.store, journal, segment.origin)
+            try:
+                return writer.complete(segment)
+            finally:
+                self.report.parts_inserted += writer.parts_inserted
+                self.report.parts_found += writer.parts_found
+                for table, count in writer.rows.items():
+                    self.report.rows[table] = self.report.rows.get(table, 0) + count
+
+    @staticmethod
+    def _sent(
+        file: SegmentFile,
+        stamp: FileStamp,
+        segment: LoadedSegment,
+        chunk_rows: list[tuple[int, str, int, Digest, str]],
+    ) -> _Sent:
         return _Sent(
             file, stamp, segment.origin, segment.sha256, segment.first_seq, segment.record_count,
             segment.trading_days, segment.digests(), chunk_rows,

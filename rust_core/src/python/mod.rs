@@ -6,6 +6,7 @@ mod arrays;
 mod bus;
 mod datetime_memory;
 mod engine;
+mod follow;
 mod generator;
 mod kernel;
 mod normaliser;
@@ -20,6 +21,7 @@ mod wal;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     record::register(module)?;
     wal::register(module)?;
+    follow::register(module)?;
     engine::register(module)?;
     alpha::register(module)?;
     simulation::register(module)?;

@@ -22,7 +22,7 @@ create_exception!(
     "A log was refused or could not be written: args are (reason code, message)."
 );
 
-fn raised(error: &wal::WalError) -> PyErr {
+pub(super) fn raised(error: &wal::WalError) -> PyErr {
     WalError::new_err((error.code().code(), error.to_string()))
 }
 

@@ -28,6 +28,7 @@
 
 mod disk;
 mod error;
+mod follow;
 mod frame;
 mod reader;
 mod recovery;
@@ -39,6 +40,7 @@ mod writer;
 mod tests;
 
 pub use error::{Fault, Following, RecordFault, WalError};
+pub use follow::{Followed, SegmentFollower};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use reader::{Log, Segment, SegmentCheck, TornTail, read_log, read_segment, verify_segment};
 pub use recovery::{RecoveredTail, RecoveryReport, recover_log};
