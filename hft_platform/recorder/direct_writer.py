@@ -17,11 +17,12 @@ It seals and recovers no log. Operator's page: `docs/recorder.md`.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from hft_platform.recorder import columns, direct_ranges, segments
 from hft_platform.recorder.direct_ranges import RANGE_RECORDS, FollowedElsewhereError, RangeWriter
 from hft_platform.recorder.ledger import SegmentKey
 from hft_platform.recorder.loader import load_sealed
-from hft_platform.recorder.recorder_mode import require_server
-from hft_platform.recorder.store import Store, open_store
+from hft_platform.recorder.store import Store
 
 log = structlog.get_logger()
 
+OpenStore = Callable[[], AbstractContextManager[Store]]
+"""Opens the server's store; called again after every failure."""
 POLL_SECONDS = 0.1
 FLUSH_SECONDS = 0.5
 """Least time between two ranges of a log: a range is one insert a table, and servers like few."""
@@ -64,12 +66,24 @@ def status_path(ws: Path) -> Path:
     return ws / "ledger" / "direct_status.json"
 
 
+def read_status(ws: Path) -> DirectStatus | None:
+    """The last status of a workspace's direct writer, None when there is none."""
+    try:
+        content = json.loads(status_path(ws).read_bytes())
+    except (OSError, ValueError):
+        return None
+    names = {item.name for item in fields(DirectStatus)}
+    return DirectStatus(**{name: value for name, value in content.items() if name in names})
+
+
 @dataclass(slots=True)
 class DirectStatus:
     """What a direct writer did, for people and metrics; written to `status_path`.
 
     Attributes
     ----------
+    run_id : str or None
+        The session it follows; None: every session of the workspace.
     state : str
         ``starting``, ``following``, ``store_down``, ``draining`` or ``ended``.
     rows_written, ranges_written, segments_loaded : int
@@ -92,6 +106,7 @@ class DirectStatus:
         Code, name and message of the last failure.
     """
 
+    run_id: str | None = None
     restarts: int = 0
     state: str = "starting"
     rows_written: int = 0
@@ -124,7 +139,8 @@ class DirectStatus:
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "pid": os.getpid(), "state": self.state, "restarts": self.restarts,
+            "pid": os.getpid(), "run_id": self.run_id, "state": self.state,
+            "restarts": self.restarts,
             "rows_written": self.rows_written, "ranges_written": self.ranges_written,
             "segments_loaded": self.segments_loaded, "store_failures": self.store_failures,
             "lag_seconds": round(self.lag_seconds, 3), "lag_records": self.lag_records,
@@ -132,6 +148,18 @@ class DirectStatus:
             "left": sorted(self.left), "last_error": self.last_error,
             "updated_at_ns": time.time_ns(),
         }  # fmt: skip
+
+    def render(self) -> str:
+        """Text for a terminal."""
+        lines = [
+            f"{self.state}: {self.rows_written} rows written, {self.segments_loaded} segments"
+            f" loaded, longest lag {self.longest_lag_seconds:.1f} s, {self.store_failures} failures"
+            " of the store"
+        ]
+        lines += [f"  left to the loader: {name}" for name in sorted(self.left)]
+        if self.last_error is not None:
+            lines.append("  last error {name} ({code}): {message}".format(**self.last_error))
+        return "\n".join(lines)
 
 
 class _FollowedLog:
@@ -172,7 +200,10 @@ class _FollowedLog:
             return False
         segment_id = self.open_segment()
         if segment_id is None:
+            self.lag_records = 0
+            status.clear_at.pop(self.name, None)
             return False
+        status.clear_at.setdefault(self.name, now)
         if (self._follower is None or segment_id != self._segment_id) and not self._begin(
             store, segment_id
         ):
@@ -388,7 +419,7 @@ class Stop:
 
 def follow(
     ws: Path,
-    dsn: str | None,
+    open_store: OpenStore,
     *,
     run_id: str | None = None,
     stop: Stop,
@@ -402,8 +433,8 @@ def follow(
     ----------
     ws : Path
         Workspace.
-    dsn : str or None
-        The server.
+    open_store : callable
+        Opens the store; it waits a second or two at most for a server that is down.
     run_id : str, optional
         Only this session.
     stop : Stop
@@ -423,16 +454,15 @@ def follow(
     Raises
     ------
     PlatformError
-        DIRECT_NEEDS_SERVER on an embedded store; WAL_WRITE_FAILED when the journal could not be
-        written, after which nothing more is sent by this process.
+        WAL_WRITE_FAILED when the journal could not be written: nothing more is sent by this
+        process.
     """
-    server = require_server(dsn)
-    run = _Run(ws, run_id, stop, DirectStatus(restarts=restarts), drain_s, sleep)
+    run = _Run(ws, run_id, stop, DirectStatus(run_id=run_id, restarts=restarts), drain_s, sleep)
     backoff = BACKOFF_SECONDS[0]
     while not run.is_over():
         try:
             with (
-                open_store(ws, dsn=server) as store,
+                open_store() as store,
                 DirectWriter(ws, store, status=run.status, run_id=run_id) as writer,
             ):
                 backoff = run.until_over(writer, backoff)
