@@ -335,9 +335,9 @@ def load_wal(ws: Path) -> dict[str, Any]:
     """Load every sealed segment and the audit into the store, exactly once."""
     from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
-    from hft_platform.recorder.store import open_store, rows_by_table
+    from hft_platform.recorder.store import open_configured_store, rows_by_table
 
-    with open_store(ws) as store:
+    with open_configured_store(ws) as store:
         report = load_sealed(ws, store).as_dict()
         governance = load_governance(ws, store).as_dict()
         rows = rows_by_table(store)

@@ -7,7 +7,8 @@ Invariants:
 2. Every key is in the packaged file with its meaning; an unknown key or a wrong type is an error.
 3. A limit has no default in code: it is read from a file or the settings are refused.
 
-It holds no secret: key files are named here, never their content. Operator's page:
+Key files are named here, never their content. One value may be secret, a password inside
+`store.dsn`: it comes from its variable only, and no message repeats it. Operator's page:
 `docs/settings.md`.
 """
 
@@ -28,6 +29,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 PREFIX = "HFT_"
 ALIASES = {"HFT_RECORDER_MODE": "HFT_RECORDER__MODE"}
 """Variables that operators know by another name than the rule gives; they are the same setting."""
+SECRET_VARIABLE = "HFT_STORE__DSN"  # noqa: S105  # its name
 _SETTINGS_BYTES_MAX = 64 * 1024
 _Limit = Annotated[int, Field(gt=0, lt=1 << 63)]
 
@@ -131,6 +133,18 @@ class RecorderSettings(_Strict):
     mode: Literal["wal_first", "direct"]
 
 
+class StoreSettings(_Strict):
+    """Where the store is and how patiently it is asked."""
+
+    dsn: Annotated[str, Field(min_length=1)] | None = Field(repr=False)
+    password_file: Annotated[str, Field(min_length=1)] | None
+    connect_timeout_ms: Annotated[int, Field(gt=0, le=60_000)]
+    request_timeout_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    attempts_max: Annotated[int, Field(gt=0, le=20)]
+    breaker_failures_max: Annotated[int, Field(gt=0, le=1_000)]
+    breaker_open_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -139,6 +153,7 @@ class Settings(_Strict):
     promotion_key_file: str | None
     pinned_keys_file: str | None
     promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
+    store: StoreSettings
     account: AccountLimits = Field(alias="account_limits")
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings
@@ -195,6 +210,7 @@ def load_settings(
     source = "packaged settings.yaml"
     if path.exists():
         layers = _overlay(layers, _parse(str(path), path.read_bytes()), str(path))
+        _refuse_password(layers, str(path))
         source = str(path)
     variables = _by_setting(os.environ if environment is None else environment)
     for name in sorted(variables):
@@ -207,10 +223,41 @@ def load_settings(
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        text = f"{source}: {place}: {problem['msg']}"
+        if place == "store" or place.startswith("store.dsn"):
+            # The cause would show the value, which may hold a password.
+            raise PlatformError(ReasonCode.SETTINGS_INVALID, text) from None
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"{text}, was {problem.get('input')!r:.80}"
+        ) from error
+
+
+def has_password(dsn: str) -> bool:
+    """True when a store's DSN holds a password, which a file of settings must not.
+
+    Parameters
+    ----------
+    dsn : str
+        Anything a person may have written.
+
+    Returns
+    -------
+    bool
+    """
+    place = dsn.partition("://")[2].partition("/")[0]
+    return ":" in place.rpartition("@")[0] or "password=" in dsn.lower()
+
+
+def _refuse_password(layers: Mapping[str, Any], source: str) -> None:
+    section = layers["store"]
+    dsn = section.get("dsn") if isinstance(section, Mapping) else None
+    if isinstance(dsn, str) and has_password(dsn):
         raise PlatformError(
             ReasonCode.SETTINGS_INVALID,
-            f"{source}: {place}: {problem['msg']}, was {problem.get('input')!r:.80}",
-        ) from error
+            f"{source}: store.dsn holds a password; it was read by everyone who can read the file",
+            next_step="take it out and change it; set HFT_STORE__DSN, or store.password_file to a"
+            " file of mode 0600",
+        )
 
 
 def _parse(name: str, raw: bytes) -> dict[str, Any]:
@@ -299,6 +346,10 @@ def _value(name: str, text: str) -> Any:  # Any: what YAML gives, checked by the
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
+        if name == SECRET_VARIABLE:
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID, f"environment variable {name} is not a value"
+            ) from None
         raise PlatformError(
             ReasonCode.SETTINGS_INVALID, f"environment variable {name} is not a value: {text!r}"
         ) from error

@@ -31,6 +31,7 @@ from hft_platform.recorder import columns, direct_ranges, segments, store_lock
 from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey
 from hft_platform.recorder.segments import Digest, LoadedSegment, Part, SegmentFile
 from hft_platform.recorder.small_tables import insert_rows
+from hft_platform.recorder.store_errors import FAILURES
 
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
@@ -404,9 +405,8 @@ class _Load:
             self.report.segments_loaded += 1
 
     def _refuse(self, file: SegmentFile, error: PlatformError) -> None:
-        if error.code in (
-            ReasonCode.STORE_FAILED, ReasonCode.STORE_BUSY, ReasonCode.WAL_WRITE_FAILED,
-            ReasonCode.INVARIANT_BROKEN,
+        if error.code in FAILURES or error.code in (
+            ReasonCode.WAL_WRITE_FAILED, ReasonCode.INVARIANT_BROKEN,
         ):  # fmt: skip
             raise error
         entry = {

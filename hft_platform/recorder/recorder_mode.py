@@ -16,8 +16,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from hft_platform.errors import PlatformError, ReasonCode
-
-EMBEDDED_SCHEME = "chdb:"
+from hft_platform.recorder.store_target import parse_dsn
 
 
 class RecorderMode(StrEnum):
@@ -43,11 +42,11 @@ def require_server(dsn: str | None) -> str:
     Raises
     ------
     PlatformError
-        DIRECT_NEEDS_SERVER.
+        STORE_NEEDS_SERVER.
     """
-    if dsn is None or dsn.startswith(EMBEDDED_SCHEME):
+    if dsn is None or parse_dsn(dsn).is_embedded:
         raise PlatformError(
-            ReasonCode.DIRECT_NEEDS_SERVER,
+            ReasonCode.STORE_NEEDS_SERVER,
             "recorder mode direct needs a server, the store is the embedded one"
             f" ({dsn or 'store.dsn is not set'})",
         )

@@ -1,30 +1,53 @@
 """Store: ClickHouse through clickhouse-connect, embedded (chDB) by default, a server by DSN.
 
-Why: everything the loop recorded can be asked for with SQL, with nothing to install or start.
+Why: everything the loop recorded can be asked for with SQL, with nothing to install or start, and
+with a server the same way.
 
 Invariants:
 1. Opened inside a command or a run only, never by an import; the schema is migrated on opening.
 2. An embedded store belongs to one process at a time; others wait for its lock and are told for
-   whom.
+   whom. A server is shared.
 3. Every insert carries a token, goes synchronously, and reaches materialized views once.
-4. Whatever the engine or the network does becomes STORE_FAILED, never a traceback.
+4. A statement is sent again only where that is safe (`store_errors.FAILURES`): reads, inserts with
+   the very same token and bytes at once, anything that surely never arrived. The client library
+   sends nothing again by itself.
+5. Whatever the engine or the network does becomes a code of `store_errors.FAILURES`, never a
+   traceback; every wait is bounded.
 
 It decides nothing about segments (see `loader`). Operator's page: `docs/store.md`.
 """
 
 from __future__ import annotations
 
-import re
+import math
+import os
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from hft_platform.errors import PlatformError, ReasonCode
+import structlog
+
+from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import migrations, store_lock
+from hft_platform.recorder.breaker import Breaker
+from hft_platform.recorder.store_errors import FAILURES, Statement, classify
+from hft_platform.recorder.store_target import StorePolicy, StoreTarget, parse_dsn, read_password
+
+if TYPE_CHECKING:
+    from hft_platform.config.settings import StoreSettings
+
+log = structlog.get_logger()
 
 WAIT_SECONDS = 60.0
-"""How long a command waits for another one that holds the embedded store."""
+"""How long a command waits for another one that holds the embedded store, or for a server."""
+POLICY = StorePolicy(
+    connect_timeout_s=3.0, request_timeout_s=60.0, attempts_max=5, breaker_failures_max=5,
+    breaker_open_s=10.0,
+)  # fmt: skip
+"""Of a store that is opened without settings; a test holds it equal to the packaged ones."""
 
 INSERT_SETTINGS: Mapping[str, Any] = {
     "async_insert": 0,
@@ -33,7 +56,7 @@ INSERT_SETTINGS: Mapping[str, Any] = {
     "wait_end_of_query": 1,
 }
 _SCHEME = "chdb://"
-_PASSWORD = re.compile(r"(//[^:/@]*:)[^@]*(@)")
+_Result = TypeVar("_Result")
 
 
 class Store:
@@ -45,23 +68,70 @@ class Store:
         Client of clickhouse-connect, which is untyped for both kinds of connection.
     dsn : str
         Where it is, without a password.
+    policy : StorePolicy, optional
+        How patiently it is asked.
+    is_embedded : bool, optional
+        Whether the engine is inside this process.
+    clock, sleep : callable, optional
+        Monotonic seconds, and how a pause is made.
     """
 
-    def __init__(self, client: Any, *, dsn: str) -> None:  # Any: see above
+    def __init__(
+        self,
+        client: Any,  # Any: see above
+        *,
+        dsn: str,
+        policy: StorePolicy = POLICY,
+        is_embedded: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._client = client
+        self._policy = policy
+        self._sleep = sleep
+        self._is_embedded = is_embedded
         self.dsn = dsn
         self.store_id = ""
+        self.breaker = Breaker(
+            failures_max=policy.breaker_failures_max, open_s=policy.breaker_open_s, clock=clock
+        )
+        self._last_code: int | None = None
+        self.counts: Counter[str] = Counter()
+        """Statements sent, sent again, and failed by code name."""
+
+    @property
+    def supports_many_clients(self) -> bool:
+        """True for a server; an embedded store serves this process alone."""
+        return not self._is_embedded
+
+    def require_many_clients(self, what: str) -> None:
+        """Refuse an embedded store for something that needs a shared one.
+
+        Parameters
+        ----------
+        what : str
+            What needs it, for the message: ``recorder mode direct``.
+
+        Raises
+        ------
+        PlatformError
+            STORE_NEEDS_SERVER.
+        """
+        if self._is_embedded:
+            raise PlatformError(
+                ReasonCode.STORE_NEEDS_SERVER,
+                f"{what} needs a store that several processes can use; {self.dsn} is embedded",
+            )
 
     def command(self, sql: str) -> None:
-        """Run a statement without a result.
+        """Run a statement without a result; it is sent again only when it surely never arrived.
 
         Parameters
         ----------
         sql : str
             One statement.
         """
-        with self._failures(sql):
-            self._client.command(sql)
+        self._ask(sql, Statement.ONCE, lambda: self._client.command(sql))
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return its rows: for counts and small tables.
@@ -77,9 +147,12 @@ class Store:
         -------
         list of tuple
         """
-        with self._failures(sql):
+
+        def read() -> list[tuple[Any, ...]]:
             result = self._client.query(sql, parameters=parameters)
             return [tuple(row) for row in result.result_rows]
+
+        return self._ask(sql, Statement.READ, read)
 
     def raw(self, sql: str, format_name: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """Run a query and return its answer in one of ClickHouse's formats.
@@ -97,8 +170,11 @@ class Store:
         -------
         bytes
         """
-        with self._failures(sql):
+
+        def read() -> bytes:
             return bytes(self._client.raw_query(sql, parameters=parameters, fmt=format_name))
+
+        return self._ask(sql, Statement.READ, read)
 
     def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """Run a query and return a `pyarrow.Table` (pyarrow has no types, hence Any).
@@ -110,8 +186,11 @@ class Store:
         parameters : mapping, optional
             Their values.
         """
-        with self._failures(sql):
+
+        def read() -> Any:  # Any: see above
             return self._client.query_arrow(sql, parameters=parameters, use_strings=True)
+
+        return self._ask(sql, Statement.READ, read)
 
     def insert_native(
         self, table: str, column_names: Sequence[str], block: bytes, *, token: str
@@ -130,17 +209,88 @@ class Store:
             Equal tokens must mean equal rows: the second insert adds nothing.
         """
         settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
-        with self._failures(f"insert into {table}"):
-            self._client.raw_insert(table, column_names, block, settings=settings, fmt="Native")
+        # As a view the block is sent as it is, without a copy behind the statement, and the client
+        # library does not send it a second time by itself. No DESCRIBE goes before it.
+        view = memoryview(block)
+
+        def insert() -> None:
+            self._client.raw_insert(table, column_names, view, settings=settings, fmt="Native")
+
+        self._ask(f"insert into {table}", Statement.INSERT, insert, seed=token)
 
     def close(self) -> None:
         """Close the connection; an embedded engine stops."""
         self._client.close()
 
-    @contextmanager
-    def _failures(self, doing: str) -> Iterator[None]:
-        with _failures(self.dsn, doing):
-            yield
+    def stats(self) -> dict[str, Any]:
+        """Counts for metrics: statements, retries, failures by code, state of the breaker."""
+        return {
+            **dict(sorted(self.counts.items())),
+            "breaker": self.breaker.state.value,
+            "breaker_opened": self.breaker.opened,
+            "breaker_refused": self.breaker.refused,
+        }
+
+    def _ask(
+        self,
+        doing: str,
+        statement: Statement,
+        call: Callable[[], _Result],
+        *,
+        seed: str | None = None,
+    ) -> _Result:
+        """Send a statement, again where that is safe, within the policy's bounds."""
+        attempt = 0
+        while True:
+            attempt += 1
+            self._require_closed_breaker(doing)
+            self.counts["sent"] += 1
+            try:
+                result = call()
+            except PlatformError:
+                raise
+            except Exception as error:
+                # The client raises its own tree, chdb RuntimeError, the network OSError: all mean
+                # that the store did not do it. A bug of ours is told apart by its type.
+                if isinstance(error, AssertionError | AttributeError | NameError | TypeError):
+                    raise
+                failed = _failure(self.dsn, doing, statement, error, attempt=attempt)
+                if not self._may_go_on(failed, statement, attempt):
+                    raise failed from error
+                self.counts["sent_again"] += 1
+                log.info("store_asked_again", code=failed.code, attempt=attempt, doing=doing[:80])
+                self._sleep(self._policy.pause_s(attempt, seed or doing))
+            else:
+                self.breaker.answered()
+                return result
+
+    def _may_go_on(self, failed: PlatformError, statement: Statement, attempt: int) -> bool:
+        """Count a failure, tell the breaker, and say whether to send the statement again."""
+        failure = FAILURES[failed.code]
+        self.counts[code_name(failed.code).lower()] += 1
+        if failure.is_unhealthy:
+            self._last_code = failed.code
+            self.breaker.failed()
+        else:
+            self.breaker.answered()
+        return (
+            statement in failure.retried
+            and attempt < self._policy.attempts_max
+            and not self.breaker.is_open
+        )
+
+    def _require_closed_breaker(self, doing: str) -> None:
+        wait_s = self.breaker.ask()
+        if wait_s > 0.0:
+            self.counts["store_breaker_open"] += 1
+            last = "" if self._last_code is None else f", last with {code_name(self._last_code)}"
+            raise PlatformError(
+                ReasonCode.STORE_BREAKER_OPEN,
+                f"{self.dsn}: {doing[:200]}: not asked, it failed"
+                f" {self.breaker.failures_in_a_row} times in a row{last};"
+                f" asked again in {wait_s:.1f} s",
+                facts={"wait_s": round(wait_s, 3), "last_code": self._last_code},
+            )
 
 
 def default_dsn(ws: Path) -> str:
@@ -164,6 +314,8 @@ def open_store(
     ws: Path,
     *,
     dsn: str | None = None,
+    settings: StoreSettings | None = None,
+    policy: StorePolicy | None = None,
     wait_s: float = WAIT_SECONDS,
     config_dir: Path | None = None,
     on_wait: Callable[[store_lock.Holder], None] | None = None,
@@ -175,9 +327,15 @@ def open_store(
     ws : Path
         Workspace; its embedded store is the default.
     dsn : str, optional
-        A server (``clickhouse://user:password@host:8123``) or another ``chdb:///`` path.
+        A server (``clickhouse://user:password@host:8123``) or another ``chdb:///`` path; wins over
+        the settings.
+    settings : StoreSettings, optional
+        Section `store` of the settings: DSN, password file, timeouts.
+    policy : StorePolicy, optional
+        How patiently it is asked; by default as the settings say.
     wait_s : float, optional
-        Longest wait for another process that holds an embedded store.
+        Longest wait for another process that holds an embedded store, or for a server that cannot
+        be reached.
     config_dir : Path, optional
         Folder whose `clickhouse/*.sql` override the packaged migrations; by default `config` in
         the working folder.
@@ -192,26 +350,51 @@ def open_store(
     Raises
     ------
     PlatformError
-        STORE_BUSY, STORE_FAILED, MIGRATION_CHANGED.
+        STORE_BUSY, a code of `store_errors.FAILURES`, SETTINGS_INVALID, MIGRATION_CHANGED.
     """
-    target = dsn or default_dsn(ws)
-    shown = _PASSWORD.sub(r"\1***\2", target)
+    target = _target(ws, dsn, settings)
+    if policy is None:
+        policy = POLICY if settings is None else StorePolicy.of(settings, seed=os.getpid())
     with ExitStack() as stack:
-        if target.startswith(_SCHEME):
-            path = Path(target[len(_SCHEME) :])
-            lock = path.with_name(path.name + ".lock")
-            stack.enter_context(
-                store_lock.held(lock, what=f"the store {path}", wait_s=wait_s, on_wait=on_wait)
-            )
-        # Slow to import and never needed by a process that opens no store.
-        import clickhouse_connect
-
-        with _failures(shown, "opening the store"):
-            client = clickhouse_connect.get_client(dsn=target)
-        store = Store(client, dsn=shown)
-        stack.callback(store.close)
+        if target.path is not None:
+            lock = target.path.with_name(target.path.name + ".lock")
+            what = f"the store {target.path}"
+            stack.enter_context(store_lock.held(lock, what=what, wait_s=wait_s, on_wait=on_wait))
+        client = _connected(target, policy, wait_s)
+        stack.callback(client.close)
+        store = Store(client, dsn=target.shown, policy=policy, is_embedded=target.is_embedded)
         migrations.migrate(store, migrations.load_migrations(config_dir))
         store.store_id = _store_id(store)
+        yield store
+
+
+@contextmanager
+def open_configured_store(
+    ws: Path,
+    *,
+    config_dir: Path | None = None,
+    on_wait: Callable[[store_lock.Holder], None] | None = None,
+) -> Iterator[Store]:
+    """Open the store that the settings name: what every command and asset uses.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    config_dir : Path, optional
+        Folder of the settings and the operator's SQL; by default `config` in the working folder.
+    on_wait : callable, optional
+        Told once for whom this process waits.
+
+    Yields
+    ------
+    Store
+        Migrated and ready.
+    """
+    from hft_platform.config.settings import load_settings
+
+    settings = load_settings(config_dir).store
+    with open_store(ws, settings=settings, config_dir=config_dir, on_wait=on_wait) as store:
         yield store
 
 
@@ -243,27 +426,86 @@ def rows_by_table(store: Store) -> dict[str, int]:
 
 def _store_id(store: Store) -> str:
     """Identity of the data, so that a ledger never vouches for a store that was deleted."""
-    found = store.rows("SELECT toString(store_id) FROM hft.store_identity ORDER BY 1 LIMIT 1")
+    found = store.rows(
+        "SELECT toString(store_id) FROM hft.store_identity ORDER BY created_at, 1 LIMIT 1"
+    )
     if not found:
         store.command("INSERT INTO hft.store_identity (store_id) SELECT generateUUIDv4()")
         return _store_id(store)
     return str(found[0][0])
 
 
-@contextmanager
-def _failures(dsn: str, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except PlatformError:
-        raise
-    except Exception as error:
-        # The client raises its own tree, chdb RuntimeError, the network OSError: all mean that
-        # the store did not do it. A bug of ours is told apart by its type.
-        if isinstance(error, AssertionError | AttributeError | NameError | TypeError):
-            raise
-        first_line = str(error).strip().splitlines()[:1]
-        raise PlatformError(
-            ReasonCode.STORE_FAILED,
-            f"{dsn}: {doing[:200]}: {''.join(first_line)[:600] or type(error).__name__}",
-            facts={"error": type(error).__name__},
-        ) from error
+def _target(ws: Path, dsn: str | None, settings: StoreSettings | None) -> StoreTarget:
+    if dsn is not None:
+        return parse_dsn(dsn)
+    if settings is None or settings.dsn is None:
+        return parse_dsn(default_dsn(ws))
+    file = settings.password_file
+    password = None if file is None else read_password(Path(file).expanduser())
+    return parse_dsn(settings.dsn, password=password)
+
+
+def _connected(target: StoreTarget, policy: StorePolicy, wait_s: float) -> Any:  # Any: untyped
+    """Make the client; a server that cannot be reached is waited for."""
+    deadline = time.monotonic() + wait_s
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return _client(target, policy)
+        except Exception as error:
+            if isinstance(error, AssertionError | AttributeError | NameError | TypeError):
+                raise
+            # Opening asks what the server is; it changes nothing.
+            failed = _failure(
+                target.shown, "opening the store", Statement.READ, error, attempt=attempt
+            )
+            pause_s = policy.pause_s(attempt, target.shown)
+            is_over = time.monotonic() + pause_s >= deadline
+            if is_over or Statement.READ not in FAILURES[failed.code].retried:
+                raise failed from error
+            if attempt == 1:
+                log.info("store_waited_for", store=target.shown, code=failed.code, wait_s=wait_s)
+            time.sleep(pause_s)
+
+
+def _client(target: StoreTarget, policy: StorePolicy) -> Any:  # Any: untyped
+    # Slow to import and never needed by a process that opens no store.
+    import clickhouse_connect
+
+    if target.path is not None:
+        return clickhouse_connect.get_client(dsn=f"{_SCHEME}{target.path}")
+    from urllib3 import Timeout
+
+    client: Any = clickhouse_connect.get_client(
+        **target.connection,
+        # Whole seconds only; the exact ones are set below.
+        connect_timeout=math.ceil(policy.connect_timeout_s),
+        send_receive_timeout=math.ceil(policy.request_timeout_s),
+        # What is sent again is decided here, not there.
+        query_retries=0,
+        # A session would be locked by a statement that runs on after its client gave up.
+        autogenerate_session_id=False,
+        dedicated_pool=True,
+        client_name="hft-platform",
+    )
+    client.http_retries = 0
+    client.timeout = Timeout(connect=policy.connect_timeout_s, read=policy.request_timeout_s)
+    return client
+
+
+def _failure(
+    dsn: str, doing: str, statement: Statement, error: Exception, *, attempt: int
+) -> PlatformError:
+    code = classify(error, statement)
+    first_line = "".join(str(error).strip().splitlines()[:1])[:600] or type(error).__name__
+    tried = f" ({attempt} attempts)" if attempt > 1 else ""
+    return PlatformError(
+        code,
+        f"{dsn}: {doing[:200]}: {first_line}{tried}",
+        facts={
+            "error": type(error).__name__,
+            "attempts": attempt,
+            "engine_code": getattr(error, "code", None),
+        },
+    )

@@ -170,9 +170,9 @@ def _find(workspace: Path, name: str) -> tuple[list[Path], list[Path]]:
 def _load(workspace: Path) -> WalReport:
     from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
-    from hft_platform.recorder.store import open_store
+    from hft_platform.recorder.store import open_configured_store
 
-    with open_store(workspace) as store:
+    with open_configured_store(workspace) as store:
         report = load_sealed(workspace, store)
         governance = load_governance(workspace, store)
     content = report.as_dict() | {"governance": governance.rows}

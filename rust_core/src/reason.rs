@@ -204,7 +204,13 @@ reason_codes! {
     WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
     MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
     BusOverflow = 614, "a reader of the bus was lapped by its publisher", "a monitor or a Python strategy slower than the records", "nothing if rare; the reader counts what it lost, the log has everything";
-    DirectNeedsServer = 615, "recorder mode direct was asked for without a server", "direct with the embedded store, which one process opens at a time", "name a server (docs/recorder.md), or use recorder mode wal_first";
+    StoreUnreachable = 615, "no connection to the store, or it broke before anything was changed", "server down, restarting, wrong address", "start the server or correct store.dsn; the log keeps the data, the next load goes on";
+    StoreTimeout = 616, "the store did not answer a question in time", "server overloaded, network", "look at the server; raise store.request_timeout_ms if it is only slow";
+    StoreAmbiguous = 617, "a statement was sent and no answer came: applied or not is unknown", "a reply lost, a server killed inside an insert", "run the command again: loading settles it by token and by counting";
+    StoreRefused = 618, "the store understood the statement and refused it", "bad SQL, a wrong type, no such table, wrong password", "see the message; correct schema, version or login";
+    StoreOverloaded = 619, "the store is too busy to take the statement", "too many parts, too many queries, out of memory", "wait for its merges, give it memory, or load less at a time";
+    StoreBreakerOpen = 620, "the store was not asked, because it failed several times in a row", "an outage that lasts", "nothing; it is asked again after store.breaker_open_ms";
+    StoreNeedsServer = 621, "the embedded store serves one process, and several would use it", "recorder mode direct or several loaders without a server", "set HFT_STORE__DSN to a server, or use one loader with mode wal_first";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hft_platform import _core, records
+from hft_platform.drills.chdb_server import ServerProcess
 from hft_platform.recorder.store import Store, open_store
 
 DAY = 20260302
@@ -97,14 +98,24 @@ def write_session(
     return folder
 
 
+@pytest.fixture(scope="module", params=["embedded", "server"])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Where the store is: what uses it runs once on each."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def ws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ws(tmp_path_factory: pytest.TempPathFactory, store_kind: str) -> Path:
     """A workspace for the module."""
-    return tmp_path_factory.mktemp("workspace")
+    return tmp_path_factory.mktemp(f"workspace-{store_kind}")
 
 
 @pytest.fixture(scope="module")
-def store(ws: Path) -> Iterator[Store]:
-    """The workspace's embedded store, opened once."""
-    with open_store(ws) as opened:
+def store(ws: Path, store_kind: str) -> Iterator[Store]:
+    """The workspace's store, opened once: embedded, or a server's over HTTP."""
+    if store_kind == "embedded":
+        with open_store(ws) as opened:
+            yield opened
+        return
+    with ServerProcess(ws / "store") as server, open_store(ws, dsn=server.dsn) as opened:
         yield opened

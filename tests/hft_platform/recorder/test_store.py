@@ -127,7 +127,7 @@ def test_a_crash_inside_a_migration_is_healed_by_the_next_opening(tmp_path: Path
     with open_store(tmp_path) as store:
         with pytest.raises(PlatformError) as failed:
             migrate(store, [*wanted, broken])
-        assert failed.value.code == ReasonCode.STORE_FAILED
+        assert failed.value.code == ReasonCode.STORE_REFUSED
         assert migrate(store, [*wanted, whole]) == [whole]
 
 
@@ -147,10 +147,10 @@ def test_a_store_that_cannot_be_reached_is_a_typed_error_without_the_password(
 ) -> None:
     with (
         pytest.raises(PlatformError) as failed,
-        open_store(tmp_path, dsn="clickhouse://someone:hunter2@127.0.0.1:1/hft"),
+        open_store(tmp_path, dsn="clickhouse://someone:hunter2@127.0.0.1:1/hft", wait_s=0.2),
     ):
         pass
-    assert failed.value.code == ReasonCode.STORE_FAILED
+    assert failed.value.code == ReasonCode.STORE_UNREACHABLE
     assert "hunter2" not in failed.value.message
 
 
