@@ -7,7 +7,7 @@ Invariants:
 1. Before an insert there is a durable BEFORE with the range's first and last sequence and the hash
    of its content; the token is a function of these. A repetition is of that very range and bytes.
 2. A BEFORE follows the AFTER of the range before it: at most the last range of a log is in doubt,
-   and it is counted in the store, part by part (none there: insert; all: done; else: refuse).
+   and it is counted in the store, part by part, and resolved by the rules of `windows`.
 3. One holder of a journal at a time, by a lock on the journal itself, which nobody unlinks. Who
    begins a segment holds it and has seen the segment open: a sealed segment without a range is the
    loader's alone.
@@ -36,17 +36,16 @@ from typing import TYPE_CHECKING, Any
 from hft_platform.config.canonical import canonical_json, sha256_hex, sync_folder
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns, segments
+from hft_platform.recorder.load_verify import ChunkRow
+from hft_platform.recorder.segment_send import SentCounts
 from hft_platform.recorder.segments import ByType, Digest, LoadedSegment
+from hft_platform.recorder.windows import Step, Windows
 
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
 
 RANGE_RECORDS = 65_536
 """Most records of a range: each of its inserts is one block, which the store takes whole or not."""
-REPEAT_SECONDS = 600.0
-"""A part found in the store is sent again under its token if its BEFORE is younger: the store adds
-nothing to the table and completes views that a crash left behind. After more time the store may
-have forgotten the token (10,000 inserts), so an older part is only counted."""
 _FORMAT = 1
 
 
@@ -63,7 +62,9 @@ class Range:
     sha256 : str
         Hash of the content, see `content_sha256`.
     at_ns : int
-        When it was begun, for the operator and `REPEAT_SECONDS`.
+        When it was begun, for the operator.
+    positions : dict of str to int
+        Insert positions of the tables at some time before (`windows`).
     is_done : bool
         True when all of its rows were acknowledged.
     """
@@ -73,6 +74,7 @@ class Range:
     last_seq: int
     sha256: str
     at_ns: int
+    positions: dict[str, int]
     is_done: bool = False
 
 
@@ -98,12 +100,19 @@ class RangeJournal:
         self._descriptor = descriptor
         self._store_id = store_id
         self._chain = 0
+        self._positions: dict[str, int] = {}
         self._ranges: dict[int, list[Range]] = {}
         self._read()
 
     def ranges(self, segment_id: int) -> list[Range]:
         """Ranges of a segment in the order of their sequences."""
         return list(self._ranges.get(segment_id, ()))
+
+    def note_positions(self, positions: dict[str, int]) -> None:
+        """Write down how many inserts the tables have had, for ranges begun from now on."""
+        entry = {"event": "positions", "store": self._store_id, "positions": positions}
+        self._write(entry, is_durable=False)
+        self._apply(entry)
 
     def begin(self, segment_id: int, first_seq: int, last_seq: int, *, sha256: str) -> Range:
         """Write down a range that will be sent; it is durable on return.
@@ -184,10 +193,14 @@ class RangeJournal:
     def _apply(self, entry: dict[str, Any]) -> None:
         if entry["store"] != self._store_id:
             return
+        if entry["event"] == "positions":
+            self._positions = dict(entry["positions"])
+            return
         ranges = self._ranges.setdefault(entry["segment_id"], [])
         if entry["event"] == "before":
             names = ("segment_id", "first_seq", "last_seq", "sha256", "at_ns")
-            ranges.append(Range(**{name: entry[name] for name in names}))
+            known = {name: entry[name] for name in names}
+            ranges.append(Range(**known, positions=self._positions))
         else:
             ranges[-1].is_done = True
 
@@ -265,22 +278,21 @@ class RangeWriter:
     ----------
     store : Store
         Open store.
+    windows : Windows
+        Its deduplication windows.
     journal : RangeJournal
         Held.
     origin : Origin
         What every row carries.
-    rows : dict of str to int
-        Rows inserted, by table.
-    parts_inserted, parts_found : int
-        Inserts sent, and inserts that an earlier try had made.
+    counts : SentCounts
+        What was sent and what an earlier try had sent.
     """
 
     store: Store
+    windows: Windows
     journal: RangeJournal
     origin: columns.Origin
-    rows: dict[str, int] = field(default_factory=dict)
-    parts_inserted: int = 0
-    parts_found: int = 0
+    counts: SentCounts = field(default_factory=SentCounts)
 
     def send(self, by_type: ByType, first_seq: int, last_seq: int) -> None:
         """Send a new range.
@@ -311,17 +323,20 @@ class RangeWriter:
         Raises
         ------
         PlatformError
-            SEGMENT_CHANGED when the log holds other bytes now; LOAD_COUNT_MISMATCH when the store
-            has a share of a part.
+            SEGMENT_CHANGED when the log holds other bytes now; LOAD_COUNT_MISMATCH or VIEW_MISMATCH
+            when the store has a share of a part.
         """
         self.check(begun, by_type)
-        is_young = time.time_ns() - begun.at_ns < REPEAT_SECONDS * 1e9
         for part in self._parts(begun, by_type):
-            if not self._is_stored(part):
+            step = self.windows.resolve(
+                part, self._stored(part),
+                run_id=self.origin.run_id, begun_at=begun.positions.get(part.table),
+            )  # fmt: skip
+            if step is Step.SEND:
                 self._insert(part)
                 continue
-            self.parts_found += 1
-            if is_young:
+            self.counts.found += 1
+            if step is Step.SEND_AGAIN:
                 self._send(part)
         self.journal.finish(begun)
 
@@ -336,18 +351,13 @@ class RangeWriter:
                 f" with {begun.sha256[:12]}",
             )
 
-    def complete(self, segment: LoadedSegment) -> list[tuple[int, str, int, Digest, str]]:
+    def complete(self, segment: LoadedSegment) -> None:
         """Send what is missing of a sealed segment that was begun while it grew.
 
         Parameters
         ----------
         segment : LoadedSegment
             Verified against its footer.
-
-        Returns
-        -------
-        list of tuple
-            Range number, table, trading day, digest and token of every part of the segment.
         """
         next_seq, end_seq = segment.first_seq, segment.first_seq + segment.record_count
         for known in self.journal.ranges(self.origin.segment_id):
@@ -367,6 +377,9 @@ class RangeWriter:
             last_seq = min(next_seq + RANGE_RECORDS, end_seq) - 1
             self.send(segment.by_type, next_seq, last_seq)
             next_seq = last_seq + 1
+
+    def rows_of(self, segment: LoadedSegment) -> list[ChunkRow]:
+        """Range number, table, day, digest and token of every part of a complete segment."""
         return [
             (index, part.table, part.trading_day, Digest.of(part.seqs), part.token)
             for index, known in enumerate(self.journal.ranges(self.origin.segment_id))
@@ -388,8 +401,9 @@ class RangeWriter:
 
     def _insert(self, part: segments.Part) -> None:
         self._send(part)
-        self.parts_inserted += 1
-        self.rows[part.table] = self.rows.get(part.table, 0) + int(part.seqs.size)
+        self.counts.inserted += 1
+        rows = self.counts.rows
+        rows[part.table] = rows.get(part.table, 0) + int(part.seqs.size)
 
     def _send(self, part: segments.Part) -> None:
         block = columns.encode_records(
@@ -398,7 +412,7 @@ class RangeWriter:
         names = columns.column_names(part.record_name)
         self.store.insert_native(part.table, names, block, token=part.token)
 
-    def _is_stored(self, part: segments.Part) -> bool:
+    def _stored(self, part: segments.Part) -> Digest:
         origin, expected = self.origin, Digest.of(part.seqs)
         row = self.store.rows(
             f"SELECT {Digest.SQL} FROM {part.table}"  # noqa: S608  # our own table names
@@ -411,14 +425,4 @@ class RangeWriter:
                 "low": expected.min_seq, "high": expected.max_seq,
             },
         )[0]  # fmt: skip
-        stored = Digest(*(int(value) for value in row))
-        if stored.count == 0:
-            return False
-        if stored != expected:
-            raise PlatformError(
-                ReasonCode.LOAD_COUNT_MISMATCH,
-                f"{part.table} holds {stored.count} of the {expected.count} rows with sequences"
-                f" {expected.min_seq} to {expected.max_seq} of {origin.run_id}/{origin.log_kind}/"
-                f"{origin.segment_id}",
-            )
-        return True
+        return Digest(*(int(value) for value in row))

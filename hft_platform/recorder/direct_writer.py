@@ -36,6 +36,7 @@ from hft_platform.recorder.direct_ranges import RANGE_RECORDS, FollowedElsewhere
 from hft_platform.recorder.ledger import SegmentKey
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.store import Store
+from hft_platform.recorder.windows import Windows
 
 log = structlog.get_logger()
 
@@ -46,6 +47,8 @@ FLUSH_SECONDS = 0.5
 """Least time between two ranges of a log: a range is one insert a table, and servers like few."""
 LOAD_AGAIN_SECONDS = 1.0
 """Wait before a sealed segment that could not be completed is tried again."""
+POSITIONS_SECONDS = 300.0
+"""How old the tables' insert positions in the journal may be; older ones only ask for more care."""
 STATUS_SECONDS = 0.5
 BACKOFF_SECONDS = (0.2, 5.0)
 """First and longest wait after a failure of the store."""
@@ -56,6 +59,7 @@ _OF_A_LOG = frozenset(
         ReasonCode.VALUE_OUT_OF_RANGE, ReasonCode.SEGMENT_CHANGED, ReasonCode.LOAD_COUNT_MISMATCH,
         ReasonCode.WAL_TORN_TAIL, ReasonCode.WAL_DAMAGED, ReasonCode.WAL_SEGMENT_MISMATCH,
         ReasonCode.WAL_SCHEMA_MISMATCH, ReasonCode.LOG_SEQUENCE_GAP, ReasonCode.WAL_READ_FAILED,
+        ReasonCode.VIEW_MISMATCH,
     }
 )  # fmt: skip
 """Refusals that say something about one log; every other one is about the store."""
@@ -176,7 +180,7 @@ class _FollowedLog:
         self._follower: _core.SegmentFollower | None = None
         self._writer: RangeWriter | None = None
         self._segment_id = 0
-        self._next_at = 0.0
+        self._next_at = self._noted_at = 0.0
 
     @property
     def name(self) -> str:
@@ -193,7 +197,7 @@ class _FollowedLog:
         numbers = [int(path.stem) for path in self.folder.glob("*.open") if path.stem.isdecimal()]
         return max(numbers, default=None)
 
-    def step(self, store: Store, status: DirectStatus) -> bool:
+    def step(self, store: Store, windows: Windows, status: DirectStatus) -> bool:
         """Send what is new; True when a whole range was, so that more may wait."""
         now = time.monotonic()
         if self.is_given_up or now < self._next_at:
@@ -205,7 +209,7 @@ class _FollowedLog:
             return False
         status.clear_at.setdefault(self.name, now)
         if (self._follower is None or segment_id != self._segment_id) and not self._begin(
-            store, segment_id
+            store, windows, segment_id
         ):
             return False
         durable_seq = self._durable_seq()
@@ -216,6 +220,8 @@ class _FollowedLog:
             status.clear_at[self.name] = now
         if not count or self._writer is None:
             return False
+        if now - self._noted_at > POSITIONS_SECONDS:
+            self._note_positions(windows)
         by_type = segments.split_records(found["tape"], first_seq)
         self._writer.send(by_type, first_seq, first_seq + count - 1)
         status.rows_written += count
@@ -238,7 +244,7 @@ class _FollowedLog:
         except _core.WalError as error:
             raise PlatformError(error.args[0], error.args[1]) from error
 
-    def _begin(self, store: Store, segment_id: int) -> bool:
+    def _begin(self, store: Store, windows: Windows, segment_id: int) -> bool:
         """Stand behind what was sent of the segment; False when another process follows it."""
         if self._journal is None:
             try:
@@ -263,10 +269,16 @@ class _FollowedLog:
             return False
         self._follower, self._segment_id = follower, segment_id
         origin = columns.Origin(self.run_id, follower.wal_id, self.log_kind, segment_id)
-        self._writer = RangeWriter(store, self._journal, origin)
+        self._note_positions(windows)
+        self._writer = RangeWriter(store, windows, self._journal, origin)
         for known in ranges:
             self._resume(known, self._writer)
         return True
+
+    def _note_positions(self, windows: Windows) -> None:
+        self._noted_at = time.monotonic()
+        if self._journal is not None:
+            self._journal.note_positions(windows.positions())
 
     def _resume(self, known: direct_ranges.Range, writer: RangeWriter) -> None:
         """Read a range again, exactly; bring it to its end if it is in doubt."""
@@ -305,6 +317,7 @@ class DirectWriter:
     ) -> None:
         self.ws = ws
         self.store = store
+        self.windows = Windows(store)
         self.status = status
         self._run_id = run_id
         self._logs: dict[Path, _FollowedLog] = {}
@@ -362,7 +375,7 @@ class DirectWriter:
     def _step_log(self, folder: Path) -> bool:
         followed = self._log(folder)
         try:
-            return followed.step(self.store, self.status)
+            return followed.step(self.store, self.windows, self.status)
         except PlatformError as error:
             if error.code not in _OF_A_LOG:
                 raise
@@ -381,7 +394,7 @@ class DirectWriter:
             return
         for file in waiting:
             self._log(file.path.parent).close()
-        report = load_sealed(self.ws, self.store, session_dirs=[session_dir])
+        report = load_sealed(self.ws, self.store, session_dirs=[session_dir], wait_s=0.0)
         self.status.rows_written += report.rows_inserted
         self.status.segments_loaded += report.segments_loaded
         for refused in report.refused:
@@ -390,7 +403,7 @@ class DirectWriter:
                 "code": refused["code"], "name": refused["error"], "message": refused["message"]
             }  # fmt: skip
         for file in waiting:
-            if str(file.key) in report.followed:
+            if str(file.key) in report.left_to_others:
                 self._load_at = time.monotonic() + LOAD_AGAIN_SECONDS
             else:
                 self._settled.add(file.key)

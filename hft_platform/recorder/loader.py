@@ -1,44 +1,60 @@
-"""Loader: every record of every sealed segment into the store, exactly once.
+"""Loader: every record of every sealed segment into the store, exactly once, by any number of
+processes.
 
 Why: the log is the truth, the store is where people ask. Loading must be safe to repeat, to
-interrupt anywhere and to start again, without anyone thinking about it.
+interrupt anywhere, to start again and to run beside itself, without anyone thinking about it.
 
 Invariants:
-1. Before an insert there is a durable BEFORE, after it a durable AFTER; a BEFORE without AFTER is
-   resolved by counting rows in the store (none: insert; all: done; else: set aside), never by a
-   blind second insert.
-2. Equal tokens mean equal rows, so the same insert twice adds nothing.
+1. Before an insert there is a durable BEFORE. A segment with a BEFORE is resolved by counting rows
+   in the store and by the distance to the insert (`windows`), never by a blind second insert.
+2. Equal tokens mean equal rows, so the same insert twice adds nothing, to the table and to the
+   views behind it; two loaders on one segment send the same tokens and the same bytes.
 3. LOADED is written when the store's count, range and sums of sequence numbers equal the
-   segment's, table by table.
-4. A segment whose bytes changed since it was begun or loaded is refused.
+   segment's, table by table, and the segment follows the one before it (`load_verify`).
+4. A segment whose bytes changed since it was begun or loaded, that does not rise in input sequence,
+   or whose predecessors are missing, is refused before anything of it is sent (`replay_contract`).
 5. A refused segment is described in the dead-letter folder and stays where it is; the others go on.
+6. Claims share the work out; nothing above depends on them.
 
 It starts no store and seals no log. Operator's page: `docs/store.md`.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform import _core
-from hft_platform.config.canonical import atomic_write, canonical_json, sha256_hex
+from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
-from hft_platform.recorder import columns, direct_ranges, segments, store_lock
-from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey
-from hft_platform.recorder.segments import Digest, LoadedSegment, Part, SegmentFile
-from hft_platform.recorder.small_tables import insert_rows
+from hft_platform.recorder import direct_ranges, load_verify, replay_contract, segments
+from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
+from hft_platform.recorder.host_claims import HostClaims
+from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey, loaded_segments
+from hft_platform.recorder.load_verify import Sent
+from hft_platform.recorder.segment_send import send_segment
+from hft_platform.recorder.segments import LoadedSegment, SegmentFile
 from hft_platform.recorder.store_errors import FAILURES
+from hft_platform.recorder.windows import Windows
 
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
 
 VERIFY_SEGMENTS = 32
-"""Segments are verified in groups: one query a table for the group."""
+"""Segments are verified in groups: one query for the group."""
+SHARDS_AT_ONCE = 4
+"""How many shards a loader takes at a time where others may want the rest."""
 LOCK_WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_STOPS_LOADING = frozenset(FAILURES) | {
+    ReasonCode.WAL_WRITE_FAILED,
+    ReasonCode.INVARIANT_BROKEN,
+}
 
 
 @dataclass(slots=True)
@@ -52,11 +68,13 @@ class LoadReport:
     rows : dict of str to int
         Rows inserted now, by table.
     parts_inserted, parts_found : int
-        Inserts sent, and inserts that a crashed load had already made.
+        Inserts sent, and inserts that an earlier load had already made.
+    segments : list of dict
+        One row for each segment completed now: name, rows, hash, seconds until it was sent.
+    left_to_others : list of str
+        Segments that another host, or a process that follows their log, is loading.
     still_open : list of str
         Segments not sealed yet.
-    followed : list of str
-        Sealed segments that a direct writer is completing.
     refused : list of dict
         Segment, code and message of those set aside.
     seconds : float
@@ -68,8 +86,9 @@ class LoadReport:
     rows: dict[str, int] = field(default_factory=dict)
     parts_inserted: int = 0
     parts_found: int = 0
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    left_to_others: list[str] = field(default_factory=list)
     still_open: list[str] = field(default_factory=list)
-    followed: list[str] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -92,37 +111,32 @@ class LoadReport:
             "rows": dict(sorted(self.rows.items())),
             "parts_inserted": self.parts_inserted,
             "parts_found": self.parts_found,
+            "segments": self.segments,
+            "left_to_others": self.left_to_others,
             "still_open": self.still_open,
-            "followed": self.followed,
             "refused": self.refused,
             "problems": self.problems,
             "seconds": round(self.seconds, 3),
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A segment whose chunks are all in the store; what is left of it after its bytes are freed."""
-
-    file: SegmentFile
-    stamp: FileStamp
-    origin: columns.Origin
-    sha256: str
-    first_seq: int
-    record_count: int
-    trading_days: list[int]
-    digests: dict[str, Digest]
-    chunk_rows: list[tuple[int, str, int, Digest, str]]
+def ledger_folder(ws: Path) -> Path:
+    """Folder of a workspace's ingestion ledgers, one file a shard."""
+    return ws / "ledger"
 
 
-def ledger_path(ws: Path) -> Path:
-    """File of a workspace's ingestion ledger."""
-    return ws / "ledger" / "ingest.jsonl"
+def ledger_path(ws: Path, shard: int) -> Path:
+    """Ledger file of one shard."""
+    return ledger_folder(ws) / f"ingest-{shard:02d}.jsonl"
 
 
 def dead_letter_folder(ws: Path) -> Path:
     """Folder where refused segments are described, one file each."""
     return ws / "dead_letter"
+
+
+OnSegment = Callable[[int, int, LoadReport], None]
+"""Told after each segment: how many are done, of how many, and the report so far."""
 
 
 def load_sealed(
@@ -131,6 +145,8 @@ def load_sealed(
     *,
     session_dirs: Sequence[Path] | None = None,
     read_segment: segments.ReadSegment = _core.read_segment,
+    wait_s: float = LOCK_WAIT_SECONDS,
+    on_segment: OnSegment | None = None,
 ) -> LoadReport:
     """Load every sealed segment that is not in the store yet.
 
@@ -144,6 +160,11 @@ def load_sealed(
         Only these session folders.
     read_segment : callable, optional
         Reader of segment files.
+    wait_s : float, optional
+        Longest wait for shards that other loaders of this host hold; what they still hold then is
+        an error. With 0 it is left to them and said so in the report.
+    on_segment : callable, optional
+        Progress.
 
     Returns
     -------
@@ -162,15 +183,53 @@ def load_sealed(
         segments.find_sessions(ws) if session_dirs is None else session_dirs
     )
     report.still_open = [f"{p.parent.parent.name}/{p.parent.name}/{p.name}" for p in still_open]
-    lock = store_lock.held(
-        ws / "ledger" / "ingest.lock", what=f"loading of {ws}", wait_s=LOCK_WAIT_SECONDS
-    )
-    with lock, Ledger(ledger_path(ws), store_id=store.store_id) as ledger:
-        load = _Load(ws, store, ledger, report, read_segment)
-        for start in range(0, len(found), VERIFY_SEGMENTS):
-            load.group(found[start : start + VERIFY_SEGMENTS])
+    load = _Load(ws, store, report, read_segment, found, on_segment)
+    by_shard: dict[int, list[SegmentFile]] = {}
+    for file in found:
+        by_shard.setdefault(shard_of(file.key), []).append(file)
+    claims = FileClaimRegistry(ledger_folder(ws) / "claims")
+    # Loaders start at different places, so that they meet late.
+    first = os.getpid() % SHARDS
+    pending = sorted(by_shard, key=lambda shard: (shard - first) % SHARDS)
+    deadline = time.monotonic() + wait_s
+    while pending:
+        taken = _load_free_shards(load, claims, pending, by_shard)
+        pending = [shard for shard in pending if shard not in taken]
+        if taken:
+            deadline = time.monotonic() + wait_s
+        elif wait_s == 0:
+            load.leave([file for shard in pending for file in by_shard[shard]])
+            break
+        elif time.monotonic() >= deadline:
+            raise _busy(ws, claims, pending[0], wait_s)
+        else:
+            time.sleep(_POLL_SECONDS)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _load_free_shards(
+    load: _Load,
+    claims: FileClaimRegistry,
+    pending: list[int],
+    by_shard: dict[int, list[SegmentFile]],
+) -> set[int]:
+    """Claim a few free shards, load them, let go; returns which."""
+    at_once = SHARDS if load.is_alone else SHARDS_AT_ONCE
+    with ExitStack() as stack:
+        ledgers: dict[int, Ledger] = {}
+        for shard in pending:
+            claim = claims.try_claim(shard)
+            if claim is None:
+                continue
+            stack.enter_context(claim)
+            ledgers[shard] = stack.enter_context(load.open_ledger(shard))
+            if len(ledgers) == at_once:
+                break
+        files = sorted((file for shard in ledgers for file in by_shard[shard]), key=_place)
+        for start in range(0, len(files), VERIFY_SEGMENTS):
+            load.group(ledgers, files[start : start + VERIFY_SEGMENTS])
+    return set(ledgers)
 
 
 class _Load:
@@ -180,242 +239,152 @@ class _Load:
         self,
         ws: Path,
         store: Store,
-        ledger: Ledger,
         report: LoadReport,
         read_segment: segments.ReadSegment,
+        found: list[SegmentFile],
+        on_segment: OnSegment | None,
     ) -> None:
         self.ws = ws
         self.store = store
-        self.ledger = ledger
         self.report = report
         self.read_segment = read_segment
-        self.is_ledger_new = not ledger.knows_store
+        self.on_segment = on_segment
+        # An embedded store has one process at a time: no other host, and nobody beside us.
+        self.is_alone = store.dsn.startswith("chdb://")
+        self.windows = Windows(store)
+        self.hosts = None if self.is_alone else HostClaims(store)
+        self.present = replay_contract.PresentSegments(
+            [file.key for file in found], loaded_segments(ledger_folder(ws))
+        )
+        self.total = len(found)
+        self.done = 0
 
-    def group(self, files: list[SegmentFile]) -> None:
+    def open_ledger(self, shard: int) -> Ledger:
+        """Ledger of a shard that is claimed."""
+        return Ledger(
+            ledger_path(self.ws, shard),
+            store_id=self.store.store_id, shard=shard, shard_count=SHARDS,
+        )  # fmt: skip
+
+    def group(self, ledgers: dict[int, Ledger], files: list[SegmentFile]) -> None:
         """Load a few segments, then verify them together."""
-        files = [file for file in files if not self._is_known(file)]
+        files = [file for file in files if not self._is_known(ledgers, file)]
+        if files and self.hosts is not None:
+            won = self.hosts.claim([file.key for file in files])
+            self.leave([file for file in files if file.key not in won])
+            files = [file for file in files if file.key in won]
         if not files:
             return
-        present = self._present(files)
-        sent: list[_Sent] = []
+        positions = self.windows.positions()
+        sent: list[Sent] = []
         for file in files:
             try:
-                sent.append(self._send(file, has_rows=file.key in present))
+                sent.append(self._send(ledgers[shard_of(file.key)], file, positions))
             except direct_ranges.FollowedElsewhereError:
-                self.report.followed.append(str(file.key))
+                self.report.left_to_others.append(str(file.key))
             except PlatformError as error:
                 self._refuse(file, error)
-        self._verify(sent)
+            self._tell(1)
+        if not sent:
+            return
+        complete, wrong = load_verify.verify(self.store, sent)
+        for item, reason in wrong:
+            self._refuse(item.file, reason)
+        if complete:
+            self._record(ledgers, complete)
 
-    def _present(self, files: list[SegmentFile]) -> set[SegmentKey]:
-        """Segments with rows in a store that the ledger knows nothing of: it was lost."""
-        if not self.is_ledger_new:
-            return set()
-        run_ids = sorted({file.key.run_id for file in files})
-        return {key for held in self._stored(run_ids, None).values() for key in held}
+    def leave(self, files: list[SegmentFile]) -> None:
+        """Note segments that somebody else is loading."""
+        self.report.left_to_others += [str(file.key) for file in files]
+        self._tell(len(files))
 
-    def _is_known(self, file: SegmentFile) -> bool:
+    def _tell(self, count: int) -> None:
+        self.done += count
+        if self.on_segment is not None:
+            self.on_segment(self.done, self.total, self.report)
+
+    def _is_known(self, ledgers: dict[int, Ledger], file: SegmentFile) -> bool:
         """True when the ledger has this very file as loaded."""
-        state = self.ledger.state(file.key)
+        state = ledgers[shard_of(file.key)].state(file.key)
         if state is None or state.loaded != FileStamp.of(file.path):
             return False
         self.report.segments_known += 1
+        self._tell(1)
         return True
 
-    def _send(self, file: SegmentFile, *, has_rows: bool) -> _Sent:
+    def _send(self, ledger: Ledger, file: SegmentFile, positions: dict[str, int]) -> Sent:
+        started = time.perf_counter()
         stamp = FileStamp.of(file.path)
         segment = segments.read(file, read_segment=self.read_segment)
-        state = self.ledger.state(file.key)
-        self._check_unchanged(file.key, segment, None if state is None else state.segment_sha256)
-        if has_rows and state is None:
-            self._check_unchanged(file.key, segment, self._stored_sha256(file.key))
-        ranges = self._send_ranges(file.key, segment)
-        if ranges is not None:
-            return self._sent(file, stamp, segment, ranges)
-        done = set() if state is None else state.after
-        begun = set() if state is None else state.before
-        chunk_rows = []
-        for chunk in range(segment.chunk_count):
-            parts = list(segment.parts(chunk))
-            if chunk not in done:
-                ask = has_rows or chunk in begun
-                self._send_chunk(file.key, segment, chunk, parts, ask_first=ask)
-            chunk_rows += [
-                (chunk, part.table, part.trading_day, Digest.of(part.seqs), part.token)
-                for part in parts
-            ]
-        return self._sent(file, stamp, segment, chunk_rows)
+        state = ledger.state(file.key)
+        may_be_there = state is None and not (self.is_alone and ledger.knows_store)
+        known = None if state is None else state.segment_sha256
+        if may_be_there:
+            known = load_verify.stored_sha256(self.store, file.key)
+        _require_unchanged(file.key, segment.sha256, known)
+        self.present.require_before(file.key)
+        replay_contract.require_order(file.key, segment)
+        begun = self._complete_ranges(file.key, segment, positions)
+        counts = begun.counts if begun is not None else send_segment(
+            self.store, self.windows, ledger, file.key, segment,
+            may_be_there=may_be_there, positions=positions,
+        )  # fmt: skip
+        self.report.parts_inserted += counts.inserted
+        self.report.parts_found += counts.found
+        for table, rows in counts.rows.items():
+            self.report.rows[table] = self.report.rows.get(table, 0) + rows
+        self.report.segments.append(
+            {
+                "segment": str(file.key), "records": segment.record_count,
+                "rows_inserted": sum(counts.rows.values()), "sha256": segment.sha256,
+                "bytes": stamp.size, "seconds": round(time.perf_counter() - started, 3),
+            }
+        )  # fmt: skip
+        chunk_rows = None if begun is None else begun.rows_of(segment)
+        return Sent.of(file, stamp, segment, chunk_rows=chunk_rows)
 
-    def _send_ranges(
-        self, key: SegmentKey, segment: LoadedSegment
-    ) -> list[tuple[int, str, int, Digest, str]] | None:
+    def _complete_ranges(
+        self, key: SegmentKey, segment: LoadedSegment, positions: dict[str, int]
+    ) -> direct_ranges.RangeWriter | None:
         """Complete a segment that a direct writer began; None when none did."""
         with direct_ranges.held(
             self.ws, key.run_id, key.log_kind, store_id=self.store.store_id, is_made=False
         ) as journal:
             if journal is None or not journal.ranges(key.segment_id):
                 return None
-            writer = direct_ranges.RangeWriter(self.store, journal, segment.origin)
-            try:
-                return writer.complete(segment)
-            finally:
-                self.report.parts_inserted += writer.parts_inserted
-                self.report.parts_found += writer.parts_found
-                for table, count in writer.rows.items():
-                    self.report.rows[table] = self.report.rows.get(table, 0) + count
+            journal.note_positions(positions)
+            writer = direct_ranges.RangeWriter(self.store, self.windows, journal, segment.origin)
+            writer.complete(segment)
+            return writer
 
-    @staticmethod
-    def _sent(
-        file: SegmentFile,
-        stamp: FileStamp,
-        segment: LoadedSegment,
-        chunk_rows: list[tuple[int, str, int, Digest, str]],
-    ) -> _Sent:
-        return _Sent(
-            file, stamp, segment.origin, segment.sha256, segment.first_seq, segment.record_count,
-            segment.trading_days, segment.digests(), chunk_rows,
-        )  # fmt: skip
-
-    def _check_unchanged(
-        self, key: SegmentKey, segment: LoadedSegment, known_sha256: str | None
-    ) -> None:
-        if known_sha256 is not None and known_sha256 != segment.sha256:
-            raise PlatformError(
-                ReasonCode.SEGMENT_CHANGED,
-                f"{key} has sha256 {segment.sha256[:12]}, the ledger has {known_sha256[:12]}",
-                facts={"was": segment.sha256, "expected": known_sha256},
-            )
-
-    def _send_chunk(
-        self,
-        key: SegmentKey,
-        segment: LoadedSegment,
-        chunk: int,
-        parts: list[Part],
-        *,
-        ask_first: bool,
-    ) -> None:
-        facts = {
-            "chunk": chunk,
-            "wal_id": segment.origin.wal_id,
-            "parts": [[part.token, part.trading_day, int(part.seqs.size)] for part in parts],
-        }
-        self.ledger.append("before", key, segment_sha256=segment.sha256, facts=facts)
-        for part in parts:
-            if ask_first and self._is_stored(segment.origin, part):
-                self.report.parts_found += 1
-                continue
-            block = columns.encode_records(
-                part.record_name, part.rows, origin=segment.origin, seqs=part.seqs
-            )
-            self.store.insert_native(
-                part.table, columns.column_names(part.record_name), block, token=part.token
-            )
-            self.report.parts_inserted += 1
-            rows = self.report.rows
-            rows[part.table] = rows.get(part.table, 0) + int(part.seqs.size)
-        self.ledger.append("after", key, segment_sha256=segment.sha256, facts={"chunk": chunk})
-
-    def _is_stored(self, origin: columns.Origin, part: Part) -> bool:
-        """Count a part's rows in the store: all or none, or the segment is set aside."""
-        expected = Digest.of(part.seqs)
-        row = self.store.rows(
-            f"SELECT {Digest.SQL} FROM {part.table}"  # noqa: S608  # our own table names
-            " WHERE trading_day = {day:UInt32} AND run_id = {run:String} AND wal_id = {wal:UInt32}"
-            " AND log_kind = {kind:String} AND segment_id = {segment:UInt32}"
-            " AND seq BETWEEN {low:UInt64} AND {high:UInt64}",
-            {
-                "day": part.trading_day, "run": origin.run_id, "wal": origin.wal_id,
-                "kind": origin.log_kind, "segment": origin.segment_id,
-                "low": expected.min_seq, "high": expected.max_seq,
-            },
-        )[0]  # fmt: skip
-        stored = Digest(*(int(value) for value in row))
-        if stored.count == 0:
-            return False
-        if stored != expected:
-            raise _mismatch(f"{part.table}, chunk {part.chunk}", stored, expected)
-        return True
-
-    def _stored(
-        self, run_ids: list[str], trading_days: list[int] | None
-    ) -> dict[str, dict[SegmentKey, Digest]]:
-        """Digests of what the tables hold of some runs, by table and segment."""
-        days = "" if trading_days is None else "trading_day IN {days:Array(UInt32)} AND "
-        parameters: dict[str, Any] = {"runs": run_ids}
-        if trading_days is not None:
-            parameters["days"] = trading_days
-        sql = " UNION ALL ".join(
-            f"SELECT '{table}', run_id, toString(log_kind), segment_id,"  # noqa: S608  # ours
-            f" {Digest.SQL} FROM {table}"
-            f" WHERE {days}run_id IN {{runs:Array(String)}} GROUP BY run_id, log_kind, segment_id"
-            for table in columns.TABLES.values()
-        )
-        result: dict[str, dict[SegmentKey, Digest]] = {t: {} for t in columns.TABLES.values()}
-        for table, run_id, log_kind, segment_id, *values in self.store.rows(sql, parameters):
-            key = SegmentKey(str(run_id), str(log_kind), int(segment_id))
-            result[str(table)][key] = Digest(*(int(value) for value in values))
-        return result
-
-    def _stored_sha256(self, key: SegmentKey) -> str | None:
-        found = self.store.rows(
-            "SELECT segment_sha256 FROM hft.ingest_segments WHERE run_id = {run:String}"
-            " AND log_kind = {kind:String} AND segment_id = {segment:UInt32} LIMIT 1",
-            {"run": key.run_id, "kind": key.log_kind, "segment": key.segment_id},
-        )
-        return str(found[0][0]) if found else None
-
-    def _verify(self, sent: list[_Sent]) -> None:
-        """Hold the store's counts against the segments, and call the equal ones loaded."""
-        if not sent:
-            return
-        run_ids = sorted({item.file.key.run_id for item in sent})
-        days = sorted({day for item in sent for day in item.trading_days})
-        stored = self._stored(run_ids, days)
-        nothing = Digest(0, 0, 0, 0, 0)
-        complete: list[_Sent] = []
-        for item in sent:
-            key = item.file.key
-            wrong = next(
-                (
-                    _mismatch(table, stored[table].get(key, nothing), expected)
-                    for table, expected in item.digests.items()
-                    if stored[table].get(key, nothing) != expected
-                ),
-                None,
-            )
-            if wrong is None:
-                complete.append(item)
-            else:
-                self._refuse(item.file, wrong)
-        if complete:
-            self._record(complete)
-
-    def _record(self, complete: list[_Sent]) -> None:
-        _insert_ingestion_rows(self.store, complete)
+    def _record(self, ledgers: dict[int, Ledger], complete: list[Sent]) -> None:
+        load_verify.insert_ingestion_rows(self.store, complete)
         for item in complete:
-            self.ledger.append(
-                "loaded", item.file.key, segment_sha256=item.sha256,
+            key = item.file.key
+            ledgers[shard_of(key)].append(
+                "loaded", key, segment_sha256=item.sha256,
                 facts={
                     "record_count": item.record_count,
                     "size": item.stamp.size, "mtime_ns": item.stamp.mtime_ns,
+                    "loaded_at_ns": time.time_ns(),
                 },
             )  # fmt: skip
-            self._dead_letter(item.file.key).unlink(missing_ok=True)
+            self._dead_letter(key).unlink(missing_ok=True)
             self.report.segments_loaded += 1
 
     def _refuse(self, file: SegmentFile, error: PlatformError) -> None:
-        if error.code in FAILURES or error.code in (
-            ReasonCode.WAL_WRITE_FAILED, ReasonCode.INVARIANT_BROKEN,
-        ):  # fmt: skip
+        if error.code in _STOPS_LOADING:
             raise error
         entry = {
             "segment": str(file.key),
+            "path": str(file.path),
             "code": error.code,
             "error": code_name(error.code),
             "message": error.message,
             "next": error.next_step,
         }
+        name = str(file.key)
+        self.report.segments = [row for row in self.report.segments if row["segment"] != name]
         self.report.refused.append(entry)
         atomic_write(self._dead_letter(file.key), canonical_json(entry) + b"\n")
 
@@ -424,45 +393,24 @@ class _Load:
         return dead_letter_folder(self.ws) / name
 
 
-def _mismatch(where: str, stored: Digest, expected: Digest) -> PlatformError:
+def _place(file: SegmentFile) -> SegmentKey:
+    return file.key
+
+
+def _require_unchanged(key: SegmentKey, sha256: str, known: str | None) -> None:
+    if known is not None and known != sha256:
+        raise PlatformError(
+            ReasonCode.SEGMENT_CHANGED,
+            f"{key} has sha256 {sha256[:12]}, was begun or loaded as {known[:12]}",
+            facts={"was": sha256, "expected": known},
+        )
+
+
+def _busy(ws: Path, claims: FileClaimRegistry, shard: int, wait_s: float) -> PlatformError:
+    holder = claims.holder(shard)
     return PlatformError(
-        ReasonCode.LOAD_COUNT_MISMATCH,
-        f"{where} holds {stored.count} rows (sequence {stored.min_seq} to {stored.max_seq}),"
-        f" the segment {expected.count} ({expected.min_seq} to {expected.max_seq})",
-        next_step="hft-live wal verify the segment; remove its rows from the store by run_id and"
-        " segment_id, then load again",
+        ReasonCode.STORE_BUSY,
+        f"loading of {ws} (share {shard} of {SHARDS}) is held by {holder}; waited {wait_s:g} s",
+        next_step=f"wait for process {holder.pid} to end, or stop it",
+        facts={"pid": holder.pid, "command": holder.command, "wait_s": wait_s},
     )
-
-
-def _insert_ingestion_rows(store: Store, complete: list[_Sent]) -> None:
-    """Say in SQL what the ledger will say; first, so that LOADED means both."""
-    token = sha256_hex("".join(item.sha256 for item in complete).encode())[:16]
-    chunks = [
-        _place(item)
-        | {
-            "chunk": chunk, "table_name": table, "trading_day": day, "row_count": digest.count,
-            "min_seq": digest.min_seq, "max_seq": digest.max_seq, "token": part_token,
-        }
-        for item in complete
-        for chunk, table, day, digest, part_token in item.chunk_rows
-    ]  # fmt: skip
-    whole = [
-        _place(item)
-        | {
-            "wal_id": item.origin.wal_id, "segment_sha256": item.sha256,
-            "record_count": item.record_count, "first_seq": item.first_seq,
-            "last_seq": item.first_seq + item.record_count - 1,
-        }
-        for item in complete
-    ]  # fmt: skip
-    insert_rows(store, "hft.ingest_chunks", chunks, token=token)
-    insert_rows(store, "hft.ingest_segments", whole, token=token)
-
-
-def _place(item: _Sent) -> dict[str, Any]:
-    key = item.file.key
-    return {
-        "run_id": key.run_id,
-        "log_kind": columns.LOG_KINDS[key.log_kind],
-        "segment_id": key.segment_id,
-    }

@@ -35,6 +35,10 @@ SMALL_TABLES: Mapping[str, Mapping[str, str]] = {
         "chunk": "UInt32", "table_name": "String", "trading_day": "UInt32", "row_count": "UInt64",
         "min_seq": "UInt64", "max_seq": "UInt64", "token": "String",
     },
+    "hft.ingest_claims": {
+        "run_id": "String", "log_kind": native.LOG_KIND_TYPE, "segment_id": "UInt32",
+        "owner": "String", "epoch": "UInt64", "ttl_s": "UInt32",
+    },
     "hft.session_pnl": {
         "run_id": "String", "evidence_sha256": "String", "alpha_id": "String",
         "alpha_hash": "String", "stage": "String", "mode": "String", "symbol": "String",

@@ -85,7 +85,7 @@ def held(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         _acquire(descriptor, path, what=what, wait_s=wait_s, on_wait=on_wait)
-        _write_holder(descriptor)
+        write_holder(descriptor)
         yield
     finally:
         # Closing frees the lock; the name inside is only read while someone holds it.
@@ -134,7 +134,8 @@ def read_holder(path: Path) -> Holder:
         return Holder(0, "unknown")
 
 
-def _write_holder(descriptor: int) -> None:
+def write_holder(descriptor: int) -> None:
+    """Write this process's name into a lock file that it holds."""
     arguments = [Path(sys.argv[0] or "python").name, *sys.argv[1:]]
     content = {"pid": os.getpid(), "command": " ".join(arguments)[:_COMMAND_CHARACTERS]}
     os.ftruncate(descriptor, 0)

@@ -211,6 +211,12 @@ reason_codes! {
     StoreOverloaded = 619, "the store is too busy to take the statement", "too many parts, too many queries, out of memory", "wait for its merges, give it memory, or load less at a time";
     StoreBreakerOpen = 620, "the store was not asked, because it failed several times in a row", "an outage that lasts", "nothing; it is asked again after store.breaker_open_ms";
     StoreNeedsServer = 621, "the embedded store serves one process, and several would use it", "recorder mode direct or several loaders without a server", "set HFT_STORE__DSN to a server, or use one loader with mode wal_first";
+    LogOrderBroken = 640, "sequences of a log are not contiguous, or its input sequence does not rise", "a segment of another log in the folder, or damage", "hft-live wal verify the log; restore the segment";
+    SegmentMissing = 641, "a segment between two others of its log is in no folder and in no manifest", "a deleted or moved file", "restore the file, then hft-live wal load";
+    RecordDoubled = 642, "the store holds a record of the log more than once", "rows inserted by hand or under another token", "remove the rows of that run and segment (docs/store.md), then hft-live wal load";
+    ViewMismatch = 643, "a materialized view does not hold what its table holds", "an insert cut short long ago, or a view changed by hand", "rebuild the view's rows of that run and day (docs/store.md)";
+    DeduplicationOff = 644, "a table would not notice an insert that comes twice", "a table or view made by hand, a changed setting", "set the table's deduplication window as the message says";
+    ManifestMismatch = 645, "a log's manifest and its segments disagree", "a replaced, lost or foreign file", "restore the segment that the manifest names";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";

@@ -12,7 +12,7 @@ import pytest
 from hft_platform import _core, records
 from hft_platform.errors import ReasonCode
 from hft_platform.recorder import columns, segments
-from hft_platform.recorder.loader import dead_letter_folder, ledger_path, load_sealed
+from hft_platform.recorder.loader import dead_letter_folder, ledger_folder, load_sealed
 from hft_platform.recorder.session_records import session_books, session_fills, session_tape
 from hft_platform.recorder.store import Store, rows_by_table
 from tests.hft_platform.recorder.conftest import (
@@ -81,7 +81,8 @@ def test_a_lost_ledger_is_made_again_by_counting_and_adds_nothing(ws: Path, stor
     folder = write_session(ws, "lost-ledger", market=market_tape(5000), segment_bytes=1 << 20)
     first = load_sealed(ws, store, session_dirs=[folder])
     before = rows_by_table(store)
-    ledger_path(ws).rename(ledger_path(ws).with_suffix(".lost"))
+    for ledger in ledger_folder(ws).glob("ingest-*.jsonl"):
+        ledger.unlink()
     again = load_sealed(ws, store, session_dirs=[folder])
     assert again.problems == []
     assert (again.parts_inserted, again.parts_found) == (0, first.parts_inserted)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from hft_platform.recorder import columns
-from hft_platform.recorder.loader import ledger_path, load_sealed
+from hft_platform.recorder.loader import ledger_folder, load_sealed
 from hft_platform.recorder.session_records import session_tape
 from hft_platform.recorder.store import open_store, rows_by_table
 from tests.hft_platform.recorder.conftest import market_tape, order_tape, write_session
@@ -58,8 +58,9 @@ def test_a_loader_killed_between_any_two_steps_loads_everything_once_in_the_end(
     _run_until_killed(tmp_path, "after", "hft.market_trades", 1)
     _run_until_killed(tmp_path, "after", "hft.market_books", 2)
     _run_until_killed(tmp_path, "before", "hft.ingest_segments", 1)
-    with ledger_path(tmp_path).open("ab") as ledger:
-        ledger.write(b'00000000 {"event":"bef')  # and a torn last line
+    for ledger in ledger_folder(tmp_path).glob("ingest-*.jsonl"):
+        with ledger.open("ab") as file:
+            file.write(b'00000000 {"event":"bef')  # and a torn last line
     with open_store(tmp_path) as store:
         report = load_sealed(tmp_path, store)
         assert report.problems == []

@@ -1,0 +1,306 @@
+"""ReplayContract: what a consumer of the log may rely on, as checks that refuse.
+
+Why: a store that is nearly complete is worse than an empty one, because nobody looks again.
+
+The contract:
+1. Ordering. In a log the sequence is contiguous from 1, over segments too; the input sequence rises
+   with every input, and over both logs of a run no input sequence comes twice.
+2. Deduplication. In every table a segment has as many rows as different sequences, and together
+   they are the segment's records; no two inserts share a token; a view holds what its table holds.
+3. Manifest. Every sealed segment is known with its hash; nothing between two segments is missing.
+
+The loader calls nothing LOADED that breaks it (`loader`, `load_verify`); `check_store` looks at
+everything that is loaded, for ``hft-live wal load --check`` and the asset check, and a violation is
+a failure there. Operator's page: `docs/store.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.recorder import columns
+from hft_platform.recorder.ledger import SegmentKey, loaded_segments
+from hft_platform.recorder.segments import LoadedSegment
+
+if TYPE_CHECKING:
+    from hft_platform.recorder.store import Store
+
+_SHOWN = 20
+_NOT_INPUTS = frozenset({"Decision"})
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One way in which the store is not what the logs say.
+
+    Attributes
+    ----------
+    code : int
+        Member of `ReasonCode`.
+    where : str
+        Run, log, segment or table.
+    what : str
+        With the numbers.
+    """
+
+    code: int
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        return f"{code_name(self.code)} ({self.code}): {self.where}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContractReport:
+    """What the checks looked at and found.
+
+    Attributes
+    ----------
+    segments, rows : int
+        Loaded segments, and rows in the record tables.
+    violations : tuple of Violation
+        Empty when the contract holds.
+    """
+
+    segments: int
+    rows: int
+    violations: tuple[Violation, ...]
+
+    @property
+    def holds(self) -> bool:
+        """True when nothing violates the contract."""
+        return not self.violations
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "holds": self.holds,
+            "segments": self.segments,
+            "rows": self.rows,
+            "violations": [
+                {"code": v.code, "error": code_name(v.code), "where": v.where, "what": v.what}
+                for v in self.violations
+            ],
+        }
+
+
+class PresentSegments:
+    """Which segments of each log are somewhere: in a folder, or loaded and archived since.
+
+    Parameters
+    ----------
+    found : iterable of SegmentKey
+        Segments in folders.
+    loaded : mapping of SegmentKey
+        Segments that a ledger calls loaded.
+    """
+
+    def __init__(self, found: Iterable[SegmentKey], loaded: Mapping[SegmentKey, Any]) -> None:
+        self._ids: dict[tuple[str, str], set[int]] = {}
+        for key in (*found, *loaded):
+            self._ids.setdefault((key.run_id, key.log_kind), set()).add(key.segment_id)
+
+    def require_before(self, key: SegmentKey) -> None:
+        """Refuse a segment when one before it is nowhere.
+
+        Raises
+        ------
+        PlatformError
+            SEGMENT_MISSING naming the first missing one.
+        """
+        ids = self._ids.get((key.run_id, key.log_kind), set())
+        missing = [number for number in range(1, key.segment_id) if number not in ids]
+        if missing:
+            raise PlatformError(
+                ReasonCode.SEGMENT_MISSING,
+                f"{key.run_id}/{key.log_kind}/{missing[0]} is nowhere, and"
+                f" {len(missing)} of the {key.segment_id - 1} segments before {key}",
+                facts={"missing": missing[:_SHOWN]},
+            )
+
+
+def require_order(key: SegmentKey, segment: LoadedSegment) -> None:
+    """Refuse a segment whose inputs do not rise in input sequence.
+
+    Parameters
+    ----------
+    key : SegmentKey
+        Its name.
+    segment : LoadedSegment
+        Verified content; its sequences are contiguous already.
+
+    Raises
+    ------
+    PlatformError
+        LOG_ORDER_BROKEN naming the first place.
+    """
+    order = np.zeros(segment.record_count, dtype=np.uint64)
+    for name, (rows, seqs) in segment.by_type.items():
+        if name not in _NOT_INPUTS:
+            order[seqs - np.uint64(segment.first_seq)] = rows["input_seq"]
+    # A decision has the input sequence of its cause and is no input; no input has number 0.
+    places = np.flatnonzero(order)
+    inputs = order[places]
+    falls = np.flatnonzero(inputs[1:] <= inputs[:-1])
+    if falls.size:
+        at = int(falls[0])
+        raise PlatformError(
+            ReasonCode.LOG_ORDER_BROKEN,
+            f"{key}: input_seq {int(inputs[at + 1])} at sequence"
+            f" {segment.first_seq + int(places[at + 1])} comes after {int(inputs[at])}",
+        )
+
+
+def check_store(ws: Path, store: Store) -> ContractReport:
+    """Hold everything that is loaded against the contract.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace, whose ledgers say what is loaded.
+    store : Store
+        Open store.
+
+    Returns
+    -------
+    ContractReport
+    """
+    known = {
+        SegmentKey(str(run_id), str(log_kind), int(segment_id)): (
+            str(sha256), int(count), int(first), int(last),
+        )
+        for run_id, log_kind, segment_id, sha256, count, first, last in store.rows(
+            "SELECT run_id, toString(log_kind), segment_id, segment_sha256, record_count,"
+            " first_seq, last_seq FROM hft.ingest_segments FINAL"
+            " ORDER BY run_id, log_kind, segment_id"
+        )
+    }  # fmt: skip
+    rows = _rows_of_segments(store)
+    violations = [
+        *_ordering(known),
+        *_counts(known, rows),
+        *_tokens(store),
+        *_inputs(store),
+        *_views(store),
+        *_ledgers(ws, store, known),
+    ]
+    return ContractReport(len(known), sum(count for count, _ in rows.values()), tuple(violations))
+
+
+_Known = dict[SegmentKey, tuple[str, int, int, int]]
+
+
+def _ordering(known: _Known) -> list[Violation]:
+    found = []
+    last: dict[tuple[str, str], tuple[int, int]] = {}
+    for key, (_, _, first_seq, last_seq) in known.items():
+        log = (key.run_id, key.log_kind)
+        number, end = last.get(log, (0, 0))
+        if key.segment_id != number + 1:
+            what = f"segments {number + 1} to {key.segment_id - 1} are not loaded"
+            found.append(Violation(ReasonCode.SEGMENT_MISSING, str(key), what))
+        elif first_seq != end + 1:
+            what = f"begins at sequence {first_seq}, the one before it ends at {end}"
+            found.append(Violation(ReasonCode.LOG_ORDER_BROKEN, str(key), what))
+        last[log] = (key.segment_id, last_seq)
+    return found
+
+
+def _rows_of_segments(store: Store) -> dict[tuple[str, SegmentKey], tuple[int, int]]:
+    """Rows and different sequences, by table and segment."""
+    sql = " UNION ALL ".join(
+        f"SELECT '{table}', run_id, toString(log_kind), segment_id, count(),"  # noqa: S608  # ours
+        f" uniqExact(seq) FROM {table} GROUP BY run_id, log_kind, segment_id"
+        for table in columns.TABLES.values()
+    )
+    return {
+        (str(table), SegmentKey(str(run_id), str(log_kind), int(segment_id))): (
+            int(count), int(unique),
+        )
+        for table, run_id, log_kind, segment_id, count, unique in store.rows(sql)
+    }  # fmt: skip
+
+
+def _counts(known: _Known, rows: dict[tuple[str, SegmentKey], tuple[int, int]]) -> list[Violation]:
+    found = []
+    totals: dict[SegmentKey, int] = {}
+    for (table, key), (count, unique) in sorted(rows.items()):
+        totals[key] = totals.get(key, 0) + unique
+        if count != unique:
+            what = f"{table} holds {count} rows with {unique} sequences"
+            found.append(Violation(ReasonCode.RECORD_DOUBLED, str(key), what))
+    for key, (_, expected, _, _) in known.items():
+        held = totals.get(key, 0)
+        if held != expected:
+            what = f"the store holds {held} of its records, the segment {expected}"
+            found.append(Violation(ReasonCode.LOAD_COUNT_MISMATCH, str(key), what))
+    return found
+
+
+def _tokens(store: Store) -> list[Violation]:
+    rows = store.rows(
+        "SELECT token, count() AS n FROM hft.ingest_chunks FINAL GROUP BY token HAVING n > 1"
+        " ORDER BY token LIMIT 20"
+    )
+    return [
+        Violation(ReasonCode.RECORD_DOUBLED, str(token), f"{count} inserts have this token")
+        for token, count in rows
+    ]
+
+
+def _inputs(store: Store) -> list[Violation]:
+    tables = " UNION ALL ".join(
+        f"SELECT run_id, input_seq FROM {table}"  # noqa: S608  # our own table names
+        for name, table in columns.TABLES.items()
+        if name not in _NOT_INPUTS
+    )
+    rows = store.rows(
+        f"SELECT run_id, count() AS n, uniqExact(input_seq) AS u FROM ({tables})"  # noqa: S608
+        " GROUP BY run_id HAVING n != u ORDER BY run_id LIMIT 20"
+    )
+    return [
+        Violation(ReasonCode.LOG_SEQUENCE_GAP, str(run_id), f"{count} inputs have {unique} numbers")
+        for run_id, count, unique in rows
+    ]
+
+
+def _views(store: Store) -> list[Violation]:
+    rows = store.rows(
+        "SELECT run_id, trading_day, sum(t) AS in_table, sum(v) AS in_view FROM ("
+        "SELECT run_id, trading_day, countIf(bitAnd(flags, 1) = 0) AS t, 0 AS v"
+        " FROM hft.market_trades GROUP BY run_id, trading_day UNION ALL"
+        " SELECT run_id, trading_day, 0, sum(trade_count) FROM hft.bars_1m_state"
+        " GROUP BY run_id, trading_day) GROUP BY run_id, trading_day"
+        " HAVING in_table != in_view ORDER BY run_id, trading_day LIMIT 20"
+    )
+    return [
+        Violation(
+            ReasonCode.VIEW_MISMATCH,
+            f"hft.bars_1m_state, {run_id}, {day}",
+            f"it counts {in_view} prints, hft.market_trades has {in_table}",
+        )
+        for run_id, day, in_table, in_view in rows
+    ]
+
+
+def _ledgers(ws: Path, store: Store, known: _Known) -> list[Violation]:
+    found = []
+    for key, entry in sorted(loaded_segments(ws / "ledger").items()):
+        if entry["store"] != store.store_id:
+            continue
+        stored = known.get(key)
+        if stored is None:
+            what = "the ledger calls it loaded, the store does not know it"
+            found.append(Violation(ReasonCode.LOAD_COUNT_MISMATCH, str(key), what))
+        elif stored[0] != entry["segment_sha256"]:
+            what = f"loaded as {stored[0][:12]}, the ledger says {entry['segment_sha256'][:12]}"
+            found.append(Violation(ReasonCode.SEGMENT_CHANGED, str(key), what))
+    return found
