@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +104,14 @@ def _outages(
     direct.start()
     _until("the direct writer found the store down", lambda: _status(ws).store_failures > 0)
     server.refuse(False)
+    _until("rows come", lambda: _writes(ws, direct))
     for _ in range(size):
         # Replies lost after the rows are in: the same range is sent again under its token.
         server.set_faults(Fault("drop_reply", table="hft.market_", times=2))
         _until("a reply was lost", lambda: server.hits("drop_reply") > 0)
         server.set_faults()
         facts["direct_writer_kills"] += _kill(direct, float(draw.uniform(0.0, 0.4)))
-        _until("a new direct writer writes", lambda: _status(ws).rows_written > 0)
+        _until("a new direct writer writes", lambda: _writes(ws, direct))
         # The store dies inside an insert, and is away for a while.
         fault = Fault("kill_inside", table="hft.market_", seconds=float(draw.uniform(0.0, 0.004)))
         server.set_faults(fault)
@@ -120,14 +120,13 @@ def _outages(
         facts["store_kills"] += 1
         facts["direct_writer_kills"] += _kill(direct, float(draw.uniform(0.0, 0.2)))
         server.start()
-    _until("rows come again", lambda: _status(ws).rows_written > 0)
+        _until("rows come again", lambda: _writes(ws, direct))
     session.finish()
     status = session.wait()
     outcome = direct.finish()
     facts |= {
         "restarts_of_the_direct_writer": outcome.restarts,
         "everything_loaded_by_the_direct_writer": outcome.is_complete,
-        "longest_lag_seconds_in_outages": outcome.status.get("longest_lag_seconds"),
     }
     return {"outage": status}
 
@@ -168,6 +167,11 @@ def _kill(direct: DirectRecorder, after_s: float) -> int:
 def _status(ws: Path, run_id: str = "outage") -> DirectStatus:
     status = read_status(ws)
     return status if status is not None and status.run_id == run_id else DirectStatus()
+
+
+def _writes(ws: Path, direct: DirectRecorder) -> bool:
+    status = _status(ws)
+    return status.pid == direct.pid and status.rows_written > 0
 
 
 def _until(what: str, holds: Callable[[], bool]) -> None:
@@ -346,29 +350,46 @@ def _mixed(parts: list[Any], draw: np.random.Generator) -> bytes:
     return b"".join(next(rows[kind]) for kind in kinds)
 
 
-def _slices(tape: bytes, slice_count: int) -> list[bytes]:
-    """A tape in so many slices of whole records."""
-    ends = [0]
-    while ends[-1] < len(tape):
-        ends.append(ends[-1] + int(struct.unpack_from("<H", tape, ends[-1])[0]))
-    cuts = [ends[len(ends) * index // slice_count] for index in range(slice_count)] + [len(tape)]
-    return [tape[low:high] for low, high in pairwise(cuts)]
+class _Slices:
+    """A tape in slices of whole records, again and again, with input sequences that rise."""
+
+    def __init__(self, tape: bytes, count: int, *, first_input_seq: int) -> None:
+        starts = [0]
+        while starts[-1] < len(tape):
+            starts.append(starts[-1] + int(struct.unpack_from("<H", tape, starts[-1])[0]))
+        # Records are multiples of eight bytes, and their heads are alike.
+        self._words = np.frombuffer(tape, dtype="<u8").copy()
+        offset = dict(records.DTYPES["Timer"].fields or {})["input_seq"][1]
+        self._places = (np.array(starts[:-1]) + offset) // 8
+        self._words[self._places] += first_input_seq
+        self._record_count = len(starts) - 1
+        self._cuts = [starts[self._record_count * index // count] // 8 for index in range(count)]
+        self._cuts.append(len(tape) // 8)
+        self._index = 0
+
+    def next(self) -> bytes:
+        """The next slice."""
+        if self._index == len(self._cuts) - 1:
+            self._index = 0
+            self._words[self._places] += self._record_count
+        low, high = self._cuts[self._index : self._index + 2]
+        self._index += 1
+        return self._words[low:high].tobytes()
 
 
 def _write_session(folder: Path, files: Path) -> int:
     """Body of the session's process: append slice by slice until asked to finish, then seal."""
-    count = 25
-    market = _slices((files / "market.tape").read_bytes(), count)
-    orders = _slices((files / "orders.tape").read_bytes(), count)
+    market = _Slices((files / "market.tape").read_bytes(), 25, first_input_seq=0)
+    orders = _Slices((files / "orders.tape").read_bytes(), 25, first_input_seq=1 << 40)
     for kind in columns.LOG_KINDS:
         (folder / kind).mkdir(parents=True)
     with (
         _core.WalWriter(folder / "market", 1, "market", segment_bytes=SEGMENT_BYTES) as market_log,
         _core.WalWriter(folder / "orders", 1, "orders", segment_bytes=SEGMENT_BYTES) as order_log,
     ):
-        for index in range(SLICES_MAX):
-            market_log.append(market[index % count])
-            acked = order_log.append_durable(orders[index % count])
+        for _ in range(SLICES_MAX):
+            market_log.append(market.next())
+            acked = order_log.append_durable(orders.next())
             sys.stdout.write(f"{market_log.durable_seq()} {acked}\n")
             sys.stdout.flush()
             if (files / "finish").exists():

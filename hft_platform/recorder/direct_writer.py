@@ -88,6 +88,8 @@ class DirectStatus:
     ----------
     run_id : str or None
         The session it follows; None: every session of the workspace.
+    pid : int
+        Its process.
     state : str
         ``starting``, ``following``, ``store_down``, ``draining`` or ``ended``.
     rows_written, ranges_written, segments_loaded : int
@@ -111,6 +113,7 @@ class DirectStatus:
     """
 
     run_id: str | None = None
+    pid: int = field(default_factory=os.getpid)
     restarts: int = 0
     state: str = "starting"
     rows_written: int = 0
@@ -143,7 +146,7 @@ class DirectStatus:
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "pid": os.getpid(), "run_id": self.run_id, "state": self.state,
+            "pid": self.pid, "run_id": self.run_id, "state": self.state,
             "restarts": self.restarts,
             "rows_written": self.rows_written, "ranges_written": self.ranges_written,
             "segments_loaded": self.segments_loaded, "store_failures": self.store_failures,
