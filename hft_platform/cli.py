@@ -131,8 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     wal = add("wal", _wal, "Inspect, verify, recover, load or follow write-ahead logs.")
     wal.add_argument("action", choices=["inspect", "verify", "recover", "load", "follow"])
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
-    # Given by `run` to its own child: how often it was started before.
+    # Given by `run` to its own child: how often it was started before, and its time for the rest.
     wal.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    wal.add_argument("--drain-seconds", type=float, default=15.0, help=argparse.SUPPRESS)
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -473,7 +474,11 @@ def _follow(arguments: argparse.Namespace) -> int:
 
     run_id = None if arguments.path is None else Path(arguments.path).name
     status = follow_command(
-        arguments.workspace, load_settings(), run_id=run_id, restarts=arguments.child
+        arguments.workspace,
+        load_settings(),
+        run_id=run_id,
+        restarts=arguments.child,
+        drain_s=arguments.drain_seconds,
     )
     _print(arguments, status.as_dict(), status.render)
     return 1 if status.left else 0

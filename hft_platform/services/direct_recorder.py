@@ -60,7 +60,12 @@ END_SECONDS = 5.0
 
 
 def follow_command(
-    ws: Path, settings: Settings, *, run_id: str | None, restarts: int | None
+    ws: Path,
+    settings: Settings,
+    *,
+    run_id: str | None,
+    restarts: int | None,
+    drain_s: float = DRAIN_SECONDS,
 ) -> DirectStatus:
     """Follow logs into the store until a signal; what `hft-live wal follow` runs.
 
@@ -75,6 +80,8 @@ def follow_command(
     restarts : int or None
         How often a session started it before: it ends with standard input, and yields the CPU.
         None: started by a person.
+    drain_s : float, optional
+        Longest time spent on the rest when standard input ends.
 
     Returns
     -------
@@ -103,7 +110,7 @@ def follow_command(
         threading.Thread(target=_drain_with_stdin, args=(stop,), daemon=True).start()
     else:
         signal.signal(signal.SIGINT, ended)
-    return follow(ws, opened, run_id=run_id, stop=stop, restarts=restarts or 0)
+    return follow(ws, opened, run_id=run_id, stop=stop, restarts=restarts or 0, drain_s=drain_s)
 
 
 def _drain_with_stdin(stop: Stop) -> None:
@@ -233,6 +240,7 @@ class DirectRecorder:
         command = [
             sys.executable, "-m", "hft_platform.cli", "wal", "follow", self._run_id,
             "--workspace", str(self._ws), "--child", str(self.restarts),
+            "--drain-seconds", str(self._drain_s),
         ]  # fmt: skip
         path = self._ws / "ledger" / "direct.log"
         with self._lock:
