@@ -215,10 +215,9 @@ class _FollowedLog:
             store, windows, segment_id
         ):
             return False
-        durable_seq = self._durable_seq()
-        found = self._poll(RANGE_RECORDS, durable_seq)
+        found = self._poll(RANGE_RECORDS)
         count, first_seq = int(found["record_count"]), int(found["first_seq"])
-        self.lag_records = max(count, durable_seq + 1 - first_seq)
+        self.lag_records = max(count, int(found["durable_seq"]) + 1 - first_seq)
         if not self.lag_records:
             status.clear_at[self.name] = now
         if not count or self._writer is None:
@@ -236,12 +235,9 @@ class _FollowedLog:
         self._next_at = now + FLUSH_SECONDS
         return False
 
-    def _durable_seq(self) -> int:
-        return 0
-
-    def _poll(self, records_max: int, durable_seq: int) -> dict[str, Any]:
+    def _poll(self, records_max: int, durable_seq: int = 0) -> dict[str, Any]:
         if self._follower is None:
-            return {"first_seq": durable_seq + 1, "record_count": 0, "tape": b""}
+            return {"first_seq": 1, "record_count": 0, "tape": b"", "durable_seq": 0}
         try:
             return self._follower.poll(records_max, durable_seq)
         except _core.WalError as error:

@@ -28,7 +28,7 @@ impl PySegmentFollower {
             .map_err(|error| raised(&error))
     }
 
-    /// New durable records: `{"first_seq": int, "record_count": int, "tape": bytes}`.
+    /// New durable records: `{"first_seq", "record_count", "tape", "durable_seq"}`.
     #[pyo3(signature = (records_max, durable_seq = 0))]
     fn poll<'py>(
         &self,
@@ -46,6 +46,7 @@ impl PySegmentFollower {
         table.set_item("first_seq", followed.first_seq)?;
         table.set_item("record_count", followed.record_count)?;
         table.set_item("tape", PyBytes::new(py, &followed.tape))?;
+        table.set_item("durable_seq", followed.durable_seq)?;
         Ok(table)
     }
 

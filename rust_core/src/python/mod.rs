@@ -15,6 +15,7 @@ mod simulation;
 mod strategy;
 mod trace;
 mod wal;
+mod wal_state;
 
 /// The extension module `hft_platform._core`.
 #[pymodule]
@@ -22,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     record::register(module)?;
     wal::register(module)?;
     follow::register(module)?;
+    wal_state::register(module)?;
     engine::register(module)?;
     alpha::register(module)?;
     simulation::register(module)?;

@@ -4,8 +4,8 @@
 //! again. Reading it whole each time costs the square of the session; this reads only what is new.
 //!
 //! Invariants:
-//! 1. A record is given only when it is durable: the caller's watermark says so, or a later frame
-//!    of the segment does (`seq - sync_lag`). A crash never takes back what was given.
+//! 1. A record is given only when it is durable: the log's watermark says so, or a later frame of
+//!    the segment does (`seq - sync_lag`). A crash never takes back what was given.
 //! 2. Records come once each, in order; every frame is held against checksum, chain, sequence and
 //!    epoch, as in any other reading.
 //! 3. Bytes that are no frame are waited for, unless they are durable: then they are damage.
@@ -24,6 +24,7 @@ use super::scan::{Scan, Stop, next_frame};
 use super::segment::{
     Footer, HeaderFault, LogKind, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentState, segment_path,
 };
+use super::watermark::read_watermark;
 
 /// Bytes of the first read of a poll; doubled while frames keep coming.
 const READ_BYTES_MIN: usize = 64 << 10;
@@ -44,6 +45,8 @@ pub struct Followed {
     pub record_count: u64,
     /// The records back to back.
     pub tape: Vec<u8>,
+    /// Highest sequence of the log that is known to be durable, of any segment.
+    pub durable_seq: u64,
 }
 
 /// Where a reader stands in a segment.
@@ -134,12 +137,13 @@ impl SegmentFollower {
         self.place.next_seq
     }
 
-    /// Reads at most `records_max` records that are durable and were not given before. `durable_seq`
-    /// is the log's watermark, or 0 when there is none.
+    /// Reads at most `records_max` records that are durable and were not given before. Up to
+    /// `durable_seq` they are known to be, whatever the log's watermark says; 0 knows nothing.
     ///
     /// # Errors
     /// Bytes that are durable and no frame (602), a file that cannot be read (612).
     pub fn poll(&mut self, records_max: usize, durable_seq: u64) -> Result<Followed, WalError> {
+        let durable_seq = durable_seq.max(self.watermark());
         let mut tries = 0;
         loop {
             match self.read_new(records_max, durable_seq) {
@@ -152,11 +156,23 @@ impl SegmentFollower {
         }
     }
 
+    /// A watermark that cannot be read, or is of another log, says nothing.
+    fn watermark(&self) -> u64 {
+        read_watermark(self.dir())
+            .ok()
+            .flatten()
+            .filter(|mark| mark.wal_id == self.header.wal_id && mark.kind == self.header.kind)
+            .map_or(0, |mark| mark.durable_seq)
+    }
+
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     fn is_removed(&self) -> bool {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
         [SegmentState::Open, SegmentState::Sealed]
             .into_iter()
-            .all(|state| !segment_path(dir, self.header.segment_id, state).exists())
+            .all(|state| !segment_path(self.dir(), self.header.segment_id, state).exists())
     }
 
     fn nothing(&self) -> Followed {
@@ -164,6 +180,7 @@ impl SegmentFollower {
             first_seq: self.place.next_seq,
             record_count: 0,
             tape: Vec::new(),
+            durable_seq: self.durable_seq,
         }
     }
 
@@ -213,6 +230,7 @@ impl SegmentFollower {
             first_seq,
             record_count: size(given),
             tape,
+            durable_seq: bound,
         })
     }
 

@@ -28,32 +28,21 @@ fn records_come_once_each_and_only_when_they_are_durable() {
     let mut follower = SegmentFollower::open(dir.path(), 1).unwrap();
     assert_eq!(follower.poll(100, 0).unwrap().record_count, 0);
     writer.append_tape(&tape(1, 10)).unwrap();
-    assert_eq!(
-        follower.poll(100, 10).unwrap().record_count,
-        0,
-        "still in memory"
-    );
+    assert_eq!(follower.poll(100, 0).unwrap().record_count, 0);
     writer.sync().unwrap();
-    let found = follower.poll(100, 7).unwrap();
-    assert_eq!(
-        (found.first_seq, found.record_count),
-        (1, 7),
-        "the watermark is the bound"
-    );
+    let found = follower.poll(7, 0).unwrap();
+    assert_eq!((found.first_seq, found.record_count), (1, 7));
     assert_eq!(found.tape, tape(1, 7));
-    let found = follower.poll(2, 10).unwrap();
-    assert_eq!(
-        (found.first_seq, found.record_count),
-        (8, 2),
-        "so is records_max"
-    );
+    assert_eq!(found.durable_seq, 10, "the log's watermark");
+    let found = follower.poll(2, 0).unwrap();
+    assert_eq!((found.first_seq, found.record_count), (8, 2));
     assert_eq!(found.tape, tape(8, 9));
     writer.append_tape(&tape(11, 200)).unwrap();
     writer.sync().unwrap();
-    let found = follower.poll(1_000, 200).unwrap();
+    let found = follower.poll(1_000, 0).unwrap();
     assert_eq!(found.tape, tape(10, 200));
     assert_eq!(follower.next_seq(), 201);
-    assert_eq!(follower.poll(100, 200).unwrap().record_count, 0);
+    assert_eq!(follower.poll(100, 0).unwrap().record_count, 0);
 }
 
 #[test]
@@ -65,6 +54,7 @@ fn without_a_watermark_the_frames_say_what_was_durable() {
         writer.append_tape(&tape(first, last)).unwrap();
         writer.sync().unwrap();
     }
+    fs::remove_file(dir.path().join("watermark")).unwrap();
     // The last batch was written when the one before it was durable.
     let found = follower.poll(100, 0).unwrap();
     assert_eq!(found.tape, tape(1, 20));
@@ -75,6 +65,27 @@ fn without_a_watermark_the_frames_say_what_was_durable() {
         0,
         "a footer is no frame"
     );
+}
+
+#[test]
+fn a_watermark_of_another_log_or_a_broken_one_says_nothing() {
+    let dir = TempDir::new();
+    let writer = writer(dir.path());
+    writer.append_tape(&tape(1, 10)).unwrap();
+    writer.sync().unwrap();
+    let path = dir.path().join("watermark");
+    let whole = fs::read(&path).unwrap();
+    for at in [0, 8] {
+        let mut other = whole.clone();
+        other[at] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, other).unwrap();
+        let mut follower = SegmentFollower::open(dir.path(), 1).unwrap();
+        assert_eq!(follower.poll(100, 0).unwrap().record_count, 0, "byte {at}");
+    }
+    fs::write(&path, whole).unwrap();
+    let mut follower = SegmentFollower::open(dir.path(), 1).unwrap();
+    assert_eq!(follower.poll(100, 0).unwrap().record_count, 10);
 }
 
 #[test]
@@ -107,6 +118,8 @@ fn a_torn_end_is_waited_for_and_durable_damage_is_refused() {
     let writer = writer(dir.path());
     writer.append_tape(&tape(1, 20)).unwrap();
     writer.sync().unwrap();
+    // What is durable is this test's to say.
+    fs::remove_file(dir.path().join("watermark")).unwrap();
     let path = dir.path().join("00000001.open");
     let whole = fs::read(&path).unwrap();
     let last = read_segment(&path).unwrap().info.data_bytes - 1;
@@ -153,7 +166,7 @@ fn an_empty_segment_that_was_removed_has_no_more_records() {
     assert_eq!(follower.first_seq(), 6);
     writer.seal().unwrap();
     assert!(!dir.path().join("00000002.open").exists());
-    assert_eq!(follower.poll(100, 9).unwrap().record_count, 0);
+    assert_eq!(follower.poll(100, 9).unwrap().record_count, 0, "not damage");
     let gone = SegmentFollower::open(dir.path(), 2).unwrap_err();
     assert_eq!(gone.code(), ReasonCode::WalReadFailed);
 }
