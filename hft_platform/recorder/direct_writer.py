@@ -259,8 +259,9 @@ class _FollowedLog:
         try:
             follower = _core.SegmentFollower(str(self.folder), segment_id)
         except _core.WalError as error:
-            if error.args[0] == ReasonCode.WAL_TORN_TAIL:
-                return False  # its header is being written
+            is_gone = not (self.folder / f"{segment_id:08d}.open").exists()
+            if error.args[0] == ReasonCode.WAL_TORN_TAIL or is_gone:
+                return False  # its header is being written, or it was empty and removed
             raise PlatformError(error.args[0], error.args[1]) from error
         # Under the journal's lock, see invariant 3 of `direct_ranges`: only an open one is begun.
         ranges = self._journal.ranges(segment_id)
@@ -342,8 +343,9 @@ class DirectWriter:
             The store's code when the store did not do it: open it again, and a new writer on it.
         """
         is_busy = False
-        for session_dir in self._sessions():
-            self._load_sealed(session_dir)
+        sessions = self._sessions()
+        self._load_sealed(sessions)
+        for session_dir in sessions:
             for log_kind in columns.LOG_KINDS:
                 folder = session_dir / log_kind
                 if folder.is_dir():
@@ -385,15 +387,16 @@ class DirectWriter:
             log.error("direct_log_given_up", log=followed.name, reason_code=error.code)
             return False
 
-    def _load_sealed(self, session_dir: Path) -> None:
+    def _load_sealed(self, sessions: list[Path]) -> None:
         """Complete, verify and call loaded what was sealed; by the loader, which knows how."""
-        sealed, _ = segments.find_segments([session_dir])
+        sealed, _ = segments.find_segments(sessions)
         waiting = [file for file in sealed if file.key not in self._settled]
         if not waiting or time.monotonic() < self._load_at:
             return
         for file in waiting:
             self._log(file.path.parent).close()
-        report = load_sealed(self.ws, self.store, session_dirs=[session_dir], wait_s=0.0)
+        folders = sorted({file.path.parent.parent for file in waiting})
+        report = load_sealed(self.ws, self.store, session_dirs=folders, wait_s=0.0)
         self.status.rows_written += report.rows_inserted
         self.status.segments_loaded += report.segments_loaded
         for refused in report.refused:

@@ -275,11 +275,14 @@ class SessionRecorder:
         Workspace.
     mode : RecorderMode
         ``wal_first`` does nothing here: the log is written by the session.
+    drain_s : float
+        Longest wait for the rest at the end.
     """
 
-    def __init__(self, ws: Path, mode: RecorderMode) -> None:
+    def __init__(self, ws: Path, mode: RecorderMode, *, drain_s: float) -> None:
         self._ws = ws
         self._mode = mode
+        self._drain_s = drain_s
         self._direct: DirectRecorder | None = None
         self.outcome: DirectOutcome | None = None
 
@@ -292,7 +295,7 @@ class SessionRecorder:
             The session's folder.
         """
         if self._mode is RecorderMode.DIRECT and session_dir.parent == self._ws / "sessions":
-            self._direct = DirectRecorder(self._ws, session_dir.name)
+            self._direct = DirectRecorder(self._ws, session_dir.name, drain_s=self._drain_s)
             self._direct.start()
 
     def finish(self) -> None:
@@ -308,7 +311,9 @@ class SessionRecorder:
 
 
 @contextmanager
-def recorder_of(settings: Settings, ws: Path) -> Iterator[SessionRecorder]:
+def recorder_of(
+    settings: Settings, ws: Path, *, drain_s: float = DRAIN_SECONDS
+) -> Iterator[SessionRecorder]:
     """Wrap one session in the recorder mode of the settings.
 
     Parameters
@@ -317,6 +322,8 @@ def recorder_of(settings: Settings, ws: Path) -> Iterator[SessionRecorder]:
         Mode and store.
     ws : Path
         Workspace.
+    drain_s : float, optional
+        Longest wait for the rest at the end of the session.
 
     Yields
     ------
@@ -331,7 +338,7 @@ def recorder_of(settings: Settings, ws: Path) -> Iterator[SessionRecorder]:
     mode = RecorderMode(settings.recorder.mode)
     if mode is RecorderMode.DIRECT:
         require_server(settings.store.dsn)
-    recorder = SessionRecorder(ws, mode)
+    recorder = SessionRecorder(ws, mode, drain_s=drain_s)
     try:
         yield recorder
     finally:
