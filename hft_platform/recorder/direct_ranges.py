@@ -295,7 +295,7 @@ class RangeWriter:
     counts: SentCounts = field(default_factory=SentCounts)
 
     def send(self, by_type: ByType, first_seq: int, last_seq: int) -> None:
-        """Send a new range.
+        """Send a new range; the first of a segment is counted before, see the note.
 
         Parameters
         ----------
@@ -303,9 +303,18 @@ class RangeWriter:
             Records that hold the range; checked.
         first_seq, last_seq : int
             Sequences, both included, at most `RANGE_RECORDS`.
+
+        Notes
+        -----
+        A journal that was lost, or a second workspace with the same run, would send rows that are
+        there already. One count a segment finds them: they are refused, not doubled.
         """
         sha256 = content_sha256(by_type, first_seq, last_seq)
+        is_first = not self.journal.ranges(self.origin.segment_id)
         begun = self.journal.begin(self.origin.segment_id, first_seq, last_seq, sha256=sha256)
+        if is_first:
+            self.settle(begun, by_type)
+            return
         for part in self._parts(begun, by_type):
             self._insert(part)
         self.journal.finish(begun)

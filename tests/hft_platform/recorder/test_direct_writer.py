@@ -313,6 +313,21 @@ def test_a_log_that_is_not_what_was_sent_is_refused(store: Store, tmp_path: Path
     assert len(list(dead_letter_folder(tmp_path).iterdir())) == 1
 
 
+def test_a_lost_journal_is_found_out_before_a_row_is_doubled(store: Store, tmp_path: Path) -> None:
+    session = Session(tmp_path, "forgotten", market_tape(600), segment_bytes=4 << 20)
+    session.write(300)
+    with writer_of(session, store) as writer:
+        writer.step()
+    direct_ranges.journal_path(tmp_path, "forgotten", "market").unlink()
+    session.write(300)
+    with writer_of(session, store) as writer:
+        steps(writer, lambda: writer.status.last_error is not None)
+        assert writer.status.last_error is not None
+        assert writer.status.last_error["code"] == ReasonCode.LOAD_COUNT_MISMATCH
+    assert session.rows(store) == (300, 300)
+    session.writer.close()
+
+
 def test_a_value_that_does_not_fit_stops_its_log_and_not_the_other(
     store: Store, tmp_path: Path
 ) -> None:

@@ -92,9 +92,11 @@ def test_a_store_that_is_down_is_nothing_to_a_session_and_the_loader_brings_the_
         settings = load_settings(live.ws / "no-config")
         with recorder_of(settings, live.ws, drain_s=0.5) as recorder:
             outcome = run_session(
-                live.request(config), instruments=load_instruments(), settings=settings,
+                live.request(config, SESSIONS[1]),
+                instruments=load_instruments(),
+                settings=settings,
                 opened=recorder.opened,
-            )  # fmt: skip
+            )
     finally:
         server.refuse(False)
     assert outcome.parity.is_identical
