@@ -1227,6 +1227,7 @@ class WalWriter:
         _traceback: TracebackType | None,
     ) -> None: ...
 
+@final
 class SegmentFollower:
     """Reader of one segment that another process may still be writing (docs/recorder.md).
 
