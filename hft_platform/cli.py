@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -34,6 +35,7 @@ from hft_platform.errors import PlatformError, ReasonCode, code_name
 
 if TYPE_CHECKING:
     from hft_platform.config.keys import KeyRing
+    from hft_platform.drills.drill import DrillReport
 
 REFUSED = 3
 ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
@@ -43,6 +45,9 @@ SPEED_MAX = 1e6
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    configured = structlog.get_config()
+    # Standard output is for the answer alone, which a script reads.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         return int(arguments.run(arguments))
     except PlatformError as error:
@@ -53,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped by the operator; the logs were written up to here\n")
         return 1
+    finally:
+        structlog.configure(**configured)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -485,9 +492,10 @@ def _follow(arguments: argparse.Namespace) -> int:
 
 
 def _drill(arguments: argparse.Namespace) -> int:
+    import logging
     import tempfile
 
-    from hft_platform.drills.drill import drills, find_drill
+    from hft_platform.drills.drill import drills, find_drill, run_drill
 
     if arguments.name == "list":
         listed = [{"name": drill.name, "text": drill.text} for drill in drills().values()]
@@ -495,20 +503,38 @@ def _drill(arguments: argparse.Namespace) -> int:
             arguments, listed, lambda: "\n".join(f"{row['name']}: {row['text']}" for row in listed)
         )
         return 0
-    is_all = arguments.name == "all"
+    # What goes wrong is what the drill makes go wrong; its report says it.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    chosen = list(drills().values()) if arguments.name == "all" else [find_drill(arguments.name)]
     reports = []
-    for drill in drills().values() if is_all else [find_drill(arguments.name)]:
+    for number, drill in enumerate(chosen, start=1):
+        sys.stderr.write(f"{number} of {len(chosen)}  {drill.name}: {drill.text} ... ")
+        sys.stderr.flush()
         with tempfile.TemporaryDirectory(prefix="hft-drill-") as temporary:
             folder = (arguments.folder or Path(temporary)) / drill.name
-            folder.mkdir(parents=True)
-            reports.append(drill.run(folder, arguments.seed, arguments.size))
-            sys.stderr.write(f"{drill.name} {'passed' if reports[-1].passed else 'FAILED'}\n")
-    _print(
-        arguments,
-        [report.as_dict() for report in reports],
-        lambda: "\n".join(report.render() for report in reports),
-    )
+            report = run_drill(drill, folder, seed=arguments.seed, size=arguments.size)
+        sys.stderr.write(
+            f"{'passed' if report.passed else 'FAILED'} ({report.facts['seconds']} s)\n"
+        )
+        reports.append(report)
+    _print(arguments, [report.as_dict() for report in reports], lambda: _drills_text(reports))
     return 0 if all(report.passed for report in reports) else 1
+
+
+def _drills_text(reports: list[DrillReport]) -> str:
+    """The report of one drill; of several those that failed, and a table of all."""
+    if len(reports) == 1:
+        return reports[0].render()
+    table = Table("drill", "result", "claims that hold", "seconds")
+    for report in reports:
+        table.add_row(
+            report.name, "passed" if report.passed else "FAILED",
+            f"{report.held_count} of {len(report.claims)}", str(report.facts["seconds"]),
+        )  # fmt: skip
+    console = Console(file=io.StringIO(), width=100, record=True)
+    console.print(table)
+    failed = [report.render() for report in reports if not report.passed]
+    return "\n".join([*failed, console.export_text()])
 
 
 def _print(arguments: argparse.Namespace, content: Any, text: Callable[[], str]) -> None:

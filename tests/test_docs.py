@@ -32,7 +32,7 @@ MAKE = re.compile(r"\bmake\s+([a-z][a-z-]*)\b")
 
 def pages(repository: Path) -> list[Path]:
     """Every page that people read."""
-    found = [*(repository / "docs").glob("*.md"), *(repository / "config").rglob("*.md")]
+    found = [*(repository / "docs").rglob("*.md"), *(repository / "config").rglob("*.md")]
     return sorted([*found, repository / "README.md"])
 
 

@@ -216,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
             os.kill(os.getpid(), signal.SIGKILL)
         if "stall_before" in hit:
             time.sleep(hit["stall_before"].seconds)
-        if "drop_before" in hit:
+        if "refuse" in hit:
+            owner.refuse()
+        if "drop_before" in hit or "refuse" in hit:
             self._drop()
             return
         started = time.monotonic()

@@ -14,6 +14,8 @@ Operator's page: `docs/drills.md`.
 from __future__ import annotations
 
 import importlib
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 
 from hft_platform.errors import PlatformError, ReasonCode
 
-MODULES: tuple[str, ...] = ("direct",)
+MODULES: tuple[str, ...] = ("store", "direct")
 """Modules of `hft_platform.drills` that hold drills, in the order in which they are run."""
 
 
@@ -75,6 +77,11 @@ class DrillReport:
         claims = [asdict(claim) | {"holds": claim.holds} for claim in self.claims]
         return {"name": self.name, "passed": self.passed, "claims": claims, "facts": self.facts}
 
+    @property
+    def held_count(self) -> int:
+        """How many claims hold."""
+        return sum(claim.holds for claim in self.claims)
+
     def render(self) -> str:
         """Text for a terminal."""
         lines = [f"{self.name}: {'passed' if self.passed else 'FAILED'}"]
@@ -103,6 +110,47 @@ class Drill:
     name: str
     text: str
     run: Callable[[Path, int, int], DrillReport]
+
+
+def run_drill(drill: Drill, folder: Path, *, seed: int, size: int) -> DrillReport:
+    """Run a drill; one that cannot be run to its end has failed.
+
+    Parameters
+    ----------
+    drill : Drill
+        Which.
+    folder : Path
+        Where it works: empty or new.
+    seed : int
+        Decides what is drawn.
+    size : int
+        Repetitions, in units of the drill.
+
+    Returns
+    -------
+    DrillReport
+
+    Raises
+    ------
+    PlatformError
+        SETTINGS_INVALID when there is something in the folder, or for a size below 1.
+    """
+    if size < 1 or (folder.exists() and any(folder.iterdir())):
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"drill {drill.name}: size was {size}, allowed from 1; {folder} must be empty or new",
+            next_step="leave out --folder, or name another one",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    try:
+        report = drill.run(folder, seed, size)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the drill did not show its claims
+        text = f"{type(error).__name__}: {error}"
+        claims = (Claim("the drill ran to its end", "", text[:2000]),)
+        report = DrillReport(drill.name, claims, {"traceback": traceback.format_exc()[-4000:]})
+    seconds = round(time.monotonic() - started, 1)
+    return DrillReport(report.name, report.claims, report.facts | {"seconds": seconds})
 
 
 def drills() -> dict[str, Drill]:

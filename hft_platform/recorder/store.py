@@ -19,6 +19,7 @@ It decides nothing about segments (see `loader`). Operator's page: `docs/store.m
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -95,9 +96,12 @@ class Store:
         self.breaker = Breaker(
             failures_max=policy.breaker_failures_max, open_s=policy.breaker_open_s, clock=clock
         )
+        self._clock = clock
         self._last_code: int | None = None
         self.counts: Counter[str] = Counter()
         """Statements sent, sent again, and failed by code name."""
+        self.slowest_s = 0.0
+        """Longest statement so far, with everything that was sent again for it."""
 
     @property
     def supports_many_clients(self) -> bool:
@@ -226,6 +230,7 @@ class Store:
         """Counts for metrics: statements, retries, failures by code, state of the breaker."""
         return {
             **dict(sorted(self.counts.items())),
+            "slowest_ms": round(self.slowest_s * 1e3),
             "breaker": self.breaker.state.value,
             "breaker_opened": self.breaker.opened,
             "breaker_refused": self.breaker.refused,
@@ -240,6 +245,15 @@ class Store:
         seed: str | None = None,
     ) -> _Result:
         """Send a statement, again where that is safe, within the policy's bounds."""
+        started = self._clock()
+        try:
+            return self._ask_again(doing, statement, call, seed=seed or doing)
+        finally:
+            self.slowest_s = max(self.slowest_s, self._clock() - started)
+
+    def _ask_again(
+        self, doing: str, statement: Statement, call: Callable[[], _Result], *, seed: str
+    ) -> _Result:
         attempt = 0
         while True:
             attempt += 1
@@ -259,7 +273,7 @@ class Store:
                     raise failed from error
                 self.counts["sent_again"] += 1
                 log.info("store_asked_again", code=failed.code, attempt=attempt, doing=doing[:80])
-                self._sleep(self._policy.pause_s(attempt, seed or doing))
+                self._sleep(self._policy.pause_s(attempt, seed))
             else:
                 self.breaker.answered()
                 return result
@@ -477,6 +491,8 @@ def _client(target: StoreTarget, policy: StorePolicy) -> Any:  # Any: untyped
         return clickhouse_connect.get_client(dsn=f"{_SCHEME}{target.path}")
     from urllib3 import Timeout
 
+    # What it would warn of is said with a code here.
+    logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
     client: Any = clickhouse_connect.get_client(
         **target.connection,
         # Whole seconds only; the exact ones are set below.

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from hft_platform.drills.chdb_server import ServerProcess
+from hft_platform.drills.sample_session import write_session
 from hft_platform.drills.server_faults import Fault
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import native
 from hft_platform.recorder.breaker import State
 from hft_platform.recorder.store import POLICY, Store, open_store
+from hft_platform.services.wal_tools import wal_command
+from research.loop import load_wal
 
 HASTY = dataclasses.replace(
     POLICY, connect_timeout_s=1.0, request_timeout_s=0.3, attempts_max=3, breaker_failures_max=9,
@@ -218,3 +221,16 @@ def test_two_clients_use_a_server_at_once_and_agree_on_what_it_is(server: Server
         _insert(one, [8000], "the same")
         _insert(two, [8000], "the same")
         assert _count(two, 8000) == 1
+
+
+def test_commands_and_assets_use_the_store_of_the_settings(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appended = write_session(tmp_path, "by-settings", records_count=100, seed=1)
+    monkeypatch.setenv("HFT_STORE__DSN", server.dsn)
+    report = wal_command("load", tmp_path, None)
+    assert report.rows[0]["rows_inserted"] == appended.record_count
+    again = load_wal(tmp_path)
+    assert again["load"]["rows_inserted"] == 0
+    assert again["rows_by_table"]["hft.market_books"] >= 100
+    assert not (tmp_path / "store").exists(), "nothing embedded was made"
