@@ -36,6 +36,7 @@ from hft_platform.errors import PlatformError, ReasonCode, code_name
 if TYPE_CHECKING:
     from hft_platform.config.keys import KeyRing
     from hft_platform.drills.drill import DrillReport
+    from hft_platform.recorder.loader import LoadReport
 
 REFUSED = 3
 ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
@@ -141,6 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     # Given by `run` to its own child: how often it was started before, and its time for the rest.
     wal.add_argument("--child", type=int, help=argparse.SUPPRESS)
     wal.add_argument("--drain-seconds", type=float, default=15.0, help=argparse.SUPPRESS)
+    wal.add_argument(
+        "--follow", action="store_true", help="load: go on whenever a segment is sealed, until ^C"
+    )
+    wal.add_argument(
+        "--check", action="store_true", help="load: hold all that is loaded against the contract"
+    )
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -470,6 +477,13 @@ def _wal(arguments: argparse.Namespace) -> int:
 
     if arguments.action == "follow":
         return _follow(arguments)
+    if arguments.action == "load":
+        return _wal_load(arguments)
+    if arguments.follow or arguments.check:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"--follow and --check belong to wal load; action was {arguments.action}",
+        )
     report = wal_command(arguments.action, arguments.workspace, arguments.path)
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
@@ -489,6 +503,38 @@ def _follow(arguments: argparse.Namespace) -> int:
     )
     _print(arguments, status.as_dict(), status.render)
     return 1 if status.left else 0
+
+
+def _wal_load(arguments: argparse.Namespace) -> int:
+    from hft_platform.services import wal_load
+
+    if arguments.path is not None:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"wal load takes the whole workspace; a path was given: {arguments.path}",
+        )
+    if arguments.follow:
+        for report in wal_load.follow(arguments.workspace, is_checked=arguments.check):
+            _print(arguments, report.as_dict(), report.render)
+            sys.stdout.flush()
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("segments", total=None)
+
+        def show(done: int, total: int, so_far: LoadReport) -> None:
+            rows = f"segments, {so_far.rows_inserted:,} rows"
+            bar.update(task, completed=done, total=total, description=rows)
+
+        report = wal_load.load_once(
+            arguments.workspace, is_checked=arguments.check, on_segment=show
+        )
+    _print(arguments, report.as_dict(), report.render)
+    return 0 if report.is_sound else 1
 
 
 def _drill(arguments: argparse.Namespace) -> int:

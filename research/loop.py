@@ -7,6 +7,8 @@ partitions do.
 
 from __future__ import annotations
 
+import time
+
 import hashlib
 import json
 import subprocess
@@ -332,19 +334,55 @@ def pending_canaries(ws: Path) -> list[tuple[str, str]]:
 
 
 def load_wal(ws: Path) -> dict[str, Any]:
-    """Load every sealed segment and the audit into the store, exactly once."""
+    """Load every sealed segment and the audit into the store, exactly once; archive the old."""
+    from hft_platform.recorder.archive import Retention, archive_folder, archive_loaded
     from hft_platform.recorder.governance import load_governance
     from hft_platform.recorder.loader import load_sealed
+    from hft_platform.recorder.replay_contract import check_store
     from hft_platform.recorder.store import open_configured_store, rows_by_table
 
+    rules = load_settings().loader
+    archive = archive_folder(ws, rules.archive_folder)
+    retention = Retention(archive, rules.archive_after_days, rules.retention_days)
     with open_configured_store(ws) as store:
-        report = load_sealed(ws, store).as_dict()
+        report = load_sealed(ws, store, archive=archive).as_dict()
         governance = load_governance(ws, store).as_dict()
+        contract = check_store(ws, store).as_dict()
+        archived = archive_loaded(ws, store, retention, now_ns=time.time_ns()).as_dict()
         rows = rows_by_table(store)
-    content = {"load": report, "governance": governance, "rows_by_table": rows}
+    content = {
+        "load": report, "governance": governance, "contract": contract, "archive": archived,
+        "rows_by_table": rows,
+    }  # fmt: skip
     (ws / "report").mkdir(parents=True, exist_ok=True)
     atomic_write(ws / "report" / "store.json", canonical_json(content) + b"\n")
     return content
+
+
+def contract_breaches(report: dict[str, Any]) -> list[str]:
+    """What `load_wal` refused, and where the store is not what the logs say."""
+    violations = [
+        f"{v['error']} ({v['code']}): {v['where']}: {v['what']}"
+        for v in report["contract"]["violations"]
+    ]
+    return [*report["load"]["problems"], *violations]
+
+
+def segments_markdown(report: dict[str, Any]) -> str:
+    """Segments that `load_wal` completed, as a table, for Dagster."""
+    return _markdown(
+        [
+            {
+                "segment": row["segment"],
+                "records": row["records"],
+                "inserted": row["rows_inserted"],
+                "bytes": row["bytes"],
+                "seconds": row["seconds"],
+                "sha256": row["sha256"][:12],
+            }
+            for row in report["load"]["segments"]
+        ]
+    )
 
 
 def sealed_segments_sha256(ws: Path) -> str | None:

@@ -7,11 +7,26 @@ from dagster_project.resources import Workspace
 from research import loop, report_facts
 
 
-@dg.asset(deps=[shadow_sessions], group_name="recorder", kinds={"clickhouse"})
+@dg.asset(
+    deps=[shadow_sessions],
+    group_name="recorder",
+    kinds={"clickhouse"},
+    check_specs=[dg.AssetCheckSpec("replay_contract", asset="wal_loaded", blocking=True)],
+)
 def wal_loaded(workspace: Workspace) -> dg.MaterializeResult:
     """Every sealed segment in the store, exactly once."""
     report = loop.load_wal(workspace.folder)
-    return dg.MaterializeResult(metadata=report)
+    breaches = loop.contract_breaches(report)
+    return dg.MaterializeResult(
+        metadata=report | {"segments": dg.MetadataValue.md(loop.segments_markdown(report))},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="replay_contract",
+                passed=not breaches,
+                metadata={"actual": len(breaches), "limit": 0, "breaches": breaches},
+            )
+        ],
+    )
 
 
 @dg.asset(

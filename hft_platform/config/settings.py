@@ -145,6 +145,14 @@ class StoreSettings(_Strict):
     breaker_open_ms: Annotated[int, Field(gt=0, le=3_600_000)]
 
 
+class LoaderSettings(_Strict):
+    """What becomes of segments after they were loaded."""
+
+    archive_after_days: Annotated[int, Field(ge=0, le=36_600)] | None
+    archive_folder: Annotated[str, Field(min_length=1)] | None
+    retention_days: Annotated[int, Field(ge=7, le=36_600)] | None
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -154,6 +162,7 @@ class Settings(_Strict):
     pinned_keys_file: str | None
     promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
     store: StoreSettings
+    loader: LoaderSettings
     account: AccountLimits = Field(alias="account_limits")
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings

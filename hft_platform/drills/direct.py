@@ -33,6 +33,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns
 from hft_platform.recorder.direct_writer import DirectStatus, read_status
 from hft_platform.recorder.loader import dead_letter_folder, load_sealed
+from hft_platform.recorder.replay_contract import check_store
 from hft_platform.recorder.session_records import session_tape
 from hft_platform.recorder.store import Store, open_store
 from hft_platform.services.direct_recorder import DirectRecorder
@@ -75,6 +76,7 @@ def run_direct_outage(folder: Path, seed: int, size: int) -> DrillReport:
         with open_store(ws, dsn=server.dsn) as store:
             load = load_sealed(ws, store)
             again = load_sealed(ws, store)
+            contract = check_store(ws, store)
             copied = _load_later(folder, ws, store)
             claims = [
                 Claim("exit status of the session that met the outages", 0, endings["outage"]),
@@ -85,6 +87,10 @@ def run_direct_outage(folder: Path, seed: int, size: int) -> DrillReport:
                 *(claim for run_id in RUNS for claim in _exactly_once(store, ws, run_id)),
                 Claim("segments set aside", [], _dead_letters(ws)),
                 Claim("rows that a second load adds", 0, again.rows_inserted),
+                Claim(
+                    "violations of the replay contract", [],
+                    [str(violation) for violation in contract.violations],
+                ),
                 Claim(
                     "hash of all rows and bars, as wal_first gives them",
                     _content(store, copied), _content(store, "outage"),

@@ -12,7 +12,8 @@ Invariants:
    begins a segment holds it and has seen the segment open: a sealed segment without a range is the
    loader's alone.
 4. A sealed segment with ranges is completed range by range: what they do not cover is sent as
-   further ranges, and the content of every range is held against the sealed bytes.
+   further ranges, the content of every range is held against the sealed bytes, and a part that a
+   killed server acknowledged and lost is put back.
 5. Entries count only for the store they name, as in the ledger.
 
 It does not verify a segment or call it loaded: `loader` does, for both. Operator's page:
@@ -37,6 +38,7 @@ from hft_platform.config.canonical import canonical_json, sha256_hex, sync_folde
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns, segments
 from hft_platform.recorder.load_verify import ChunkRow
+from hft_platform.recorder.lost_parts import restore_part
 from hft_platform.recorder.segment_send import SentCounts
 from hft_platform.recorder.segments import ByType, Digest, LoadedSegment
 from hft_platform.recorder.windows import Step, Windows
@@ -386,6 +388,22 @@ class RangeWriter:
             last_seq = min(next_seq + RANGE_RECORDS, end_seq) - 1
             self.send(segment.by_type, next_seq, last_seq)
             next_seq = last_seq + 1
+        self._restore_lost(segment)
+
+    def _restore_lost(self, segment: LoadedSegment) -> None:
+        """Put back parts that were acknowledged and are gone: a killed server's (`lost_parts`)."""
+        stored = self._stored_tables(segment)
+        wrong = {t for t, expected in segment.digests().items() if stored.get(t) != expected}
+        if not wrong:
+            return
+        for known in self.journal.ranges(self.origin.segment_id):
+            for part in self._parts(known, segment.by_type):
+                if part.table in wrong and self._stored(part).count == 0:
+                    names = columns.column_names(part.record_name)
+                    restore_part(
+                        self.store, part.table, names, self._encode(part), token=part.token,
+                        trading_day=part.trading_day, row_count=int(part.seqs.size),
+                    )  # fmt: skip
 
     def rows_of(self, segment: LoadedSegment) -> list[ChunkRow]:
         """Range number, table, day, digest and token of every part of a complete segment."""
@@ -415,11 +433,30 @@ class RangeWriter:
         rows[part.table] = rows.get(part.table, 0) + int(part.seqs.size)
 
     def _send(self, part: segments.Part) -> None:
-        block = columns.encode_records(
+        names = columns.column_names(part.record_name)
+        self.store.insert_native(part.table, names, self._encode(part), token=part.token)
+
+    def _encode(self, part: segments.Part) -> bytes:
+        return columns.encode_records(
             part.record_name, part.rows, origin=self.origin, seqs=part.seqs
         )
-        names = columns.column_names(part.record_name)
-        self.store.insert_native(part.table, names, block, token=part.token)
+
+    def _stored_tables(self, segment: LoadedSegment) -> dict[str, Digest]:
+        origin = self.origin
+        rows = self.store.rows(
+            " UNION ALL ".join(
+                f"SELECT '{columns.TABLES[name]}', {Digest.SQL}"  # noqa: S608  # our own names
+                f" FROM {columns.TABLES[name]} WHERE trading_day IN {{days:Array(UInt32)}}"
+                " AND run_id = {run:String} AND log_kind = {kind:String}"
+                " AND segment_id = {segment:UInt32}"
+                for name in segment.by_type
+            ),
+            {
+                "days": segment.trading_days, "run": origin.run_id, "kind": origin.log_kind,
+                "segment": origin.segment_id,
+            },
+        )  # fmt: skip
+        return {str(table): Digest(*(int(value) for value in values)) for table, *values in rows}
 
     def _stored(self, part: segments.Part) -> Digest:
         origin, expected = self.origin, Digest.of(part.seqs)

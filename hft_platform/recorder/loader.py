@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,7 @@ from hft_platform import _core
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import direct_ranges, load_verify, replay_contract, segments
+from hft_platform.recorder.archive import archive_folder, find_archived
 from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
 from hft_platform.recorder.host_claims import HostClaims
 from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey, loaded_segments
@@ -70,7 +73,7 @@ class LoadReport:
     parts_inserted, parts_found : int
         Inserts sent, and inserts that an earlier load had already made.
     segments : list of dict
-        One row for each segment completed now: name, rows, hash, seconds until it was sent.
+        One row for each segment completed now: name, rows, hash, seconds of sending.
     left_to_others : list of str
         Segments that another host, or a process that follows their log, is loading.
     still_open : list of str
@@ -145,6 +148,7 @@ def load_sealed(
     *,
     session_dirs: Sequence[Path] | None = None,
     read_segment: segments.ReadSegment = _core.read_segment,
+    archive: Path | None = None,
     wait_s: float = LOCK_WAIT_SECONDS,
     on_segment: OnSegment | None = None,
 ) -> LoadReport:
@@ -160,6 +164,9 @@ def load_sealed(
         Only these session folders.
     read_segment : callable, optional
         Reader of segment files.
+    archive : Path, optional
+        Where loaded segments went; by default ``archive`` in the workspace. A store that was
+        deleted is filled from there too.
     wait_s : float, optional
         Longest wait for shards that other loaders of this host hold; what they still hold then is
         an error. With 0 it is left to them and said so in the report.
@@ -179,11 +186,12 @@ def load_sealed(
     """
     started = time.perf_counter()
     report = LoadReport()
-    found, still_open = segments.find_segments(
-        segments.find_sessions(ws) if session_dirs is None else session_dirs
-    )
+    folders = segments.find_sessions(ws) if session_dirs is None else list(session_dirs)
+    found, still_open = segments.find_segments(folders)
+    found += _archived(archive or archive_folder(ws, None), folders, found)
     report.still_open = [f"{p.parent.parent.name}/{p.parent.name}/{p.name}" for p in still_open]
-    load = _Load(ws, store, report, read_segment, found, on_segment)
+    manifests = replay_contract.LogManifests({folder.name: folder for folder in folders})
+    load = _Load(ws, store, report, read_segment, found, manifests, on_segment)
     by_shard: dict[int, list[SegmentFile]] = {}
     for file in found:
         by_shard.setdefault(shard_of(file.key), []).append(file)
@@ -206,6 +214,15 @@ def load_sealed(
             time.sleep(_POLL_SECONDS)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _archived(archive: Path, folders: list[Path], found: list[SegmentFile]) -> list[SegmentFile]:
+    """Archived segments of some sessions that are not in their folders any more."""
+    here = {file.key for file in found}
+    runs = {folder.name for folder in folders}
+    return [
+        file for file in find_archived(archive) if file.key.run_id in runs and file.key not in here
+    ]
 
 
 def _load_free_shards(
@@ -242,6 +259,7 @@ class _Load:
         report: LoadReport,
         read_segment: segments.ReadSegment,
         found: list[SegmentFile],
+        manifests: replay_contract.LogManifests,
         on_segment: OnSegment | None,
     ) -> None:
         self.ws = ws
@@ -253,8 +271,9 @@ class _Load:
         self.is_alone = store.dsn.startswith("chdb://")
         self.windows = Windows(store)
         self.hosts = None if self.is_alone else HostClaims(store)
+        self.manifests = manifests
         self.present = replay_contract.PresentSegments(
-            [file.key for file in found], loaded_segments(ledger_folder(ws))
+            [file.key for file in found], loaded_segments(ledger_folder(ws)), manifests
         )
         self.total = len(found)
         self.done = 0
@@ -277,9 +296,10 @@ class _Load:
             return
         positions = self.windows.positions()
         sent: list[Sent] = []
-        for file in files:
+        for file, reading in self._read_ahead(files):
             try:
-                sent.append(self._send(ledgers[shard_of(file.key)], file, positions))
+                ledger = ledgers[shard_of(file.key)]
+                sent.append(self._send(ledger, file, *reading.result(), positions))
             except direct_ranges.FollowedElsewhereError:
                 self.report.left_to_others.append(str(file.key))
             except PlatformError as error:
@@ -312,16 +332,36 @@ class _Load:
         self._tell(1)
         return True
 
-    def _send(self, ledger: Ledger, file: SegmentFile, positions: dict[str, int]) -> Sent:
-        started = time.perf_counter()
+    def _read_ahead(self, files: list[SegmentFile]) -> Iterator[tuple[SegmentFile, _Reading]]:
+        """Files with their contents; the next one is read while one is sent."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as pool:
+            ahead: deque[tuple[SegmentFile, _Reading]] = deque()
+            for file in files:
+                ahead.append((file, pool.submit(self._read, file)))
+                if len(ahead) > 1:
+                    yield ahead.popleft()
+            yield from ahead
+
+    def _read(self, file: SegmentFile) -> tuple[FileStamp, LoadedSegment]:
         stamp = FileStamp.of(file.path)
-        segment = segments.read(file, read_segment=self.read_segment)
+        return stamp, segments.read(file, read_segment=self.read_segment)
+
+    def _send(
+        self,
+        ledger: Ledger,
+        file: SegmentFile,
+        stamp: FileStamp,
+        segment: LoadedSegment,
+        positions: dict[str, int],
+    ) -> Sent:
+        started = time.perf_counter()
         state = ledger.state(file.key)
         may_be_there = state is None and not (self.is_alone and ledger.knows_store)
         known = None if state is None else state.segment_sha256
         if may_be_there:
             known = load_verify.stored_sha256(self.store, file.key)
         _require_unchanged(file.key, segment.sha256, known)
+        self.manifests.require_known(file.key, segment.sha256)
         self.present.require_before(file.key)
         replay_contract.require_order(file.key, segment)
         begun = self._complete_ranges(file.key, segment, positions)
@@ -391,6 +431,9 @@ class _Load:
     def _dead_letter(self, key: SegmentKey) -> Path:
         name = f"{key.run_id}-{key.log_kind}-{key.segment_id:08d}.json"
         return dead_letter_folder(self.ws) / name
+
+
+_Reading = Future[tuple[FileStamp, LoadedSegment]]
 
 
 def _place(file: SegmentFile) -> SegmentKey:

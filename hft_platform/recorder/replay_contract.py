@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode, code_name
-from hft_platform.recorder import columns
+from hft_platform.recorder import columns, segments
 from hft_platform.recorder.ledger import SegmentKey, loaded_segments
 from hft_platform.recorder.segments import LoadedSegment
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _NOT_INPUTS = frozenset({"Decision"})
+_SEALED = frozenset({"sealed", "sealed_by_recovery", "adopted"})
+_AWAY = frozenset({"archived", "deleted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,98 @@ class ContractReport:
         }
 
 
+class LogManifests:
+    """The manifests of some sessions' logs, each read once, when it is asked for.
+
+    Parameters
+    ----------
+    sessions : mapping of str to Path
+        Session folders by run id.
+    """
+
+    def __init__(self, sessions: Mapping[str, Path]) -> None:
+        self._sessions = sessions
+        self._read: dict[tuple[str, str], Manifest | None] = {}
+
+    def of(self, run_id: str, log_kind: str) -> Manifest | None:
+        """Manifest of a log; None for a log that has none.
+
+        Raises
+        ------
+        PlatformError
+            The log reader's code when it is damaged or cannot be read.
+        """
+        place = (run_id, log_kind)
+        if place not in self._read:
+            folder = self._sessions[run_id] / log_kind
+            self._read[place] = _manifest(folder) if folder.is_dir() else None
+        return self._read[place]
+
+    def require_known(self, key: SegmentKey, sha256: str) -> None:
+        """Refuse a segment that its log's manifest does not know under this hash.
+
+        Raises
+        ------
+        PlatformError
+            MANIFEST_MISMATCH with both hashes.
+        """
+        manifest = self.of(key.run_id, key.log_kind)
+        if manifest is None:
+            return
+        noted = manifest.sealed.get(key.segment_id)
+        if noted is None and key.segment_id in manifest.begun:
+            # Sealed a moment ago, or by a writer that died before it could note it.
+            return
+        if noted != sha256:
+            was = "no such sealed segment" if noted is None else f"sha256 {noted[:12]}"
+            raise PlatformError(
+                ReasonCode.MANIFEST_MISMATCH,
+                f"{key} has sha256 {sha256[:12]}; the manifest has {was}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a log noted of its segments.
+
+    Attributes
+    ----------
+    sealed : dict of int to str
+        Hash of every segment that was ever sealed, by number.
+    begun : frozenset of int
+        Segments that were ever begun.
+    away : frozenset of int
+        Segments that were archived or deleted on purpose.
+    """
+
+    sealed: dict[int, str]
+    begun: frozenset[int]
+    away: frozenset[int]
+
+
+def _manifest(log_dir: Path) -> Manifest | None:
+    try:
+        content = _core.read_manifest(log_dir)
+    except _core.WalError as error:
+        raise PlatformError(error.args[0], error.args[1], facts={"path": str(log_dir)}) from error
+    if content is None:
+        return None
+    sealed: dict[int, str] = {}
+    begun: set[int] = set()
+    away: set[int] = set()
+    for entry in content["entries"]:
+        number = int(entry["segment_id"])
+        if entry["kind"] in _SEALED:
+            sealed[number] = str(entry["sha256"])
+        elif entry["kind"] in _AWAY:
+            away.add(number)
+        elif entry["kind"] == "begun":
+            begun.add(number)
+    return Manifest(sealed, frozenset(begun), frozenset(away))
+
+
 class PresentSegments:
-    """Which segments of each log are somewhere: in a folder, or loaded and archived since.
+    """Which segments of each log are somewhere: in a folder, loaded, or taken away on purpose.
 
     Parameters
     ----------
@@ -101,9 +194,17 @@ class PresentSegments:
         Segments in folders.
     loaded : mapping of SegmentKey
         Segments that a ledger calls loaded.
+    manifests : LogManifests
+        What the logs noted.
     """
 
-    def __init__(self, found: Iterable[SegmentKey], loaded: Mapping[SegmentKey, Any]) -> None:
+    def __init__(
+        self,
+        found: Iterable[SegmentKey],
+        loaded: Mapping[SegmentKey, Any],
+        manifests: LogManifests,
+    ) -> None:
+        self._manifests = manifests
         self._ids: dict[tuple[str, str], set[int]] = {}
         for key in (*found, *loaded):
             self._ids.setdefault((key.run_id, key.log_kind), set()).add(key.segment_id)
@@ -116,7 +217,10 @@ class PresentSegments:
         PlatformError
             SEGMENT_MISSING naming the first missing one.
         """
+        manifest = self._manifests.of(key.run_id, key.log_kind)
         ids = self._ids.get((key.run_id, key.log_kind), set())
+        if manifest is not None:
+            ids = ids | manifest.away
         missing = [number for number in range(1, key.segment_id) if number not in ids]
         if missing:
             raise PlatformError(
@@ -191,6 +295,7 @@ def check_store(ws: Path, store: Store) -> ContractReport:
         *_inputs(store),
         *_views(store),
         *_ledgers(ws, store, known),
+        *_manifests(ws, known),
     ]
     return ContractReport(len(known), sum(count for count, _ in rows.values()), tuple(violations))
 
@@ -303,4 +408,28 @@ def _ledgers(ws: Path, store: Store, known: _Known) -> list[Violation]:
         elif stored[0] != entry["segment_sha256"]:
             what = f"loaded as {stored[0][:12]}, the ledger says {entry['segment_sha256'][:12]}"
             found.append(Violation(ReasonCode.SEGMENT_CHANGED, str(key), what))
+    return found
+
+
+def _manifests(ws: Path, known: _Known) -> list[Violation]:
+    """What the logs noted, against what is loaded: hashes, and segments that nobody took away."""
+    found = []
+    sessions = {folder.name: folder for folder in segments.find_sessions(ws)}
+    manifests = LogManifests(sessions)
+    for run_id, folder in sessions.items():
+        for log_kind in columns.LOG_KINDS:
+            try:
+                manifest = manifests.of(run_id, log_kind)
+            except PlatformError as error:
+                found.append(Violation(error.code, f"{run_id}/{log_kind}", error.message))
+                continue
+            for number, sha256 in sorted(manifest.sealed.items() if manifest else ()):
+                key = SegmentKey(run_id, log_kind, number)
+                if key in known and known[key][0] != sha256:
+                    what = f"loaded as {known[key][0][:12]}, the manifest says {sha256[:12]}"
+                    found.append(Violation(ReasonCode.MANIFEST_MISMATCH, str(key), what))
+                is_there = (folder / log_kind / f"{number:08d}.seg").exists()
+                if manifest and number not in manifest.away and not is_there:
+                    what = "the manifest calls it sealed; the file is gone"
+                    found.append(Violation(ReasonCode.SEGMENT_MISSING, str(key), what))
     return found

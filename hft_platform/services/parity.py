@@ -27,6 +27,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.kernels import kernels_of
+from hft_platform.recorder.archive import whole_log
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
 
@@ -81,7 +82,7 @@ class SessionLogs:
 
 
 def read_session(session_dir: Path) -> SessionLogs:
-    """Read and merge the market log and the order log of a session.
+    """Read and merge the market log and the order log of a session, archived segments included.
 
     Raises
     ------
@@ -91,8 +92,11 @@ def read_session(session_dir: Path) -> SessionLogs:
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
-        with typed_errors(f"{session_dir.name}/{kind}"):
-            log = _core.read_log(str(session_dir / kind))
+        with typed_errors(f"{session_dir.name}/{kind}"), whole_log(session_dir / kind) as folder:
+            log = _core.read_log(str(folder))
+            if folder != session_dir / kind:
+                for info in log["segments"]:
+                    info["path"] = str(Path(info["path"]).resolve())
         tapes.append(log["tape"])
         segments.extend(log["segments"])
     with typed_errors(session_dir.name):

@@ -1,4 +1,4 @@
-"""The operator's log tools: inspect, verify, recover, load.
+"""The operator's log tools: inspect, verify, recover. Loading: `wal_load`.
 
 Why: the log is the only thing that is always right, so an operator must be able to ask whether it
 is, without a session and without a store.
@@ -65,11 +65,11 @@ def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
     Parameters
     ----------
     action : str
-        ``inspect``, ``verify``, ``recover`` or ``load``.
+        ``inspect``, ``verify`` or ``recover``.
     workspace : Path
         Workspace folder.
     path : str or None
-        Segment file, log folder, session folder or run id; ``load`` takes none.
+        Segment file, log folder, session folder or run id.
 
     Returns
     -------
@@ -79,10 +79,8 @@ def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
     Raises
     ------
     PlatformError
-        CONFIG_NOT_FOUND when there is no such thing, STORE_FAILED or STORE_BUSY from ``load``.
+        CONFIG_NOT_FOUND when there is no such thing.
     """
-    if action == "load":
-        return _load(workspace)
     if path is None:
         raise PlatformError(
             ReasonCode.CONFIG_NOT_FOUND,
@@ -183,15 +181,3 @@ def _find(workspace: Path, name: str) -> tuple[list[Path], list[Path]]:
         f"no segment, log or session {name}",
         next_step="hft-live status names the sessions",
     )
-
-
-def _load(workspace: Path) -> WalReport:
-    from hft_platform.recorder.governance import load_governance
-    from hft_platform.recorder.loader import load_sealed
-    from hft_platform.recorder.store import open_configured_store
-
-    with open_configured_store(workspace) as store:
-        report = load_sealed(workspace, store)
-        governance = load_governance(workspace, store)
-    content = report.as_dict() | {"governance": governance.rows}
-    return WalReport("load", [content], [*report.problems, *governance.problems])

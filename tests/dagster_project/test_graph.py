@@ -12,6 +12,9 @@ import pytest
 from dagster_project import definitions, sensors
 from dagster_project.partitions import ALPHAS
 from dagster_project.resources import Workspace
+from hft_platform.drills.loading import write_runs
+from hft_platform.recorder.store import open_store
+from research import loop
 
 GRAPH = {
     "recordings": [],
@@ -51,6 +54,7 @@ BLOCKING = {
     "gate_d_verdict",
     "gate_e_verdict",
     "parity_report",
+    "wal_loaded",
 }
 
 
@@ -118,6 +122,36 @@ def test_the_wal_sensor_asks_once_for_the_same_segments(tmp_path: Path) -> None:
             dg.build_sensor_context(instance=instance, cursor=second.cursor), workspace=workspace
         )
         assert third.run_requests == []
+
+
+@pytest.mark.parametrize("damage", ["none", "segment", "store"])
+def test_the_replay_contract_goes_red_for_a_refused_segment_and_for_a_lost_row(
+    tmp_path: Path, damage: str
+) -> None:
+    appended = write_runs(tmp_path, runs=1, segments=2, records_each=40, seed=1)
+    if damage == "segment":
+        (segment,) = tmp_path.glob("sessions/*/market/00000002.seg")
+        segment.chmod(0o644)
+        segment.write_bytes(segment.read_bytes()[:-1])
+    if damage == "store":
+        loop.load_wal(tmp_path)
+        with open_store(tmp_path) as store:
+            store.command("DELETE FROM hft.market_books WHERE seq < 10")
+    with dg.instance_for_test() as instance:
+        result = dg.materialize(
+            [*definitions.ASSETS],
+            selection=["wal_loaded"],
+            instance=instance,
+            resources={"workspace": Workspace(path=str(tmp_path))},
+            raise_on_error=False,
+        )
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert evaluation.passed is (damage == "none")
+    (materialization,) = result.asset_materializations_for_node("wal_loaded")
+    shown = materialization.metadata["segments"].value
+    assert (
+        shown.count("drill-1-1/") == {"none": appended.segments, "segment": 2, "store": 0}[damage]
+    )
 
 
 def test_an_unknown_alpha_is_refused_by_the_partition(

@@ -313,6 +313,26 @@ def test_a_log_that_is_not_what_was_sent_is_refused(store: Store, tmp_path: Path
     assert len(list(dead_letter_folder(tmp_path).iterdir())) == 1
 
 
+def test_a_part_that_a_killed_server_acknowledged_and_lost_is_put_back(
+    store: Store, tmp_path: Path
+) -> None:
+    session = Session(tmp_path, "put-back", market_tape(900), segment_bytes=4 << 20)
+    with writer_of(session, store) as writer:
+        session.write(500)
+        writer.step()
+    # The token stays behind, as after a kill between token and part; the view keeps its rows.
+    store.command(
+        "ALTER TABLE hft.market_trades DELETE WHERE run_id = 'put-back' SETTINGS mutations_sync = 2"
+    )
+    session.write(session.count)
+    session.writer.seal()
+    report = load_sealed(tmp_path, store)
+    assert report.problems == []
+    assert session.rows(store) == (session.count, session.count)
+    assert session_tape(store, "put-back", "market") == session.tape
+    assert bars_agree(store, "put-back")
+
+
 def test_a_lost_journal_is_found_out_before_a_row_is_doubled(store: Store, tmp_path: Path) -> None:
     session = Session(tmp_path, "forgotten", market_tape(600), segment_bytes=4 << 20)
     session.write(300)
