@@ -7,12 +7,11 @@ partitions do.
 
 from __future__ import annotations
 
-import time
-
 import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
