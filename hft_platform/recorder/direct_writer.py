@@ -33,9 +33,10 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import columns, direct_ranges, segments
 from hft_platform.recorder.direct_ranges import RANGE_RECORDS, FollowedElsewhereError, RangeWriter
-from hft_platform.recorder.ledger import SegmentKey
-from hft_platform.recorder.loader import load_sealed
+from hft_platform.recorder.ledger import SegmentKey, loaded_segments
+from hft_platform.recorder.loader import LoadReport, ledger_folder, load_sealed
 from hft_platform.recorder.store import Store
+from hft_platform.recorder.store_errors import FAILURES
 from hft_platform.recorder.windows import Windows
 
 log = structlog.get_logger()
@@ -310,19 +311,27 @@ class DirectWriter:
         Told what happens.
     run_id : str, optional
         Only this session; by default every one, those that start later too.
+    on_progress : callable, optional
+        Called after each segment of a long load, with the status up to date.
     """
 
     def __init__(
-        self, ws: Path, store: Store, *, status: DirectStatus, run_id: str | None = None
+        self,
+        ws: Path,
+        store: Store,
+        *,
+        status: DirectStatus,
+        run_id: str | None = None,
+        on_progress: Callable[[], None] | None = None,
     ) -> None:
         self.ws = ws
         self.store = store
+        self._on_progress = on_progress
         self.windows = Windows(store)
         self.status = status
         self._run_id = run_id
         self._logs: dict[Path, _FollowedLog] = {}
         self._settled: set[SegmentKey] = set()
-        self._refused: set[str] = set()
         self._load_at = 0.0
 
     def __enter__(self) -> DirectWriter:
@@ -360,10 +369,6 @@ class DirectWriter:
             str(file.key) for file in sealed if file.key not in self._settled
         ]
 
-    def left(self) -> list[str]:
-        """Segments that are not loaded."""
-        return [*self.waiting(), *self._refused]
-
     def _sessions(self) -> list[Path]:
         found = segments.find_sessions(self.ws)
         return [path for path in found if self._run_id in (None, path.name)]
@@ -396,11 +401,17 @@ class DirectWriter:
         for file in waiting:
             self._log(file.path.parent).close()
         folders = sorted({file.path.parent.parent for file in waiting})
-        report = load_sealed(self.ws, self.store, session_dirs=folders, wait_s=0.0)
-        self.status.rows_written += report.rows_inserted
-        self.status.segments_loaded += report.segments_loaded
+        rows, loaded = self.status.rows_written, self.status.segments_loaded
+
+        def tell(_done: int, _total: int, so_far: LoadReport) -> None:
+            self.status.rows_written = rows + so_far.rows_inserted
+            self.status.segments_loaded = loaded + so_far.segments_loaded
+            if self._on_progress is not None:
+                self._on_progress()
+
+        report = load_sealed(self.ws, self.store, session_dirs=folders, wait_s=0.0, on_segment=tell)
+        tell(0, 0, report)
         for refused in report.refused:
-            self._refused.add(refused["segment"])
             self.status.last_error = {
                 "code": refused["code"], "name": refused["error"], "message": refused["message"]
             }  # fmt: skip
@@ -414,6 +425,16 @@ class DirectWriter:
         self.status.lag_records = sum(entry.lag_records for entry in self._logs.values())
         is_behind = self.status.lag_records > 0
         self.status.lag_seconds = self.status.behind(time.monotonic()) if is_behind else 0.0
+
+
+def _left(ws: Path, run_id: str | None) -> list[str]:
+    """Segments that no ledger calls loaded; needs no store."""
+    sessions = [path for path in segments.find_sessions(ws) if run_id in (None, path.name)]
+    sealed, still_open = segments.find_segments(sessions)
+    loaded = loaded_segments(ledger_folder(ws))
+    return [str(file.key) for file in sealed if file.key not in loaded] + [
+        f"{p.parent.parent.name}/{p.parent.name}/{int(p.stem)}" for p in still_open
+    ]
 
 
 class Stop:
@@ -469,8 +490,9 @@ def follow(
     Raises
     ------
     PlatformError
-        WAL_WRITE_FAILED when the journal could not be written: nothing more is sent by this
-        process.
+        What trying again cannot help: WAL_WRITE_FAILED when the journal could not be written,
+        SETTINGS_INVALID, MIGRATION_CHANGED, DEDUPLICATION_OFF, STORE_REFUSED by a server that never
+        let it in.
     """
     run = _Run(ws, run_id, stop, DirectStatus(run_id=run_id, restarts=restarts), drain_s, sleep)
     backoff = BACKOFF_SECONDS[0]
@@ -478,12 +500,16 @@ def follow(
         try:
             with (
                 open_store() as store,
-                DirectWriter(ws, store, status=run.status, run_id=run_id) as writer,
+                DirectWriter(
+                    ws, store, status=run.status, run_id=run_id, on_progress=run.loading
+                ) as writer,
             ):
                 backoff = run.until_over(writer, backoff)
         except PlatformError as error:
             run.failed(error)
-            if error.code == ReasonCode.WAL_WRITE_FAILED:
+            if error.code not in FAILURES or (
+                error.code == ReasonCode.STORE_REFUSED and not run.was_open
+            ):
                 raise
             run.wait(backoff)
             backoff = min(2 * backoff, BACKOFF_SECONDS[1])
@@ -509,13 +535,14 @@ class _Run:
         self._stop = stop
         self._drain_s = drain_s
         self._sleep = sleep
+        self.was_open = False
         self._drain_until: float | None = None
         self._is_complete = False
         self._status_at = 0.0
-        self._left: list[str] = ["everything: the store was never reached"]
 
     def until_over(self, writer: DirectWriter, backoff: float) -> float:
         """Follow; returns the wait after the next failure, the first one again after a success."""
+        self.was_open = True
         while not self.is_over():
             is_busy = writer.step()
             backoff = BACKOFF_SECONDS[0]
@@ -525,8 +552,12 @@ class _Run:
             self._say()
             if not is_busy:
                 self._sleep(POLL_SECONDS)
-        self._left = writer.left()
         return backoff
+
+    def loading(self) -> None:
+        """Say how a long load goes."""
+        self.status.state = "draining" if self._stop.is_draining else "following"
+        self._say()
 
     def is_over(self) -> bool:
         """Whether to end now."""
@@ -556,7 +587,7 @@ class _Run:
     def end(self) -> None:
         """Say what is left."""
         self.status.state = "ended"
-        self.status.left = self._left
+        self.status.left = _left(self.ws, self._run_id)
         self._say(is_forced=True)
 
     def _say(self, *, is_forced: bool = False) -> None:

@@ -170,7 +170,6 @@ def test_durable_records_are_in_the_store_while_their_segment_grows(
         session.writer.seal()
         steps(writer, lambda: not writer.waiting())
         assert writer.status.segments_loaded == len(list(session.folder.glob("*.seg"))) >= 1
-        assert writer.left() == []
     assert session.rows(store) == (session.count, session.count)
     assert session_tape(store, "grows", "market") == session.tape
     assert bars_agree(store, "grows")
@@ -461,6 +460,16 @@ def test_follow_outlives_its_store_and_catches_up_by_itself(
         assert session.rows(store) == (session.count, session.count)
         assert session_tape(store, "outlived", "market") == session.tape
         assert bars_agree(store, "outlived")
+
+
+def test_follow_ends_with_what_trying_again_cannot_help(tmp_path: Path) -> None:
+    def opened() -> AbstractContextManager[Store]:
+        return open_store(tmp_path, dsn="ftp://127.0.0.1/store")
+
+    with pytest.raises(PlatformError) as refused:
+        follow(tmp_path, opened, stop=Stop())
+    assert refused.value.code == ReasonCode.SETTINGS_INVALID
+    assert _said(tmp_path).last_error is not None
 
 
 def _said(ws: Path) -> DirectStatus:
