@@ -115,6 +115,16 @@ class Engine:
                 result = self._query(_insert_from(sql, file.name, settings), parameters)
                 return b"", self._headers(result, written=True)
 
+    def data_paths(self, table: str) -> list[Path]:
+        """Folders of a table's data, for faults that wait for something on disk."""
+        sql = (
+            "SELECT arrayJoin(data_paths) FROM system.tables"
+            " WHERE database || '.' || name = {t:String}"
+        )
+        with self._lock:
+            answer = self._query(sql, {"t": table}).bytes() or b""
+        return [Path(line) for line in answer.decode().splitlines()]
+
     def close(self) -> None:
         """Close the connection; waits for the statement that runs."""
         with self._lock:

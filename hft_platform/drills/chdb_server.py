@@ -27,7 +27,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop()
             return
         started = time.monotonic()
-        inside = hit.get("kill_inside")
+        inside = _dying(owner.engine, hit, table)
         answer, headers = owner.engine.run(
             sql,
             settings={
@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             },
             database=values.get("database") or "default",
             data=data,
-            inside=lambda: None if inside is None else _die_in(inside.seconds),
+            inside=inside or (lambda: None),
         )
         owner.count(f"applied_{kind}")
         if "slow" in hit:
@@ -304,6 +304,36 @@ class _Handler(BaseHTTPRequestHandler):
 def _error_text(fault: Fault) -> str:
     text = fault.message or TOO_MANY_PARTS[1]
     return f"Code: {fault.code}. DB::Exception: {text}" if fault.code else text
+
+
+def _dying(engine: Engine, hit: Mapping[str, Fault], table: str) -> Callable[[], None] | None:
+    """What ends this process inside a statement, if anything shall."""
+    if "kill_inside" in hit:
+        seconds = hit["kill_inside"].seconds
+        return lambda: _die_in(seconds)
+    if "kill_at_token" in hit:
+        folders = [path / "deduplication_logs" for path in engine.data_paths(table)]
+        return lambda: _die_at_growth(folders)
+    return None
+
+
+def _die_at_growth(folders: Sequence[Path]) -> None:
+    """End this process as soon as a file in a folder grows: the token is on disk, the part is not.
+
+    The engine works without Python's lock, so the watching thread runs beside it.
+    """
+
+    def sizes() -> list[int]:
+        return [entry.stat().st_size for folder in folders for entry in os.scandir(folder)]
+
+    before = sizes()
+
+    def watch() -> None:
+        while sizes() == before:
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _die_in(seconds: float) -> None:

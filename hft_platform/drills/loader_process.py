@@ -40,6 +40,8 @@ class LoaderProcess:
     """
 
     def __init__(self, ws: Path, dsn: str, *, prelude: str = "") -> None:
+        self.complaint = ""
+        """What it said when it did not end well."""
         script = f"{prelude}\nimport sys\nfrom {__name__} import main\nsys.exit(main(sys.argv[1:]))"
         self._process = subprocess.Popen(
             [sys.executable, "-c", script, "--workspace", str(ws), "--dsn", dsn],
@@ -75,9 +77,10 @@ class LoaderProcess:
             said, complaint = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.kill()
+            self.complaint = f"did not end within {seconds:.0f} s"
             return {}
         if self._process.returncode != 0:
-            sys.stderr.write(complaint.decode(errors="replace")[-2000:])
+            self.complaint = complaint.decode(errors="replace")[-2000:]
             return {}
         counts: dict[str, int] = json.loads(said.splitlines()[-1])
         return counts

@@ -267,6 +267,11 @@ def run_loaders(
         deadline = time.monotonic() + _PATIENCE_SECONDS
         ended = [loader.wait(max(deadline - time.monotonic(), 1.0)) for loader in running]
         facts["loaders_that_ended_well"] = sum(bool(counts) for counts in ended)
+        facts |= {
+            f"complaint_{index + 1}": loader.complaint
+            for index, loader in enumerate(running)
+            if loader.complaint
+        }
         facts["failed_tries"] = sum(counts.get("failures", 0) for counts in ended)
     except BaseException:
         server.stop()
@@ -324,8 +329,8 @@ def loader_killed(folder: Path, seed: int, size: int) -> DrillReport:
     try:
         with open_store(ws, dsn=server.dsn) as store:
             claims = exactly_once(ws, store, appended)
-            facts["replays_beyond_the_window"] = 10 * size
-            added = _replay_beyond_window(ws, store, seed=seed, replays=10 * size)
+            facts["replays_beyond_the_window"] = 5 * size
+            added = _replay_beyond_window(ws, store, seed=seed, replays=5 * size)
             claims.append(Claim("rows that replays beyond the window added", 0, added))
             claims += exactly_once(ws, store, appended)
             doubled = _blind_inserts_that_double(ws, store)

@@ -25,11 +25,12 @@ from hft_platform.errors import PlatformError, ReasonCode
 
 KINDS = (
     "stall_before", "stall_after", "drop_before", "drop_reply", "kill_before", "kill_inside",
-    "kill_after", "error", "slow", "refuse",
+    "kill_at_token", "kill_after", "error", "slow", "refuse",
 )  # fmt: skip
 """Stall before or after applying; drop the connection before applying, or after it in place of the
-reply; end the process before, inside or after applying; answer an error without applying; take
-`factor` times as long; go down before applying: connections are cut and refused from then on."""
+reply; end the process before, inside, at the moment the insert's token is written, or after
+applying; answer an error without applying; take `factor` times as long; go down before applying:
+connections are cut and refused from then on."""
 STATEMENTS = ("insert", "select", "other", "any")
 TOO_MANY_PARTS = (252, "Too many parts (3000) in all partitions in total. (TOO_MANY_PARTS)")
 

@@ -194,8 +194,8 @@ def store_down(folder: Path, seed: int, size: int) -> DrillReport:
             [
                 Claim("a load with the server down ends with", "STORE_UNREACHABLE", at_start),
                 Claim(
-                    "loads into which it went down, and after", {"STORE_UNREACHABLE": 2 * size},
-                    dict(in_the_middle),
+                    "loads into which it went down, and after",
+                    {"STORE_AMBIGUOUS": size, "STORE_UNREACHABLE": size}, dict(in_the_middle),
                 ),
                 Claim(
                     "codes of the loads that waited for it", [""] * (size + 1), caught_up,

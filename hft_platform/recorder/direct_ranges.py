@@ -288,6 +288,8 @@ class RangeWriter:
         What every row carries.
     counts : SentCounts
         What was sent and what an earlier try had sent.
+    restored : int
+        Parts put back.
     """
 
     store: Store
@@ -295,6 +297,7 @@ class RangeWriter:
     journal: RangeJournal
     origin: columns.Origin
     counts: SentCounts = field(default_factory=SentCounts)
+    restored: int = 0
 
     def send(self, by_type: ByType, first_seq: int, last_seq: int) -> None:
         """Send a new range; the first of a segment is counted before, see the note.
@@ -404,6 +407,7 @@ class RangeWriter:
                         self.store, part.table, names, self._encode(part), token=part.token,
                         trading_day=part.trading_day, row_count=int(part.seqs.size),
                     )  # fmt: skip
+                    self.restored += 1
 
     def rows_of(self, segment: LoadedSegment) -> list[ChunkRow]:
         """Range number, table, day, digest and token of every part of a complete segment."""

@@ -45,6 +45,7 @@ class Sent:
     trading_days: list[int]
     digests: dict[str, Digest]
     chunk_rows: list[ChunkRow]
+    was_loaded: bool
 
     @classmethod
     def of(
@@ -53,6 +54,7 @@ class Sent:
         stamp: FileStamp,
         segment: LoadedSegment,
         *,
+        was_loaded: bool,
         chunk_rows: list[ChunkRow] | None = None,
     ) -> Sent:
         """Keep of a segment what verification needs; `chunk_rows` if it was not cut by count."""
@@ -63,7 +65,7 @@ class Sent:
         ]
         return cls(
             file, stamp, segment.origin, segment.sha256, segment.first_seq, segment.record_count,
-            segment.trading_days, segment.digests(), chunk_rows,
+            segment.trading_days, segment.digests(), chunk_rows, was_loaded,
         )  # fmt: skip
 
     @property
@@ -72,7 +74,9 @@ class Sent:
         return self.first_seq + self.record_count - 1
 
 
-def verify(store: Store, sent: list[Sent]) -> tuple[list[Sent], list[tuple[Sent, PlatformError]]]:
+def verify(
+    store: Store, sent: list[Sent], *, expiring: frozenset[str]
+) -> tuple[list[Sent], list[tuple[Sent, PlatformError]]]:
     """Hold the store against segments that were sent.
 
     Parameters
@@ -81,6 +85,8 @@ def verify(store: Store, sent: list[Sent]) -> tuple[list[Sent], list[tuple[Sent,
         Open store.
     sent : list of Sent
         At least one.
+    expiring : frozenset of str
+        Tables that may hold nothing of a segment that was loaded and verified before.
 
     Returns
     -------
@@ -92,7 +98,7 @@ def verify(store: Store, sent: list[Sent]) -> tuple[list[Sent], list[tuple[Sent,
     neighbours = _neighbours(store, sent)
     complete, wrong = [], []
     for item in sent:
-        error = _count_error(item, held) or _order_error(item, neighbours)
+        error = _count_error(item, held, expiring) or _order_error(item, neighbours)
         if error is None:
             complete.append(item)
         else:
@@ -162,10 +168,14 @@ def _held(store: Store, sent: list[Sent]) -> dict[tuple[str, SegmentKey], tuple[
 
 
 def _count_error(
-    item: Sent, held: dict[tuple[str, SegmentKey], tuple[Digest, int]]
+    item: Sent,
+    held: dict[tuple[str, SegmentKey], tuple[Digest, int]],
+    expiring: frozenset[str],
 ) -> PlatformError | None:
     for table, expected in item.digests.items():
         stored, unique = held.get((table, item.file.key), (_NOTHING, 0))
+        if item.was_loaded and table in expiring and stored.count == 0:
+            continue
         if stored.count != unique:
             return PlatformError(
                 ReasonCode.RECORD_DOUBLED,

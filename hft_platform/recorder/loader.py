@@ -40,7 +40,7 @@ from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
 from hft_platform.recorder.host_claims import HostClaims
 from hft_platform.recorder.ledger import FileStamp, Ledger, SegmentKey, loaded_segments
 from hft_platform.recorder.load_verify import Sent
-from hft_platform.recorder.segment_send import send_segment
+from hft_platform.recorder.segment_send import PartPlace, put_back_parts, send_segment
 from hft_platform.recorder.segments import LoadedSegment, SegmentFile
 from hft_platform.recorder.store_errors import FAILURES
 from hft_platform.recorder.windows import Windows
@@ -54,10 +54,7 @@ SHARDS_AT_ONCE = 4
 """How many shards a loader takes at a time where others may want the rest."""
 LOCK_WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
-_STOPS_LOADING = frozenset(FAILURES) | {
-    ReasonCode.WAL_WRITE_FAILED,
-    ReasonCode.INVARIANT_BROKEN,
-}
+_STOPS_LOADING = frozenset(FAILURES) | {ReasonCode.WAL_WRITE_FAILED, ReasonCode.INVARIANT_BROKEN}
 
 
 @dataclass(slots=True)
@@ -72,6 +69,8 @@ class LoadReport:
         Rows inserted now, by table.
     parts_inserted, parts_found : int
         Inserts sent, and inserts that an earlier load had already made.
+    parts_restored : int
+        Parts whose token the store remembered while their rows were gone (`lost_parts`).
     segments : list of dict
         One row for each segment completed now: name, rows, hash, seconds of sending.
     left_to_others : list of str
@@ -89,6 +88,7 @@ class LoadReport:
     rows: dict[str, int] = field(default_factory=dict)
     parts_inserted: int = 0
     parts_found: int = 0
+    parts_restored: int = 0
     segments: list[dict[str, Any]] = field(default_factory=list)
     left_to_others: list[str] = field(default_factory=list)
     still_open: list[str] = field(default_factory=list)
@@ -114,6 +114,7 @@ class LoadReport:
             "rows": dict(sorted(self.rows.items())),
             "parts_inserted": self.parts_inserted,
             "parts_found": self.parts_found,
+            "parts_restored": self.parts_restored,
             "segments": self.segments,
             "left_to_others": self.left_to_others,
             "still_open": self.still_open,
@@ -268,8 +269,10 @@ class _Load:
         self.read_segment = read_segment
         self.on_segment = on_segment
         # An embedded store has one process at a time: no other host, and nobody beside us.
-        self.is_alone = store.dsn.startswith("chdb://")
+        self.is_alone = not store.supports_many_clients
         self.windows = Windows(store)
+        # Nobody fills it meanwhile, so what it did not hold it does not hold.
+        self.was_empty = self.is_alone and not any(self.windows.positions().values())
         self.hosts = None if self.is_alone else HostClaims(store)
         self.manifests = manifests
         self.present = replay_contract.PresentSegments(
@@ -277,6 +280,7 @@ class _Load:
         )
         self.total = len(found)
         self.done = 0
+        self.sent_now: dict[SegmentKey, set[PartPlace]] = {}
 
     def open_ledger(self, shard: int) -> Ledger:
         """Ledger of a shard that is claimed."""
@@ -307,7 +311,12 @@ class _Load:
             self._tell(1)
         if not sent:
             return
-        complete, wrong = load_verify.verify(self.store, sent)
+        complete, wrong = load_verify.verify(self.store, sent, expiring=self.windows.expiring)
+        put_back = [item for item, reason in wrong if self._put_back(item, reason)]
+        if put_back:
+            more, still = load_verify.verify(self.store, put_back, expiring=self.windows.expiring)
+            complete += more
+            wrong = [pair for pair in wrong if pair[0] not in put_back] + still
         for item, reason in wrong:
             self._refuse(item.file, reason)
         if complete:
@@ -356,19 +365,24 @@ class _Load:
     ) -> Sent:
         started = time.perf_counter()
         state = ledger.state(file.key)
-        may_be_there = state is None and not (self.is_alone and ledger.knows_store)
-        known = None if state is None else state.segment_sha256
+        is_new = self.was_empty or (self.is_alone and ledger.knows_store)
+        may_be_there = state is None and not is_new
+        in_store = None
         if may_be_there:
-            known = load_verify.stored_sha256(self.store, file.key)
-        _require_unchanged(file.key, segment.sha256, known)
+            in_store = load_verify.stored_sha256(self.store, file.key)
+        _require_unchanged(
+            file.key, segment.sha256, in_store if state is None else state.segment_sha256
+        )
+        was_loaded = in_store == segment.sha256
         self.manifests.require_known(file.key, segment.sha256)
         self.present.require_before(file.key)
         replay_contract.require_order(file.key, segment)
         begun = self._complete_ranges(file.key, segment, positions)
         counts = begun.counts if begun is not None else send_segment(
             self.store, self.windows, ledger, file.key, segment,
-            may_be_there=may_be_there, positions=positions,
+            may_be_there=may_be_there, was_loaded=was_loaded, positions=positions,
         )  # fmt: skip
+        self.sent_now[file.key] = counts.places
         self.report.parts_inserted += counts.inserted
         self.report.parts_found += counts.found
         for table, rows in counts.rows.items():
@@ -381,7 +395,7 @@ class _Load:
             }
         )  # fmt: skip
         chunk_rows = None if begun is None else begun.rows_of(segment)
-        return Sent.of(file, stamp, segment, chunk_rows=chunk_rows)
+        return Sent.of(file, stamp, segment, was_loaded=was_loaded, chunk_rows=chunk_rows)
 
     def _complete_ranges(
         self, key: SegmentKey, segment: LoadedSegment, positions: dict[str, int]
@@ -395,7 +409,18 @@ class _Load:
             journal.note_positions(positions)
             writer = direct_ranges.RangeWriter(self.store, self.windows, journal, segment.origin)
             writer.complete(segment)
+            self.report.parts_restored += writer.restored
             return writer
+
+    def _put_back(self, item: Sent, reason: PlatformError) -> bool:
+        """Bring back parts that were sent now, acknowledged, and are not there."""
+        sent_now = self.sent_now.get(item.file.key)
+        if reason.code != ReasonCode.LOAD_COUNT_MISMATCH or not sent_now:
+            return False
+        _, segment = self._read(item.file)
+        restored = put_back_parts(self.store, segment, sent_now)
+        self.report.parts_restored += restored
+        return restored > 0
 
     def _record(self, ledgers: dict[int, Ledger], complete: list[Sent]) -> None:
         load_verify.insert_ingestion_rows(self.store, complete)

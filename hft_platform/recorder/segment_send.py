@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from hft_platform.recorder import columns, segments
 from hft_platform.recorder.ledger import Ledger, SegmentKey
+from hft_platform.recorder.lost_parts import restore_part
 from hft_platform.recorder.segments import Digest, LoadedSegment, Part
 from hft_platform.recorder.windows import Step, Windows
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 COUNT_SECONDS = 10.0
 """A count is good for this long: 500 inserts a second into one table would be needed to use up half
 a window of 10,000 meanwhile."""
+
+ABSENT_LOOKS = 10
+ABSENT_LOOK_SECONDS = 0.25
+"""A part that was acknowledged and is not there is looked for so often before it counts as lost."""
 
 PartPlace = tuple[str, int, int]
 """Table, chunk and trading day of a part."""
@@ -46,11 +51,14 @@ class SentCounts:
         Rows inserted, by table.
     inserted, found : int
         Parts sent, and parts that were there.
+    places : set of PartPlace
+        Parts that were sent and acknowledged.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
     inserted: int = 0
     found: int = 0
+    places: set[PartPlace] = field(default_factory=set)
 
 
 def send_segment(
@@ -61,6 +69,7 @@ def send_segment(
     segment: LoadedSegment,
     *,
     may_be_there: bool,
+    was_loaded: bool,
     positions: dict[str, int],
 ) -> SentCounts:
     """Send what the store lacks of a segment.
@@ -79,6 +88,8 @@ def send_segment(
         Verified content.
     may_be_there : bool
         Rows of it may be in the store although the ledger knows nothing of it.
+    was_loaded : bool
+        The store itself says that all of it was loaded and verified.
     positions : dict of str to int
         The tables' insert positions, taken before anything of it is sent.
 
@@ -115,11 +126,12 @@ def send_segment(
                 if stored is not None:
                     step = windows.resolve(
                         part, stored.of(part),
-                        run_id=key.run_id, begun_at=begun.get(part.table),
+                        run_id=key.run_id, begun_at=begun.get(part.table), was_loaded=was_loaded,
                     )  # fmt: skip
                 if step is not Step.NOTHING:
                     names = columns.column_names(part.record_name)
                     store.insert_native(part.table, names, block.result(), token=part.token)
+                    counts.places.add((part.table, part.chunk, part.trading_day))
                 if step is Step.SEND:
                     counts.inserted += 1
                     counts.rows[part.table] = counts.rows.get(part.table, 0) + part.seqs.size
@@ -127,6 +139,42 @@ def send_segment(
                     counts.found += 1
             ledger.append("after", key, segment_sha256=segment.sha256, facts={"chunk": chunk})
     return counts
+
+
+def put_back_parts(store: Store, segment: LoadedSegment, places: set[PartPlace]) -> int:
+    """Put back parts that were acknowledged and are not there; returns how many.
+
+    A server that was killed between noting a token and committing its part drops the next insert
+    under it. The same is seen while somebody else's insert is between the two, hence the looks.
+
+    Parameters
+    ----------
+    store : Store
+        Open store.
+    segment : LoadedSegment
+        The segment.
+    places : set of PartPlace
+        Parts that were sent and acknowledged just now.
+    """
+    stored = _Stored(store, segment)
+    for look in range(ABSENT_LOOKS):
+        held = stored.count()
+        if all(place in held for place in places):
+            return 0
+        if look < ABSENT_LOOKS - 1:
+            time.sleep(ABSENT_LOOK_SECONDS)
+    restored = 0
+    for chunk in range(segment.chunk_count):
+        for part in segment.parts(chunk):
+            place = (part.table, part.chunk, part.trading_day)
+            if place in places and place not in held:
+                restore_part(
+                    store, part.table, columns.column_names(part.record_name),
+                    _encode(part, segment.origin), token=part.token,
+                    trading_day=part.trading_day, row_count=part.seqs.size,
+                )  # fmt: skip
+                restored += 1
+    return restored
 
 
 def _encoded(
@@ -158,10 +206,11 @@ class _Stored:
         """Digest of a part's rows in the store, None when there is none."""
         if self._parts is None or time.monotonic() - self._counted_at > COUNT_SECONDS:
             self._counted_at = time.monotonic()
-            self._parts = self._count()
+            self._parts = self.count()
         return self._parts.get((part.table, part.chunk, part.trading_day))
 
-    def _count(self) -> dict[PartPlace, Digest]:
+    def count(self) -> dict[PartPlace, Digest]:
+        """Digests of all parts of which the store holds rows."""
         origin = self._segment.origin
         sql = " UNION ALL ".join(
             f"SELECT '{columns.TABLES[name]}', "  # noqa: S608  # our own table names

@@ -255,14 +255,15 @@ class Store:
         self, doing: str, statement: Statement, call: Callable[[], _Result], *, seed: str
     ) -> _Result:
         attempt = 0
+        is_unknown = False
         while True:
             attempt += 1
-            self._require_closed_breaker(doing)
-            self.counts["sent"] += 1
             try:
+                self._require_closed_breaker(doing)
+                self.counts["sent"] += 1
                 result = call()
-            except PlatformError:
-                raise
+            except PlatformError as error:
+                raise (_still_unknown(error) if is_unknown else error) from None
             except Exception as error:
                 # The client raises its own tree, chdb RuntimeError, the network OSError: all mean
                 # that the store did not do it. A bug of ours is told apart by its type.
@@ -270,7 +271,8 @@ class Store:
                     raise
                 failed = _failure(self.dsn, doing, statement, error, attempt=attempt)
                 if not self._may_go_on(failed, statement, attempt):
-                    raise failed from error
+                    raise (_still_unknown(failed) if is_unknown else failed) from error
+                is_unknown = is_unknown or failed.code == ReasonCode.STORE_AMBIGUOUS
                 self.counts["sent_again"] += 1
                 log.info("store_asked_again", code=failed.code, attempt=attempt, doing=doing[:80])
                 self._sleep(self._policy.pause_s(attempt, seed))
@@ -524,4 +526,15 @@ def _failure(
             "attempts": attempt,
             "engine_code": getattr(error, "code", None),
         },
+    )
+
+
+def _still_unknown(failed: PlatformError) -> PlatformError:
+    """The last attempt's failure, when an earlier one was sent and never answered."""
+    if failed.code == ReasonCode.STORE_AMBIGUOUS:
+        return failed
+    return PlatformError(
+        ReasonCode.STORE_AMBIGUOUS,
+        f"{failed.message}; an earlier attempt was sent and not answered",
+        facts=failed.facts | {"last_code": failed.code},
     )

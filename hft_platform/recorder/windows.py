@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns
 from hft_platform.recorder.segments import Digest, Part
+from hft_platform.recorder.view_counts import VIEW_COUNTS
 
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
@@ -35,17 +36,6 @@ VIEW_LOOK_SECONDS = 0.25
 and its view."""
 
 _MINUTE_NS = 60_000_000_000
-_VIEW_COUNTS = {
-    "hft.bars_1m_fill": (
-        "SELECT (SELECT countIf(bitAnd(flags, 1) = 0) FROM hft.market_trades"
-        " WHERE trading_day = {day:UInt32} AND run_id = {run:String}"
-        " AND exchange_time_ns >= {low:Int64} AND exchange_time_ns < {high:Int64}),"
-        " (SELECT sum(trade_count) FROM hft.bars_1m_state"
-        " WHERE trading_day = {day:UInt32} AND run_id = {run:String}"
-        " AND minute_ns >= {low:Int64} AND minute_ns < {high:Int64})"
-    )
-}
-"""Views whose content can be counted against their table's, minute by minute."""
 
 
 class Step(enum.Enum):
@@ -60,6 +50,7 @@ class Step(enum.Enum):
 class _Table:
     window: int
     views: tuple[str, ...]
+    expires: bool
 
 
 class Windows:
@@ -89,6 +80,21 @@ class Windows:
                     " non_replicated_deduplication_window = 10000, the same on the view's target",
                 )
 
+    @property
+    def lasting_views(self) -> list[str]:
+        """Materialized views behind tables whose rows stay."""
+        return sorted(
+            view for table in self._tables.values() if not table.expires for view in table.views
+        )
+
+    @property
+    def expiring(self) -> frozenset[str]:
+        """Tables whose rows go by themselves some time after they came (a TTL)."""
+        records = columns.TABLES.values()
+        return frozenset(
+            name for name, table in self._tables.items() if table.expires and name in records
+        )
+
     def positions(self) -> dict[str, int]:
         """How many inserts each table has had, in the store's own numbers.
 
@@ -105,7 +111,13 @@ class Windows:
         return {name: found.get(name, 0) for name in columns.TABLES.values()}
 
     def resolve(
-        self, part: Part, stored: Digest | None, *, run_id: str, begun_at: int | None
+        self,
+        part: Part,
+        stored: Digest | None,
+        *,
+        run_id: str,
+        begun_at: int | None,
+        was_loaded: bool = False,
     ) -> Step:
         """Decide what to do with a part that may have been sent before.
 
@@ -119,6 +131,8 @@ class Windows:
             The part's run.
         begun_at : int or None
             Position of the table when the part was first begun; None when nobody knows.
+        was_loaded : bool, optional
+            The store itself says that the whole segment was loaded and verified.
 
         Returns
         -------
@@ -134,6 +148,9 @@ class Windows:
         if stored is not None and stored.count not in (0, expected.count):
             raise mismatch(f"{part.table}, chunk {part.chunk}", stored, expected)
         if stored is None or stored.count == 0:
+            if was_loaded and self._tables[part.table].expires:
+                # Gone by the table's own rule; the views keep what it was, so it is not sent again.
+                return Step.NOTHING
             # A view can be ahead of its table only where something was begun.
             if begun_at is not None and not self._is_within(part, begun_at):
                 self._require_views(part, run_id)
@@ -172,14 +189,14 @@ class Windows:
 
     def _require_views(self, part: Part, run_id: str) -> None:
         for view in self._tables[part.table].views:
-            if view not in _VIEW_COUNTS:
+            if view not in VIEW_COUNTS:
                 raise _view_wrong(view, part, "nothing counts it")
             times = part.rows["exchange_time_ns"]
             low = int(times.min()) // _MINUTE_NS * _MINUTE_NS
             high = (int(times.max()) // _MINUTE_NS + 1) * _MINUTE_NS
             facts = {"day": part.trading_day, "run": run_id, "low": low, "high": high}
             for look in range(VIEW_LOOKS):
-                in_table, in_view = map(int, self._store.rows(_VIEW_COUNTS[view], facts)[0])
+                in_table, in_view = map(int, self._store.rows(VIEW_COUNTS[view], facts)[0])
                 if in_table == in_view:
                     break
                 if look == VIEW_LOOKS - 1:
@@ -192,13 +209,17 @@ def _tables(store: Store) -> dict[str, _Table]:
         "SELECT database || '.' || name, engine,"
         " extract(engine_full, 'deduplication_window = ([0-9]+)'),"
         " arrayStringConcat(arrayMap((d, t) -> d || '.' || t, dependencies_database,"
-        " dependencies_table), ','), extract(create_table_query, ' TO ([^ (]+)')"
+        " dependencies_table), ','), extract(create_table_query, ' TO ([^ (]+)'),"
+        " position(engine_full, ' TTL ') > 0"
         " FROM system.tables WHERE database = 'hft'"
     )
     windows: dict[str, int] = {}
     targets: dict[str, str] = {}
     views: dict[str, tuple[str, ...]] = {}
-    for name, engine, window, dependencies, target in rows:
+    expiring: set[str] = set()
+    for name, engine, window, dependencies, target, expires in rows:
+        if expires:
+            expiring.add(str(name))
         default = 1000 if str(engine).startswith("Replicated") else 0
         windows[str(name)] = int(window) if window else default
         views[str(name)] = tuple(view for view in str(dependencies).split(",") if view)
@@ -206,7 +227,8 @@ def _tables(store: Store) -> dict[str, _Table]:
             targets[str(name)] = str(target)
     return {
         name: _Table(
-            min([window, *(windows[targets[view]] for view in views[name])]), views[name]
+            min([window, *(windows[targets[view]] for view in views[name])]), views[name],
+            name in expiring,
         )
         for name, window in windows.items()
         if all(view in targets for view in views[name])

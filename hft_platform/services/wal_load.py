@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.errors import PlatformError, code_name
 from hft_platform.services.wal_tools import WalReport
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ FOLLOW_SECONDS = 1.0
 AGAIN_SECONDS = 60.0
 """Segments that were refused are looked at again so often."""
 BACKOFF_SECONDS = (1.0, 30.0)
-_KEEPS_FOLLOWING = frozenset({ReasonCode.STORE_FAILED, ReasonCode.STORE_BUSY})
-
 Pending = frozenset[tuple["SegmentKey", "FileStamp"]]
 
 
@@ -160,6 +158,8 @@ def follow(
     WalReport
         After each pass: what it did, or why the store could not be asked.
     """
+    from hft_platform.recorder.store_errors import FAILURES
+
     tried: Pending | None = None
     tried_at = clock()
     backoff = BACKOFF_SECONDS[0]
@@ -174,7 +174,8 @@ def follow(
         try:
             report = load_once(workspace, is_checked=is_checked, wait_s=0)
         except PlatformError as error:
-            if error.code not in _KEEPS_FOLLOWING:
+            failure = FAILURES.get(error.code)
+            if failure is None or not failure.is_passing:
                 raise
             problem = f"{code_name(error.code)} ({error.code}): {error.message}"
             yield WalReport("load", [{"tried_again_in_s": backoff}], [problem])

@@ -74,17 +74,30 @@ fn split_tape<'py>(py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyDict>>
 /// `{name: (records, positions)}`, positions as little-endian `u32` counted in records.
 #[pyfunction]
 fn index_tape<'py>(py: Python<'py>, tape: &[u8]) -> PyResult<Bound<'py, PyDict>> {
-    let mut parts: Vec<(Vec<u8>, Vec<u8>)> = LAYOUTS.iter().map(|_| Default::default()).collect();
+    let mut place_of_code = [usize::MAX; 256];
+    for (place, layout) in LAYOUTS.iter().enumerate() {
+        place_of_code[usize::from(layout.code)] = place;
+    }
+    // Counted first: growing buffers would copy every record several times.
+    let mut sizes = vec![(0_usize, 0_usize); LAYOUTS.len()];
+    for item in Tape::new(tape) {
+        let (header, bytes) = item.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if let Some(size) = sizes.get_mut(place_of_code[usize::from(header.record_type)]) {
+            size.0 += bytes.len();
+            size.1 += size_of::<u32>();
+        }
+    }
+    let mut parts: Vec<(Vec<u8>, Vec<u8>)> = sizes
+        .iter()
+        .map(|size| (Vec::with_capacity(size.0), Vec::with_capacity(size.1)))
+        .collect();
     for (position, item) in Tape::new(tape).enumerate() {
         let (header, bytes) = item.map_err(|error| PyValueError::new_err(error.to_string()))?;
         let position = u32::try_from(position)
             .map_err(|_| PyValueError::new_err("a tape holds at most 2^32 records"))?;
-        if let Some(index) = LAYOUTS
-            .iter()
-            .position(|layout| layout.code == header.record_type)
-        {
-            parts[index].0.extend_from_slice(bytes);
-            parts[index].1.extend_from_slice(&position.to_le_bytes());
+        if let Some(part) = parts.get_mut(place_of_code[usize::from(header.record_type)]) {
+            part.0.extend_from_slice(bytes);
+            part.1.extend_from_slice(&position.to_le_bytes());
         }
     }
     let table = PyDict::new(py);

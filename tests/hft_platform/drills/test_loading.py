@@ -14,15 +14,16 @@ from hft_platform.recorder.store import open_store
 # A loader that sends whatever its ledger does not call done, under tokens that name nothing.
 CARELESS = """
 import os, time
-from hft_platform.recorder import store, windows
+from clickhouse_connect.driver.httpclient import HttpClient
+from hft_platform.recorder import windows
 
-insert = store.Store.insert_native
-def careless_insert(self, table, names, block, *, token):
-    # A memoryview is not sent a second time by the client itself, which would repeat the token.
-    block = memoryview(bytes(block))
-    insert(self, table, names, block, token=f"{token}:{os.getpid()}:{time.monotonic_ns()}")
+raw_insert = HttpClient.raw_insert
+def careless_insert(self, *arguments, settings, **keywords):
+    token = f"{os.getpid()}:{time.monotonic_ns()}"
+    settings = {**settings, "insert_deduplication_token": token}
+    return raw_insert(self, *arguments, settings=settings, **keywords)
 
-store.Store.insert_native = careless_insert
+HttpClient.raw_insert = careless_insert
 windows.Windows.resolve = lambda *arguments, **keywords: windows.Step.SEND
 """
 LOST_REPLIES = (Fault("drop_reply", table="hft.market_", skip=3, times=3),)

@@ -103,6 +103,21 @@ def test_with_no_attempt_left_the_code_says_that_the_outcome_is_not_known(
         assert _count(store, 4000) == 1
 
 
+def test_an_outcome_stays_unknown_when_the_server_is_gone_at_the_next_attempt(
+    server: ServerProcess,
+) -> None:
+    """It was called unreachable, as if nothing had been sent; the rows were in."""
+    with _opened(server) as store:
+        server.set_faults(Fault("drop_reply"), Fault("refuse", skip=1))
+        with pytest.raises(PlatformError) as unknown:
+            _insert(store, [9000], "gone")
+        assert unknown.value.code == ReasonCode.STORE_AMBIGUOUS
+        assert unknown.value.facts["last_code"] == ReasonCode.STORE_UNREACHABLE
+        server.set_faults()
+        server.refuse(False)
+        assert _count(store, 9000) == 1
+
+
 def test_a_statement_without_a_token_is_never_sent_again_once_it_was_sent(
     server: ServerProcess,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.recorder import columns, segments, windows
+from hft_platform.recorder import columns, segment_send, segments, windows
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.segments import Part
 from hft_platform.recorder.store import Store
 from tests.hft_platform.recorder.conftest import market_tape, write_session
 
+HENCE = "fromUnixTimestamp(toUInt32(trading_day % 1)) + INTERVAL 100 YEAR"
+"""A rule that lets no row go while the tests run."""
 TABLES = ("hft.market_trades", "hft.bars_1m_state")
 
 
@@ -140,6 +143,49 @@ def test_a_position_that_went_back_or_is_far_counts_the_views(
     step = found.resolve(part, None, run_id="far", begun_at=position(now))
     assert step is windows.Step.SEND
     assert looked == ["far"]
+
+
+def test_a_part_whose_token_outlived_its_rows_is_put_back(
+    ws: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server killed between noting a token and committing its part drops the next insert."""
+    monkeypatch.setattr(segment_send, "ABSENT_LOOKS", 1)
+    folder = write_session(ws, "outlived", market=market_tape(300))
+    (file,), _ = segments.find_segments([folder])
+    segment = segments.read(file)
+    part = next(p for p in segment.parts(0) if p.record_name == "Trade")
+    elsewhere = dataclasses.replace(segment.origin, run_id="outlived-elsewhere")
+    block = columns.encode_records("Trade", part.rows, origin=elsewhere, seqs=part.seqs)
+    store.insert_native(part.table, columns.column_names("Trade"), block, token=part.token)
+    report = load_sealed(ws, store, session_dirs=[folder])
+    assert report.problems == []
+    assert (report.segments_loaded, report.parts_restored) == (1, 1)
+    assert _trades(store, "outlived") == part.seqs.size
+
+
+def test_rows_that_expired_are_not_sent_again_when_the_ledger_is_lost(
+    tmp_path: Path, store: Store
+) -> None:
+    """The bars keep what the prints were: sent again, they would count twice."""
+    folder = write_session(tmp_path, "expired", market=market_tape(300))
+    load_sealed(tmp_path, store, session_dirs=[folder])
+    bars = _bars(store, "expired")
+    store.command("DELETE FROM hft.market_trades WHERE run_id = 'expired'")
+    for ledger in (tmp_path / "ledger").glob("ingest-*.jsonl"):
+        ledger.unlink()
+    store.command(f"ALTER TABLE hft.market_trades MODIFY TTL {HENCE}")
+    try:
+        report = load_sealed(tmp_path, store, session_dirs=[folder])
+        assert (report.problems, report.segments_loaded, report.rows_inserted) == ([], 1, 0)
+        assert (_trades(store, "expired"), _bars(store, "expired")) == (0, bars)
+    finally:
+        store.command("ALTER TABLE hft.market_trades REMOVE TTL")
+    for ledger in (tmp_path / "ledger").glob("ingest-*.jsonl"):
+        ledger.unlink()
+    # Where rows do not expire, somebody removed them: they come back, and the bars stay right.
+    again = load_sealed(tmp_path, store, session_dirs=[folder])
+    assert (again.problems, again.parts_restored) == ([], 1)
+    assert (_trades(store, "expired"), _bars(store, "expired")) == (100, bars)
 
 
 def test_a_table_that_remembers_nothing_is_not_loaded_into(ws: Path, store: Store) -> None:

@@ -90,9 +90,9 @@ def test_follow_waits_longer_each_time_the_store_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_arguments: object, **_keywords: object) -> None:
-        raise PlatformError(ReasonCode.STORE_FAILED, "it is down")
+        raise PlatformError(ReasonCode.STORE_UNREACHABLE, "it is down")
 
-    monkeypatch.setattr(store_module, "open_store", failing)
+    monkeypatch.setattr(store_module, "open_configured_store", failing)
     clock = _Clock(sleeps=7)
     passes = wal_load.follow(tmp_path, sleep=clock.sleep, clock=clock.time)
     waits = [next(passes).rows[0]["tried_again_in_s"] for _ in range(7)]
