@@ -32,6 +32,7 @@ __all__ = [
     "KernelHandle",
     "Normaliser",
     "PaperSession",
+    "SegmentFollower",
     "TapeError",
     "WalError",
     "WalWriter",
@@ -1225,6 +1226,58 @@ class WalWriter:
         _exception: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None: ...
+
+@final
+class SegmentFollower:
+    """Reader of one segment that another process may still be writing (docs/recorder.md).
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+    segment_id : int
+        Its number.
+
+    Raises
+    ------
+    WalError
+        When the file cannot be read, or its header is not whole.
+    """
+
+    def __new__(cls, log_dir: str | PathLike[str], segment_id: int) -> Self: ...
+    def poll(self, records_max: int, durable_seq: int = 0) -> dict[str, Any]:
+        """Read records that are durable and were not given before.
+
+        Parameters
+        ----------
+        records_max : int
+            At most so many.
+        durable_seq : int, optional
+            Known to be durable, whatever the log's watermark and later frames say.
+
+        Returns
+        -------
+        dict
+            ``first_seq``, ``record_count``, ``tape``, and ``durable_seq`` of the log.
+
+        Raises
+        ------
+        WalError
+            When bytes that are durable are damaged.
+        """
+
+    @property
+    def wal_id(self) -> int:
+        """Identity of the log."""
+    @property
+    def log_kind(self) -> str:
+        """``market`` or ``orders``."""
+    @property
+    def first_seq(self) -> int:
+        """Sequence of the segment's first record."""
+    @property
+    def next_seq(self) -> int:
+        """Sequence that the next record given has."""
 
 def read_segment(path: str | PathLike[str]) -> dict[str, Any]:
     """Read one segment, verified.

@@ -136,9 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     resume = add("resume", _resume, "Lift a halt in two steps: read the token, then confirm it.")
     resume.add_argument("--confirm", metavar="TOKEN", help="the token that the first step printed")
 
-    wal = add("wal", _wal, "Inspect, verify, recover or load write-ahead logs.")
-    wal.add_argument("action", choices=["inspect", "verify", "recover", "load"])
+    wal = add("wal", _wal, "Inspect, verify, recover, load or follow write-ahead logs.")
+    wal.add_argument("action", choices=["inspect", "verify", "recover", "load", "follow"])
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
+    # Given by `run` to its own child: how often it was started before, and its time for the rest.
+    wal.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    wal.add_argument("--drain-seconds", type=float, default=15.0, help=argparse.SUPPRESS)
     wal.add_argument(
         "--follow", action="store_true", help="load: go on whenever a segment is sealed, until ^C"
     )
@@ -163,6 +166,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from hft_platform.execution.faults import load_fault_profile
     from hft_platform.feed.recording import find_session
     from hft_platform.market.instruments import load_instruments
+    from hft_platform.services.direct_recorder import recorder_of
     from hft_platform.services.session_runner import RunRequest, run_session
 
     if arguments.mode == "live":
@@ -206,11 +210,16 @@ def _run(arguments: argparse.Namespace) -> int:
             def show(state: dict[str, Any], bar: Progress = bar, task: TaskID = task) -> None:
                 bar.update(task, completed=state["records_done"])
 
-            outcome = run_session(
-                request, instruments=instruments, settings=settings, progress=show
-            )
+            with recorder_of(settings, workspace) as recorder:
+                outcome = run_session(
+                    request,
+                    instruments=instruments,
+                    settings=settings,
+                    progress=show,
+                    opened=recorder.opened,
+                )
         drill = {key: outcome.summary[key] for key in ("faults",) if key in outcome.summary}
-        finished.append(outcome.summary["evidence"] | drill)
+        finished.append(outcome.summary["evidence"] | drill | recorder.facts())
     _print(arguments, finished, lambda: "\n".join(_run_text(row) for row in finished))
     return 0
 
@@ -227,6 +236,8 @@ def _run_text(evidence: dict[str, Any]) -> str:
     ]
     if "faults" in evidence:
         lines += _faults_text(evidence["faults"])
+    if "recorder" in evidence:
+        lines.append(f"  {evidence['recorder']['text']}")
     if evidence["halted_by"]:
         code = evidence["halted_by"]
         lines.append(f"  halted by {code_name(code)} ({code}); hft-live resume to lift it")
@@ -464,6 +475,8 @@ def _resume(arguments: argparse.Namespace) -> int:
 def _wal(arguments: argparse.Namespace) -> int:
     from hft_platform.services.wal_tools import wal_command
 
+    if arguments.action == "follow":
+        return _follow(arguments)
     if arguments.action == "load":
         return _wal_load(arguments)
     if arguments.follow or arguments.check:
@@ -474,6 +487,22 @@ def _wal(arguments: argparse.Namespace) -> int:
     report = wal_command(arguments.action, arguments.workspace, arguments.path)
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
+
+
+def _follow(arguments: argparse.Namespace) -> int:
+    from hft_platform.config.settings import load_settings
+    from hft_platform.services.direct_recorder import follow_command
+
+    run_id = None if arguments.path is None else Path(arguments.path).name
+    status = follow_command(
+        arguments.workspace,
+        load_settings(),
+        run_id=run_id,
+        restarts=arguments.child,
+        drain_s=arguments.drain_seconds,
+    )
+    _print(arguments, status.as_dict(), status.render)
+    return 1 if status.left else 0
 
 
 def _wal_load(arguments: argparse.Namespace) -> int:

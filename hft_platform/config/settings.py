@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,6 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hft_platform.errors import PlatformError, ReasonCode
 
 PREFIX = "HFT_"
+ALIASES = {"HFT_RECORDER_MODE": "HFT_RECORDER__MODE"}
+"""Variables that operators know by another name than the rule gives; they are the same setting."""
 SECRET_VARIABLE = "HFT_STORE__DSN"  # noqa: S105  # its name
 _SETTINGS_BYTES_MAX = 64 * 1024
 _Limit = Annotated[int, Field(gt=0, lt=1 << 63)]
@@ -125,6 +127,12 @@ class StormGuard(_Strict):
     resume_window_ns: _Span
 
 
+class RecorderSettings(_Strict):
+    """How records reach the store (docs/recorder.md)."""
+
+    mode: Literal["wal_first", "direct"]
+
+
 class StoreSettings(_Strict):
     """Where the store is and how patiently it is asked."""
 
@@ -157,6 +165,7 @@ class Settings(_Strict):
     loader: LoaderSettings
     account: AccountLimits = Field(alias="account_limits")
     storm: StormGuard = Field(alias="storm_guard")
+    recorder: RecorderSettings
 
     @property
     def workspace_path(self) -> Path:
@@ -212,7 +221,7 @@ def load_settings(
         layers = _overlay(layers, _parse(str(path), path.read_bytes()), str(path))
         _refuse_password(layers, str(path))
         source = str(path)
-    variables = dict(os.environ if environment is None else environment)
+    variables = _by_setting(os.environ if environment is None else environment)
     for name in sorted(variables):
         keys = _keys_of(name, layers)
         if keys is not None:
@@ -289,6 +298,23 @@ def _overlay(base: dict[str, Any], layer: Mapping[str, Any], source: str) -> dic
         else:
             result[key] = value
     return result
+
+
+def _by_setting(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables under the names of their settings; two names of one with two values are refused."""
+    variables = dict(environment)
+    for alias, name in ALIASES.items():
+        value = variables.pop(alias, None)
+        if value is None:
+            continue
+        if variables.get(name, value) != value:
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID,
+                f"{alias} is {value!r} and {name} is {variables[name]!r}; they are one setting",
+                next_step=f"unset {alias}",
+            )
+        variables[name] = value
+    return variables
 
 
 def _keys_of(name: str, known: Mapping[str, Any]) -> list[str] | None:

@@ -27,6 +27,8 @@ from hft_platform.recorder.windows import mismatch
 if TYPE_CHECKING:
     from hft_platform.recorder.store import Store
 
+ChunkRow = tuple[int, str, int, Digest, str]
+"""Chunk or range number, table, trading day, digest and token of a part."""
 _NOTHING = Digest(0, 0, 0, 0, 0)
 
 
@@ -42,15 +44,21 @@ class Sent:
     record_count: int
     trading_days: list[int]
     digests: dict[str, Digest]
-    chunk_rows: list[tuple[int, str, int, Digest, str]]
+    chunk_rows: list[ChunkRow]
     was_loaded: bool
 
     @classmethod
     def of(
-        cls, file: SegmentFile, stamp: FileStamp, segment: LoadedSegment, *, was_loaded: bool
+        cls,
+        file: SegmentFile,
+        stamp: FileStamp,
+        segment: LoadedSegment,
+        *,
+        was_loaded: bool,
+        chunk_rows: list[ChunkRow] | None = None,
     ) -> Sent:
-        """Keep of a segment what verification needs."""
-        chunk_rows = [
+        """Keep of a segment what verification needs; `chunk_rows` if it was not cut by count."""
+        chunk_rows = chunk_rows or [
             (chunk, part.table, part.trading_day, Digest.of(part.seqs), part.token)
             for chunk in range(segment.chunk_count)
             for part in segment.parts(chunk)

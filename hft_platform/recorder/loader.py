@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from hft_platform import _core
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
-from hft_platform.recorder import load_verify, replay_contract, segments
+from hft_platform.recorder import direct_ranges, load_verify, replay_contract, segments
 from hft_platform.recorder.archive import archive_folder, find_archived
 from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
 from hft_platform.recorder.host_claims import HostClaims
@@ -74,7 +74,7 @@ class LoadReport:
     segments : list of dict
         One row for each segment completed now: name, rows, hash, seconds of sending.
     left_to_others : list of str
-        Segments that another host or process is loading.
+        Segments that another host, or a process that follows their log, is loading.
     still_open : list of str
         Segments not sealed yet.
     refused : list of dict
@@ -304,6 +304,8 @@ class _Load:
             try:
                 ledger = ledgers[shard_of(file.key)]
                 sent.append(self._send(ledger, file, *reading.result(), positions))
+            except direct_ranges.FollowedElsewhereError:
+                self.report.left_to_others.append(str(file.key))
             except PlatformError as error:
                 self._refuse(file, error)
             self._tell(1)
@@ -375,7 +377,8 @@ class _Load:
         self.manifests.require_known(file.key, segment.sha256)
         self.present.require_before(file.key)
         replay_contract.require_order(file.key, segment)
-        counts = send_segment(
+        begun = self._complete_ranges(file.key, segment, positions)
+        counts = begun.counts if begun is not None else send_segment(
             self.store, self.windows, ledger, file.key, segment,
             may_be_there=may_be_there, was_loaded=was_loaded, positions=positions,
         )  # fmt: skip
@@ -391,7 +394,23 @@ class _Load:
                 "bytes": stamp.size, "seconds": round(time.perf_counter() - started, 3),
             }
         )  # fmt: skip
-        return Sent.of(file, stamp, segment, was_loaded=was_loaded)
+        chunk_rows = None if begun is None else begun.rows_of(segment)
+        return Sent.of(file, stamp, segment, was_loaded=was_loaded, chunk_rows=chunk_rows)
+
+    def _complete_ranges(
+        self, key: SegmentKey, segment: LoadedSegment, positions: dict[str, int]
+    ) -> direct_ranges.RangeWriter | None:
+        """Complete a segment that a direct writer began; None when none did."""
+        with direct_ranges.held(
+            self.ws, key.run_id, key.log_kind, store_id=self.store.store_id, is_made=False
+        ) as journal:
+            if journal is None or not journal.ranges(key.segment_id):
+                return None
+            journal.note_positions(positions)
+            writer = direct_ranges.RangeWriter(self.store, self.windows, journal, segment.origin)
+            writer.complete(segment)
+            self.report.parts_restored += writer.restored
+            return writer
 
     def _put_back(self, item: Sent, reason: PlatformError) -> bool:
         """Bring back parts that were sent now, acknowledged, and are not there."""

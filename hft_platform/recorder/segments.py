@@ -31,6 +31,8 @@ from hft_platform.recorder import columns
 from hft_platform.recorder.ledger import SegmentKey
 
 CHUNK_RECORDS = 65_536
+ByType = dict[str, tuple[columns.Records, npt.NDArray[np.uint64]]]
+"""Record name to records and their sequences, both in the log's order."""
 ReadSegment = Callable[[str], dict[str, Any]]
 """`_core.read_segment`: the verified info and records of one file."""
 
@@ -135,7 +137,7 @@ class LoadedSegment:
     sha256: str
     first_seq: int
     record_count: int
-    by_type: dict[str, tuple[columns.Records, npt.NDArray[np.uint64]]]
+    by_type: ByType
 
     @property
     def chunk_count(self) -> int:
@@ -165,23 +167,9 @@ class LoadedSegment:
         Part
         """
         first = self.first_seq + chunk * CHUNK_RECORDS
-        for name in columns.TABLES:
-            if name not in self.by_type:
-                continue
-            rows, seqs = self.by_type[name]
-            low, high = np.searchsorted(seqs, [first, first + CHUNK_RECORDS])
-            if low == high:
-                continue
-            days = rows["trading_day"][low:high]
-            for day in np.unique(days):
-                chosen = days == day
-                whole = bool(chosen.all())
-                yield Part(
-                    name, int(day), chunk,
-                    rows[low:high] if whole else rows[low:high][chosen],
-                    seqs[low:high] if whole else seqs[low:high][chosen],
-                    self._token(columns.TABLES[name], chunk, int(day)),
-                )  # fmt: skip
+        for name, day, rows, seqs in cut(self.by_type, first, first + CHUNK_RECORDS):
+            token = self._token(columns.TABLES[name], chunk, day)
+            yield Part(name, day, chunk, rows, seqs, token)
 
     def _token(self, table: str, chunk: int, day: int) -> str:
         # The run belongs to it: equal logs of two runs with one wal_id are still two sets of rows.
@@ -191,6 +179,71 @@ class LoadedSegment:
         return (
             f"{table}:{origin.wal_id}:{origin.segment_id}:{chunk}:{sha256_hex(place.encode())[:16]}"
         )
+
+
+def cut(
+    by_type: ByType, first_seq: int, end_seq: int
+) -> Iterator[tuple[str, int, columns.Records, npt.NDArray[np.uint64]]]:
+    """Cut a span of sequences by table and trading day, in a fixed order.
+
+    Parameters
+    ----------
+    by_type : dict
+        Records by type.
+    first_seq, end_seq : int
+        The span; its end is excluded.
+
+    Yields
+    ------
+    name : str
+        Record type.
+    day : int
+        Trading day.
+    rows : ndarray
+    seqs : ndarray of uint64
+    """
+    for name in columns.TABLES:
+        if name not in by_type:
+            continue
+        rows, seqs = by_type[name]
+        low, high = np.searchsorted(seqs, [first_seq, end_seq])
+        if low == high:
+            continue
+        days = rows["trading_day"][low:high]
+        for day in np.unique(days):
+            chosen = days == day
+            whole = bool(chosen.all())
+            yield (
+                name, int(day),
+                rows[low:high] if whole else rows[low:high][chosen],
+                seqs[low:high] if whole else seqs[low:high][chosen],
+            )  # fmt: skip
+
+
+def split_records(tape: bytes, first_seq: int) -> ByType:
+    """Split a tape by type and check that the store can hold its records.
+
+    Parameters
+    ----------
+    tape : bytes
+        Records of one log.
+    first_seq : int
+        Sequence of the first.
+
+    Raises
+    ------
+    PlatformError
+        VALUE_OUT_OF_RANGE and WAL_SCHEMA_MISMATCH from the column check.
+    """
+    by_type: ByType = {}
+    for name, (raw, positions) in _core.index_tape(tape).items():
+        if not raw:
+            continue
+        rows = np.frombuffer(raw, dtype=records.DTYPES[name])
+        seqs = np.frombuffer(positions, dtype="<u4").astype(np.uint64) + np.uint64(first_seq)
+        columns.check_records(name, rows)
+        by_type[name] = (rows, seqs)
+    return by_type
 
 
 def find_sessions(ws: Path) -> list[Path]:
@@ -252,14 +305,7 @@ def read(segment: SegmentFile, *, read_segment: ReadSegment = _core.read_segment
         raise PlatformError(error.args[0], error.args[1], facts=facts) from error
     info, tape = content["info"], content["tape"]
     first_seq = int(info["first_seq"])
-    by_type = {}
-    for name, (raw, positions) in _core.index_tape(tape).items():
-        if not raw:
-            continue
-        rows = np.frombuffer(raw, dtype=records.DTYPES[name])
-        seqs = np.frombuffer(positions, dtype="<u4").astype(np.uint64) + np.uint64(first_seq)
-        columns.check_records(name, rows)
-        by_type[name] = (rows, seqs)
+    by_type = split_records(tape, first_seq)
     count = sum(rows.size for rows, _ in by_type.values())
     _check_footer(segment, info, count)
     origin = columns.Origin(

@@ -146,6 +146,7 @@ def run_session(
     progress: Progress | None = None,
     clock: Clock | None = None,
     bus: _core.Bus | None = None,
+    opened: Callable[[Path], None] | None = None,
 ) -> SessionOutcome:
     """Run one session to its end.
 
@@ -163,6 +164,8 @@ def run_session(
         Of a paced session; the machine's by default.
     bus : Bus, optional
         Carries what the logs take, for monitors; they change nothing (docs/bus.md).
+    opened : callable, optional
+        Told the session's folder when its logs are open, before the first record.
 
     Returns
     -------
@@ -186,6 +189,8 @@ def run_session(
         # Nothing was traded: a refused session leaves nothing behind.
         shutil.rmtree(session_dir, ignore_errors=True)
         raise
+    if opened is not None:
+        opened(session_dir)
     driver = _Driver(paper, request, ready.config, clock, run_id=session_dir.name)
     try:
         driver.run(ready.start_ns, progress)

@@ -6,6 +6,7 @@ mod arrays;
 mod bus;
 mod datetime_memory;
 mod engine;
+mod follow;
 mod generator;
 mod kernel;
 mod normaliser;
@@ -21,6 +22,7 @@ mod wal_state;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     record::register(module)?;
     wal::register(module)?;
+    follow::register(module)?;
     wal_state::register(module)?;
     engine::register(module)?;
     alpha::register(module)?;

@@ -29,6 +29,7 @@
 mod ahead;
 mod disk;
 mod error;
+mod follow;
 mod frame;
 mod manifest;
 mod map;
@@ -45,6 +46,7 @@ mod tests;
 pub(crate) use tests::failing::failing_writer;
 
 pub use error::{Fault, Following, RecordFault, WalError};
+pub use follow::{Followed, SegmentFollower};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use manifest::{Entry, EntryKind, Identity, Manifest, append_taken_away, read_manifest};
 pub use reader::{

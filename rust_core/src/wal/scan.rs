@@ -75,7 +75,7 @@ pub(super) fn scan_frames(
 }
 
 /// The frame at the start of `rest`, held against everything that is known before reading it.
-fn next_frame<'a>(
+pub(super) fn next_frame<'a>(
     rest: &'a [u8],
     header: &SegmentHeader,
     scan: &Scan,

@@ -74,3 +74,21 @@ def test_the_storm_guard_of_the_settings_is_one_the_engine_takes() -> None:
     _core.Engine(tapes.text(tapes.config("k") | {"storm_guard": guard}))
     wild = load_settings(Path("none"), environment={"HFT_STORM_GUARD__CLEARS": "7"}).storm_guard()
     assert wild == guard | {"clears": 7}
+
+
+def test_the_recorder_mode_has_two_variables_that_are_one_setting() -> None:
+    def mode(**environment: str) -> str:
+        return load_settings(Path("none"), environment=environment).recorder.mode
+
+    assert mode() == "wal_first"
+    assert mode(HFT_RECORDER_MODE="direct") == "direct"
+    assert mode(HFT_RECORDER__MODE="direct") == "direct"
+    assert mode(HFT_RECORDER_MODE="direct", HFT_RECORDER__MODE="direct") == "direct"
+    for environment in (
+        {"HFT_RECORDER_MODE": "direct", "HFT_RECORDER__MODE": "wal_first"},
+        {"HFT_RECORDER_MODE": "both"},
+        {"HFT_RECORDER_MODES": "direct"},
+    ):
+        with pytest.raises(PlatformError) as caught:
+            mode(**environment)
+        assert caught.value.code == ReasonCode.SETTINGS_INVALID

@@ -4,6 +4,7 @@ mod crafted;
 mod crash;
 mod damage;
 pub(crate) mod failing;
+mod follow;
 mod golden;
 mod manifest;
 mod negative_controls;
