@@ -123,6 +123,13 @@ class StormGuard(_Strict):
     resume_window_ns: _Span
 
 
+class StoreLayout(_Strict):
+    """How tables are made in the store, and how long market data stays in it."""
+
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")] | None
+    market_retention_days: Annotated[int, Field(ge=7, le=36_500)] | None
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -133,6 +140,7 @@ class Settings(_Strict):
     promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
     account: AccountLimits = Field(alias="account_limits")
     storm: StormGuard = Field(alias="storm_guard")
+    store: StoreLayout
 
     @property
     def workspace_path(self) -> Path:

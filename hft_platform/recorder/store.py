@@ -210,7 +210,7 @@ def open_store(
             client = clickhouse_connect.get_client(dsn=target)
         store = Store(client, dsn=shown)
         stack.callback(store.close)
-        migrations.migrate(store, migrations.load_migrations(config_dir))
+        migrations.prepare(store, config_dir)
         store.store_id = _store_id(store)
         yield store
 
@@ -235,7 +235,7 @@ def rows_by_table(store: Store) -> dict[str, int]:
     )
     counts = " UNION ALL ".join(
         f"SELECT '{name}' AS name, count() AS row_count FROM {name}"  # noqa: S608  # from system.tables
-        f"{'' if engine == 'MergeTree' else ' FINAL'}"
+        f"{'' if engine in ('MergeTree', 'ReplicatedMergeTree') else ' FINAL'}"
         for name, engine in listed
     )
     return {str(name): int(count) for name, count in sorted(store.rows(counts))}
