@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal, drill.
+"""hft-live: run, replay, explain, status, halt, resume, wal, metrics, drill.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -131,6 +131,18 @@ def _parser() -> argparse.ArgumentParser:
     wal = add("wal", _wal, "Inspect, verify, recover or load write-ahead logs.")
     wal.add_argument("action", choices=["inspect", "verify", "recover", "load"])
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
+
+    metrics = add(
+        "metrics", _metrics, "Give a workspace's metrics to Prometheus (docs/metrics.md)."
+    )
+    metrics.add_argument("--port", type=int, default=9108, help="to listen on (default: 9108)")
+    metrics.add_argument(
+        "--address", default="127.0.0.1", help="to listen on (default: 127.0.0.1, this machine)"
+    )
+    metrics.add_argument(
+        "--allow-remote", action="store_true", help="with an address that others can reach"
+    )
+    metrics.add_argument("--once", action="store_true", help="print the metrics and end")
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -453,6 +465,37 @@ def _wal(arguments: argparse.Namespace) -> int:
     report = wal_command(arguments.action, arguments.workspace, arguments.path)
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    import structlog
+
+    from hft_platform.observability.exporter import WorkspaceCollector, exposition, serve
+
+    # What is printed belongs to Prometheus.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+    if not arguments.workspace.is_dir():
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"there is no workspace {arguments.workspace}",
+            next_step="hft-live metrics --workspace FOLDER",
+        )
+    collector = WorkspaceCollector(arguments.workspace)
+    if arguments.once:
+        sys.stdout.write(exposition(collector))
+        return 0
+    server, thread = serve(
+        collector,
+        port=arguments.port,
+        address=arguments.address,
+        is_remote=arguments.allow_remote,
+    )
+    url = f"http://{arguments.address}:{server.server_port}/metrics"
+    _print(arguments, {"url": url}, lambda: url)
+    sys.stdout.flush()
+    thread.join()
+    return 0
 
 
 def _drill(arguments: argparse.Namespace) -> int:

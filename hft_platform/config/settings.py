@@ -123,7 +123,7 @@ class StormGuard(_Strict):
     resume_window_ns: _Span
 
 
-class StoreLayout(_Strict):
+class StoreSettings(_Strict):
     """How tables are made in the store, and how long market data stays in it."""
 
     cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")] | None
@@ -138,9 +138,9 @@ class Settings(_Strict):
     promotion_key_file: str | None
     pinned_keys_file: str | None
     promotion_validity_days: Annotated[int, Field(gt=0, le=366)]
+    store: StoreSettings
     account: AccountLimits = Field(alias="account_limits")
     storm: StormGuard = Field(alias="storm_guard")
-    store: StoreLayout
 
     @property
     def workspace_path(self) -> Path:
