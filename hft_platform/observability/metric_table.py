@@ -79,7 +79,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "hft_durable_lag_records", "gauge", ("run_id", "log_kind"), "records", "watermark", True,
-        "Records handed to an open log that are not durable yet.",
+        "Records that an open log handed to the disk and that are not durable yet.",
     ),
     Metric(
         "hft_durable_lag_seconds", "gauge", ("run_id", "log_kind"), "seconds", "watermark", True,
