@@ -7,6 +7,7 @@ a reason code. Every command has ``--json``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import functools
 import getpass
@@ -468,12 +469,7 @@ def _wal(arguments: argparse.Namespace) -> int:
 
 
 def _metrics(arguments: argparse.Namespace) -> int:
-    import structlog
-
     from hft_platform.observability.exporter import WorkspaceCollector, exposition, serve
-
-    # What is printed belongs to Prometheus.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     if not arguments.workspace.is_dir():
         raise PlatformError(
@@ -483,7 +479,10 @@ def _metrics(arguments: argparse.Namespace) -> int:
         )
     collector = WorkspaceCollector(arguments.workspace)
     if arguments.once:
-        sys.stdout.write(exposition(collector))
+        # What is printed belongs to Prometheus; what is logged meanwhile does not.
+        with contextlib.redirect_stdout(sys.stderr):
+            text = exposition(collector)
+        sys.stdout.write(text)
         return 0
     server, thread = serve(
         collector,

@@ -392,6 +392,18 @@ def test_a_port_in_use_and_a_missing_workspace_are_refused_with_a_code(
     assert "CONFIG_NOT_FOUND" in capsys.readouterr().err
 
 
+def test_once_prints_metrics_only_and_says_elsewhere_what_could_not_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "ingest.jsonl").write_text("00000000 {not json}\n")
+    assert cli.main(["metrics", "--once", "--workspace", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    families = {family.name for family in text_string_to_metric_families(printed.out)}
+    assert "hft_metrics_source_ok" in families
+    assert "metrics_source_failed" in printed.err
+
+
 # --- a real Prometheus ---
 
 
