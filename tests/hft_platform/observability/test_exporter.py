@@ -21,7 +21,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hft_platform import _core, cli
+from hft_platform import _core, cli, records
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.observability.exporter import Clocks, WorkspaceCollector, exposition, serve
 from hft_platform.observability.metric_table import METRICS, SOURCES
@@ -402,6 +402,23 @@ def test_once_prints_metrics_only_and_says_elsewhere_what_could_not_be_read(
     families = {family.name for family in text_string_to_metric_families(printed.out)}
     assert "hft_metrics_source_ok" in families
     assert "metrics_source_failed" in printed.err
+
+
+@pytest.mark.skipif("Shed" not in records.DTYPES, reason="this version sheds nothing")
+def test_shed_records_of_a_session_that_still_runs_are_those_of_its_order_log(
+    tmp_path: Path,
+) -> None:
+    rows = records.empty("Shed", 2)
+    rows["count"], rows["input_seq"] = [30, 12], [1, 2]
+    folder = tmp_path / "sessions" / "s1" / "orders"
+    folder.mkdir(parents=True)
+    collector = WorkspaceCollector(tmp_path)
+    with _core.WalWriter(folder, 5, "orders", group_commit_ms=0) as writer:
+        writer.append_durable(rows[:1].tobytes())
+        assert scrape(collector)["hft_shed_records"] == {(): 30.0}
+        writer.append_durable(rows[1:].tobytes())
+        assert scrape(collector)["hft_shed_records"] == {(): 42.0}
+    assert scrape(collector)["hft_shed_records"] == {(): 42.0}
 
 
 # --- a real Prometheus ---

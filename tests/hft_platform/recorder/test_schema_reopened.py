@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from hft_platform.recorder import migrations
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.migrations import load_migrations
 from hft_platform.recorder.store import Store, open_store
@@ -46,6 +49,35 @@ def test_a_store_of_before_gets_the_round_trips_of_what_it_held(tmp_path: Path) 
         assert store.rows("SELECT count(), count(round_trip_ns) FROM hft.order_latency") == [
             (200, 150)
         ]
+
+
+def test_a_store_of_version_eight_is_upgraded_with_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trading(200)
+    orders = made["Decision"].tobytes() + made["Broker"].tobytes()
+    session = write_session(tmp_path, "s1", market=market_tape(300), orders=orders)
+    with monkeypatch.context() as older:
+        older.setattr(
+            migrations, "load_migrations", lambda _: [m for m in load_migrations() if m.version < 9]
+        )
+        with open_store(tmp_path) as store:
+            assert store.rows("EXISTS TABLE hft.orders") == [(0,)]
+            assert load_sealed(tmp_path, store).refused == []
+    config = retained(tmp_path / "config", "30")
+    with open_store(tmp_path, config_dir=config) as store:
+        for table in ("market_books", "market_trades", "timers"):
+            store.command(f"OPTIMIZE TABLE hft.{table} FINAL")
+            ((count, newest),) = store.rows(
+                f"SELECT count(), max(dateDiff('day', loaded_at, now('UTC'))) FROM hft.{table}"
+            )
+            assert count > 0, "the time of rows from before counts from the upgrade"
+            assert newest == 0
+        assert store.rows("SELECT count(), count(round_trip_ns) FROM hft.order_latency") == [
+            (200, 150)
+        ]
+        again = load_sealed(tmp_path, store, session_dirs=[session])
+        assert (again.segments_known, again.rows) == (2, {})
 
 
 def retained(folder: Path, days: str) -> Path:
