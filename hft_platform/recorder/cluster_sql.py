@@ -24,7 +24,8 @@ _DEFINITION = re.compile(
     r"|CREATE TABLE IF NOT EXISTS"
     r"|CREATE OR REPLACE VIEW"
     r"|CREATE(?: MATERIALIZED)? VIEW IF NOT EXISTS"
-    r"|ALTER TABLE)\s+(?P<name>[A-Za-z_][\w.]*)"
+    r"|ALTER TABLE"
+    r"|TRUNCATE TABLE IF EXISTS)\s+(?P<name>[A-Za-z_][\w.]*)"
 )
 _ROWS = re.compile(r"(?:INSERT INTO|SELECT)\b")
 _ENGINE = re.compile(r"\bENGINE\s*=\s*(?P<kind>\w+)(?:\((?P<arguments>[^)]*)\))?")
@@ -86,6 +87,6 @@ def _unknown(statement: str, why: str) -> PlatformError:
     return PlatformError(
         ReasonCode.SETTINGS_INVALID,
         f"store.cluster is set, and a migration's statement {why}: {statement[:80]!r}",
-        next_step="write it as CREATE ... IF NOT EXISTS, CREATE OR REPLACE VIEW, ALTER TABLE or"
-        " INSERT, with an engine of the MergeTree family",
+        next_step="write it as CREATE ... IF NOT EXISTS, CREATE OR REPLACE VIEW, ALTER TABLE,"
+        " TRUNCATE TABLE IF EXISTS or INSERT, with an engine of the MergeTree family",
     )

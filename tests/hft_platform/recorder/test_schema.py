@@ -12,6 +12,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns, native
 from hft_platform.recorder.small_tables import SMALL_TABLES, insert_rows
 from hft_platform.recorder.store import INSERT_SETTINGS, Store
+from hft_platform.recorder.view_counts import VIEW_COUNTS
 from tests.hft_platform.recorder.conftest import DAY, LIMIT, START_NS
 
 MONEY_LIMIT = 10**38 - 1
@@ -236,7 +237,7 @@ def test_percentiles_are_merged_from_states_and_lie_within_one_percent(store: St
     wait = np.sort(books["receive_time_ns"] - books["exchange_time_ns"])
     ((count, p50, p99, highest),) = store.rows(
         "SELECT sample_count, p50_ns, p99_ns, max_ns FROM hft.latency_by_session"
-        " WHERE run_id = 'merged' AND step = 'feed'"
+        " WHERE run_id = 'merged' AND step = 'feed_book'"
     )
     assert (count, highest) == (4_000, int(wait[-1]))
     for found, share in ((p50, 0.5), (p99, 0.99)):
@@ -255,6 +256,56 @@ def test_made_up_times_are_no_latency(store: Store) -> None:
     assert store.rows(
         "SELECT sum(sample_count) FROM hft.latency_1m WHERE run_id = 'made_up'"
     ) == [(10,)]  # fmt: skip
+
+
+# --- views counted against their tables ---
+
+
+def counted(store: Store, run_id: str) -> dict[str, tuple[int, int]]:
+    """Both numbers of every view for the whole day of a run."""
+    facts = {"day": DAY, "run": run_id, "low": 0, "high": (1 << 62)}
+    return {
+        view: (int(row[0]), int(row[1]))
+        for view, sql in VIEW_COUNTS.items()
+        for row in store.rows(sql, facts)
+    }
+
+
+def test_every_materialized_view_has_its_count(store: Store) -> None:
+    listed = store.rows(
+        "SELECT database || '.' || name FROM system.tables WHERE engine = 'MaterializedView'"
+    )
+    assert sorted(VIEW_COUNTS) == sorted(str(name) for (name,) in listed)
+
+
+def test_views_that_hold_what_their_tables_hold_count_equal_and_a_lost_part_does_not(
+    store: Store,
+) -> None:
+    made = trading()
+    made["Book"]["flags"][:7], made["Trade"]["flags"][:5] = 2, 5
+    health = records.empty("Health", 9)
+    health["trading_day"], health["sequence_time_ns"] = DAY, START_NS
+    health["health_kind"] = [1, 2, 3] * 3
+    made["Health"] = health
+    for name, rows in made.items():
+        send(store, name, rows, "counted")
+        send(store, name, rows, "counted other")
+    whole = counted(store, "counted")
+    assert whole == {
+        "hft.bars_1m_fill": (2_995, 2_995),
+        "hft.latency_1m_books": (2_993, 2_993),
+        "hft.latency_1m_trades": (5_990, 5_990),
+        "hft.latency_1m_reports": (150, 150),
+        "hft.latency_1m_health": (6, 6),
+        "hft.order_round_trip_requests": (200, 200),
+        "hft.order_round_trip_answers": (150, 150),
+    }
+    for target in STATE_TABLES:
+        store.command(
+            f"ALTER TABLE {target} DELETE WHERE run_id = 'counted' SETTINGS mutations_sync = 2"
+        )
+    assert counted(store, "counted") == {view: (n, 0) for view, (n, _) in whole.items()}
+    assert counted(store, "counted other") == whole
 
 
 # --- views of a session ---

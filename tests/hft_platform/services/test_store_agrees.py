@@ -46,7 +46,7 @@ def test_every_question_on_the_store_s_page_is_answered(
     assert len(asked) >= 13
     empty = [sql for sql in asked if not store.rows(sql, {"run": evidence["run_id"]})]
     # No promotion is in the chain here, and a recording's receive times are made up.
-    assert sorted(re.findall(r"audit\.|'feed'", "".join(empty))) == ["'feed'", "audit."]
+    assert sorted(re.findall(r"audit\.|feed_book", "".join(empty))) == ["audit.", "feed_book"]
     assert len(empty) == 2
 
 
