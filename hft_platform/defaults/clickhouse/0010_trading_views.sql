@@ -199,7 +199,7 @@ CREATE TABLE IF NOT EXISTS hft.latency_1m_state
     quantiles_ns AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.99, 0.999), Int64)
 )
 ENGINE = AggregatingMergeTree
-PARTITION BY trading_day
+PARTITION BY intDiv(trading_day, 100)
 ORDER BY (step, instrument_id, minute_ns, run_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
@@ -259,7 +259,6 @@ GROUP BY run_id, trading_day, step, instrument_id, minute_ns;
 TRUNCATE TABLE IF EXISTS hft.latency_1m_state;
 
 INSERT INTO hft.latency_1m_state
-SETTINGS insert_deduplicate = 0, max_partitions_per_insert_block = 0
 SELECT
     run_id, trading_day, 'feed_book' AS step, instrument_id,
     exchange_time_ns - exchange_time_ns % 60000000000 AS minute_ns,
@@ -272,7 +271,6 @@ WHERE bitAnd(flags, 6) = 0
 GROUP BY run_id, trading_day, step, instrument_id, minute_ns;
 
 INSERT INTO hft.latency_1m_state
-SETTINGS insert_deduplicate = 0, max_partitions_per_insert_block = 0
 SELECT
     run_id, trading_day, sample.1 AS step, instrument_id,
     exchange_time_ns - exchange_time_ns % 60000000000 AS minute_ns,
@@ -288,7 +286,6 @@ WHERE bitAnd(flags, 6) = 0
 GROUP BY run_id, trading_day, step, instrument_id, minute_ns;
 
 INSERT INTO hft.latency_1m_state
-SETTINGS insert_deduplicate = 0, max_partitions_per_insert_block = 0
 SELECT
     run_id, trading_day, 'report' AS step, instrument_id,
     exchange_time_ns - exchange_time_ns % 60000000000 AS minute_ns,
@@ -301,7 +298,6 @@ WHERE bitAnd(flags, 6) = 0
 GROUP BY run_id, trading_day, step, instrument_id, minute_ns;
 
 INSERT INTO hft.latency_1m_state
-SETTINGS insert_deduplicate = 0, max_partitions_per_insert_block = 0
 SELECT
     run_id, trading_day, if(health_kind = 1, 'loop', 'order') AS step, instrument_id,
     sequence_time_ns - sequence_time_ns % 60000000000 AS minute_ns,
