@@ -155,7 +155,6 @@ def test_a_notional_at_the_bounds_is_exact(bounds: Store) -> None:
 def test_a_plain_product_of_two_prices_overflows(bounds: Store) -> None:
     with pytest.raises(PlatformError) as failed:
         bounds.rows("SELECT price * qty FROM hft.broker_events WHERE run_id = 'bounds'")
-    assert failed.value.code == ReasonCode.STORE_FAILED
     assert "overflow" in failed.value.message.lower()
 
 
