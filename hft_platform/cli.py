@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal, drill.
+"""hft-live: run, replay, explain, status, halt, resume, wal, metrics, drill.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -7,6 +7,7 @@ a reason code. Every command has ``--json``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import functools
 import getpass
@@ -148,6 +149,18 @@ def _parser() -> argparse.ArgumentParser:
     wal.add_argument(
         "--check", action="store_true", help="load: hold all that is loaded against the contract"
     )
+
+    metrics = add(
+        "metrics", _metrics, "Give a workspace's metrics to Prometheus (docs/metrics.md)."
+    )
+    metrics.add_argument("--port", type=int, default=9108, help="to listen on (default: 9108)")
+    metrics.add_argument(
+        "--address", default="127.0.0.1", help="to listen on (default: 127.0.0.1, this machine)"
+    )
+    metrics.add_argument(
+        "--allow-remote", action="store_true", help="with an address that others can reach"
+    )
+    metrics.add_argument("--once", action="store_true", help="print the metrics and end")
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -535,6 +548,35 @@ def _wal_load(arguments: argparse.Namespace) -> int:
         )
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    from hft_platform.observability.exporter import WorkspaceCollector, exposition, serve
+
+    if not arguments.workspace.is_dir():
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"there is no workspace {arguments.workspace}",
+            next_step="hft-live metrics --workspace FOLDER",
+        )
+    collector = WorkspaceCollector(arguments.workspace)
+    if arguments.once:
+        # What is printed belongs to Prometheus; what is logged meanwhile does not.
+        with contextlib.redirect_stdout(sys.stderr):
+            text = exposition(collector)
+        sys.stdout.write(text)
+        return 0
+    server, thread = serve(
+        collector,
+        port=arguments.port,
+        address=arguments.address,
+        is_remote=arguments.allow_remote,
+    )
+    url = f"http://{arguments.address}:{server.server_port}/metrics"
+    _print(arguments, {"url": url}, lambda: url)
+    sys.stdout.flush()
+    thread.join()
+    return 0
 
 
 def _drill(arguments: argparse.Namespace) -> int:

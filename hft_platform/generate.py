@@ -1,4 +1,4 @@
-"""Files made from the Rust core's tables: reason codes as an enum and as a page, and the features.
+"""Files made from tables in code: reason codes as an enum and as a page, features, metrics.
 
 ``python -m hft_platform.generate`` writes them, ``--check`` fails when one is out of date.
 """
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from hft_platform import _core
+from hft_platform.observability.metric_table import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = {
@@ -175,6 +176,7 @@ PAGES = {
     LANGUAGE_PAGE: language_page,
     "docs/reason-codes.md": reason_codes_page,
     "docs/features.md": features_page,
+    "docs/metrics.md": metrics_page,
     "hft_platform/generated/reason_codes.py": reason_codes_module,
 }
 

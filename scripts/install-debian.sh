@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Debian packages that tests use beyond Python and Rust. Nothing is started.
-# util-linux: unshare and flock; procps: ps. Both are on most machines already.
+# Debian packages that tests use beyond Python and Rust. Nothing is started, now or at the next boot.
+# util-linux: unshare and flock; procps: ps. Both are on most machines already. prometheus: promtool
+# checks the alert rules, and a test rings one.
 set -euo pipefail
-packages=(util-linux procps make gcc)
+packages=(util-linux procps make gcc prometheus)
 missing=()
 for package in "${packages[@]}"; do
   dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
@@ -12,4 +13,15 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "install these Debian packages first: ${missing[*]}" >&2
   exit 1
 fi
-apt-get update -qq && apt-get install -y -qq "${missing[@]}"
+# Prometheus's service would listen on every interface: packages may start nothing while we install.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' > "$policy"
+  chmod +x "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"
+if [[ " ${missing[*]} " == *" prometheus "* ]] && command -v systemctl >/dev/null; then
+  systemctl disable --quiet prometheus.service
+fi

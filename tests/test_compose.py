@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from hft_platform import cli as live_cli
+from hft_platform.observability.exporter import DEFAULT_PORT
 
 DAGSTER = ("dagster-webserver", "dagster-daemon")
 FOR_DAGSTER_AND_STORES = {*DAGSTER, "postgres", "clickhouse"}
@@ -131,3 +136,35 @@ def test_the_image_holds_the_same_dagster_as_the_checkout(repository: Path) -> N
     minor, patch = re.search(r"^dagster==1\.(\d+)\.(\d+)", pins, re.MULTILINE).groups()  # type: ignore[union-attr]  # pinned
     storage = (repository / "docker" / "requirements.txt").read_text()
     assert f"dagster-postgres==0.{int(minor) + 16}.{patch}" in storage
+
+
+def test_prometheus_gets_our_rules_and_scrapes_the_exporter_on_its_own_loopback(
+    compose: dict[str, Any], repository: Path
+) -> None:
+    mounted = dict(
+        volume.split(":")[:2]
+        for volume in compose["services"]["prometheus"]["volumes"]
+        if volume.startswith("./")
+    )
+    config = yaml.safe_load((repository / "docker" / "prometheus" / "prometheus.yml").read_text())
+    for rules in config["rule_files"]:
+        assert mounted["./config/monitoring/alerts.yaml"] == f"/etc/prometheus/{rules}"
+    targets = {
+        job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]
+    }
+    assert targets["hft"] == [f"127.0.0.1:{DEFAULT_PORT}"]
+    exporter = compose["services"]["hft-metrics"]
+    assert exporter["network_mode"] == "service:prometheus"
+    assert "ports" not in exporter
+    assert "workspace:/var/lib/hft/workspace:ro" in exporter["volumes"]
+    live_cli._parser().parse_args(exporter["command"][1:])
+
+
+def test_the_configuration_of_prometheus_is_valid(repository: Path, tmp_path: Path) -> None:
+    for file in ("docker/prometheus/prometheus.yml", "config/monitoring/alerts.yaml"):
+        shutil.copy(repository / file, tmp_path)
+    check = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(check, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "alerts.yaml").unlink()
+    assert subprocess.run(check, capture_output=True, check=False, timeout=60).returncode != 0

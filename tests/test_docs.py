@@ -193,7 +193,12 @@ def test_the_examples_are_not_read_as_they_lie_there(repository: Path) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         pytest.skip("not a git checkout")
-    active = [name for name in done.stdout.split() if name.endswith((".yaml", ".sql"))]
+    # Rules for Prometheus, which the platform itself does not read.
+    active = [
+        name
+        for name in done.stdout.split()
+        if name.endswith((".yaml", ".sql")) and not name.startswith("config/monitoring/")
+    ]
     assert active == []
 
 

@@ -143,6 +143,8 @@ class StoreSettings(_Strict):
     attempts_max: Annotated[int, Field(gt=0, le=20)]
     breaker_failures_max: Annotated[int, Field(gt=0, le=1_000)]
     breaker_open_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")] | None
+    market_retention_days: Annotated[int, Field(ge=7, le=36_500)] | None
 
 
 class LoaderSettings(_Strict):

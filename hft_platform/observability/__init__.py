@@ -1,1 +1,1 @@
-"""hft_platform/observability."""
+"""What is measured of a workspace for people and alarms; it reads files and changes nothing."""

@@ -58,6 +58,8 @@ def load_governance(ws: Path, store: Store) -> GovernanceReport:
         ("audit.chain", _new_chain(ws, store, report)),
         ("audit.alpha_verdicts", _new_verdicts(ws, store, report)),
         ("hft.session_pnl", _new_results(ws, store, report)),
+        ("hft.pnl_snapshots", _new_snapshots(ws, store)),
+        ("hft.session_latency", _new_latencies(ws, store)),
     ):
         insert_rows(store, table, rows, token=canonical_sha256(rows)[:16])
         report.rows[table] = len(rows)
@@ -118,7 +120,7 @@ def _new_verdicts(ws: Path, store: Store, report: GovernanceReport) -> list[dict
 def _new_results(ws: Path, store: Store, report: GovernanceReport) -> list[dict[str, Any]]:
     known = {str(row[0]) for row in store.rows("SELECT evidence_sha256 FROM hft.session_pnl")}
     rows = []
-    for evidence, sha256 in _summaries(ws, report):
+    for evidence, sha256, _ in _summaries(ws, report):
         account = evidence["account"]
         if sha256 in known or account is None:
             continue
@@ -135,13 +137,45 @@ def _new_results(ws: Path, store: Store, report: GovernanceReport) -> list[dict[
     return rows
 
 
-def _summaries(ws: Path, report: GovernanceReport) -> Iterator[tuple[dict[str, Any], str]]:
+def _new_snapshots(ws: Path, store: Store) -> list[dict[str, Any]]:
+    """Profit by instrument; a summary of an earlier version, which does not say it, has none."""
+    known = {str(row[0]) for row in store.rows("SELECT evidence_sha256 FROM hft.pnl_snapshots")}
+    names = ("run_id", "alpha_id", "mode", "trading_day")
+    return [
+        {name: evidence[name] for name in names} | snapshot | {"evidence_sha256": sha256}
+        # A summary that was tampered with is reported once, where results are read.
+        for evidence, sha256, _ in _summaries(ws, GovernanceReport())
+        if sha256 not in known
+        for snapshot in evidence.get("pnl", [])
+    ]
+
+
+def _new_latencies(ws: Path, store: Store) -> list[dict[str, Any]]:
+    """How long the engine took, which the process measured with its own clock."""
+    known = {str(row[0]) for row in store.rows("SELECT evidence_sha256 FROM hft.session_latency")}
+    rows = []
+    for evidence, sha256, timings in _summaries(ws, GovernanceReport()):
+        times = timings.get("decide_ns")
+        if sha256 in known or times is None:
+            continue
+        rows.append(
+            {"run_id": evidence["run_id"], "trading_day": evidence["trading_day"]}
+            | {"evidence_sha256": sha256, "step": "decide", "sample_count": times["count"]}
+            | {f"{name}_ns": times[name] for name in ("p50", "p99", "p999", "max")}
+        )
+    return rows
+
+
+def _summaries(
+    ws: Path, report: GovernanceReport
+) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """Evidence, its hash, and the timings, of every summary whose hash holds."""
     for path in sorted((ws / "sessions").glob("*/summary.json")):
         content = _json(path.read_bytes())
         if content is None or canonical_sha256(content["evidence"]) != content["evidence_sha256"]:
             report.problems.append(_problem(ReasonCode.SUMMARY_TAMPERED, path.parent.name))
             continue
-        yield content["evidence"], content["evidence_sha256"]
+        yield content["evidence"], content["evidence_sha256"], content.get("timings", {})
 
 
 def _json(raw: bytes) -> dict[str, Any] | None:

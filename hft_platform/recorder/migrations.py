@@ -9,6 +9,8 @@ Invariants:
 2. Every statement can run again: a crash in the middle of a file is healed by the next opening.
 3. Numbers are unique; files of the operator's `config/clickhouse` replace packaged files of the
    same name and may add new ones.
+4. On a cluster the same files say the same with replicated tables (`cluster_sql`); a store made
+   for one kind is refused as the other.
 
 It never drops anything. Operator's page: `docs/store.md`.
 """
@@ -22,10 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hft_platform.config.canonical import sha256_hex
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import native
+from hft_platform.recorder.cluster_sql import for_cluster
+from hft_platform.recorder.retention import apply_retention
 
 if TYPE_CHECKING:
+    from hft_platform.config.settings import StoreSettings
     from hft_platform.recorder.store import Store
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -109,7 +115,33 @@ def load_migrations(config_dir: Path | None = None) -> list[Migration]:
     return found
 
 
-def migrate(store: Store, wanted: list[Migration]) -> list[Migration]:
+def prepare(
+    store: Store, config_dir: Path | None = None, *, layout: StoreSettings | None = None
+) -> None:
+    """Bring a store to the newest schema, with the layout and retention of the settings.
+
+    Parameters
+    ----------
+    store : Store
+        Open store.
+    config_dir : Path, optional
+        Folder of settings and own migrations; by default `config` in the working folder.
+    layout : StoreSettings, optional
+        Cluster and retention; those of the settings by default.
+
+    Raises
+    ------
+    PlatformError
+        MIGRATION_CHANGED, and SETTINGS_INVALID when `store.cluster` does not fit the store.
+    """
+    layout = layout or load_settings(config_dir).store
+    migrate(store, load_migrations(config_dir), cluster=layout.cluster)
+    apply_retention(store, layout.market_retention_days, cluster=layout.cluster)
+
+
+def migrate(
+    store: Store, wanted: list[Migration], *, cluster: str | None = None
+) -> list[Migration]:
     """Bring a store to the newest schema.
 
     Parameters
@@ -118,6 +150,8 @@ def migrate(store: Store, wanted: list[Migration]) -> list[Migration]:
         Open store.
     wanted : list of Migration
         From `load_migrations`.
+    cluster : str, optional
+        Cluster whose hosts all get it; None is one server or the embedded engine.
 
     Returns
     -------
@@ -128,9 +162,11 @@ def migrate(store: Store, wanted: list[Migration]) -> list[Migration]:
     ------
     PlatformError
         MIGRATION_CHANGED when history differs from the files; nothing is applied then.
+        SETTINGS_INVALID when the store cannot be, or was not made as, what `cluster` says.
     """
+    _check_layout(store, cluster)
     for statement in _BOOTSTRAP:
-        store.command(statement)
+        store.command(for_cluster(statement, cluster))
     applied = {
         int(version): (str(name), str(sha256))
         for version, name, sha256 in store.rows(
@@ -140,7 +176,7 @@ def migrate(store: Store, wanted: list[Migration]) -> list[Migration]:
     pending = [migration for migration in wanted if migration.version not in applied]
     _check_history(applied, wanted, pending)
     for migration in pending:
-        for statement in migration.statements:
+        for statement in [for_cluster(text, cluster) for text in migration.statements]:
             store.command(statement)
         _record(store, migration)
     return pending
@@ -154,6 +190,25 @@ def _migration(name: str, sql: str) -> Migration:
             f"migration {name} is empty or not named like 0007_what_it_does.sql",
         )
     return Migration(int(match.group(1)), name, sql)
+
+
+def _check_layout(store: Store, cluster: str | None) -> None:
+    if cluster is not None and store.dsn.startswith("chdb:"):
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"store.cluster was {cluster!r}; the embedded store {store.dsn} has no replicas",
+            next_step="set store.cluster to null, or give a server's DSN",
+        )
+    found = store.rows(
+        "SELECT engine FROM system.tables WHERE database = 'hft' AND name = 'schema_migrations'"
+    )
+    if found and str(found[0][0]).startswith("Replicated") != (cluster is not None):
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"store.cluster was {cluster!r}; {store.dsn} was made with"
+            f" {found[0][0]} tables, and tables do not change their kind",
+            next_step="restore the setting it was made with, or load into a new server",
+        )
 
 
 def _check_history(

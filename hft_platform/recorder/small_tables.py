@@ -47,6 +47,18 @@ SMALL_TABLES: Mapping[str, Mapping[str, str]] = {
         "max_drawdown": "Decimal(38, 8)", "fill_count": "UInt64", "round_trip_count": "UInt64",
         "halted_by": "UInt32",
     },
+    "hft.pnl_snapshots": {
+        "run_id": "String", "evidence_sha256": "String", "alpha_id": "String", "mode": "String",
+        "trading_day": "UInt32", "instrument_id": "UInt32", "symbol": "String",
+        "snapshot_time_ns": "Int64", "position_qty": "Decimal(38, 8)",
+        "realized": "Decimal(38, 8)", "unrealized": "Decimal(38, 8)", "fees": "Decimal(38, 8)",
+        "tax": "Decimal(38, 8)", "net": "Decimal(38, 8)",
+    },
+    "hft.session_latency": {
+        "run_id": "String", "evidence_sha256": "String", "trading_day": "UInt32",
+        "step": "String", "sample_count": "UInt64", "p50_ns": "Int64", "p99_ns": "Int64",
+        "p999_ns": "Int64", "max_ns": "Int64",
+    },
     "audit.chain": {
         "seq": "UInt64", "prev": "String", "hash": "String", "kind": "String", "who": "String",
         "why": "String", "subject": "String", "facts": "String", "logged_at_ns": "Int64",

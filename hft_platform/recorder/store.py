@@ -379,7 +379,7 @@ def open_store(
         client = _connected(target, policy, wait_s)
         stack.callback(client.close)
         store = Store(client, dsn=target.shown, policy=policy, is_embedded=target.is_embedded)
-        migrations.migrate(store, migrations.load_migrations(config_dir))
+        migrations.prepare(store, config_dir, layout=settings)
         store.store_id = _store_id(store)
         yield store
 
@@ -434,7 +434,7 @@ def rows_by_table(store: Store) -> dict[str, int]:
     )
     counts = " UNION ALL ".join(
         f"SELECT '{name}' AS name, count() AS row_count FROM {name}"  # noqa: S608  # from system.tables
-        f"{'' if engine == 'MergeTree' else ' FINAL'}"
+        f"{'' if engine in ('MergeTree', 'ReplicatedMergeTree') else ' FINAL'}"
         for name, engine in listed
     )
     return {str(name): int(count) for name, count in sorted(store.rows(counts))}

@@ -21,6 +21,7 @@ import numpy as np
 from hft_platform import records
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.execution import position_store
+from hft_platform.execution.pnl_parts import pnl_parts
 
 if TYPE_CHECKING:
     from hft_platform.config.promoted import PromotedConfig
@@ -119,6 +120,14 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
         "inputs_sha256": facts.parity.inputs_sha256,
         "parity": {"identical": facts.parity.identical, "total": facts.parity.total},
         "account": position_store.as_dict(account),
+        "pnl": [
+            {
+                "instrument_id": instrument.instrument_id,
+                "symbol": instrument.symbol,
+                "snapshot_time_ns": _last_time_ns(parts),
+                **pnl_parts(broker, account, instrument),
+            }
+        ],
         "order_latency_ms": order_latency_ms(decisions, broker),
         "slippage_ticks": slippage_ticks(fills, decisions, instrument.tick_size),
         "markout_ticks": {
@@ -128,6 +137,10 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
         "halted_by": facts.halted_by,
         "withdrawn": facts.is_withdrawn,
     }
+
+
+def _last_time_ns(parts: dict[str, position_store.Records]) -> int:
+    return max(int(part["sequence_time_ns"][-1]) for part in parts.values() if part.size)
 
 
 def _counts(

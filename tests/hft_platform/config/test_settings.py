@@ -34,6 +34,12 @@ def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
         ("account_limits:\n  order_rate: 1\n", "order_rate_max"),
         ("account_limits:\n  order_rate_max: fast\n", "order_rate_max"),
         ("account_limits:\n  order_rate_max: null\n", "order_rate_max"),
+        ("store: {market_retention_days: 6}\n", "market_retention_days"),
+        ("store: {market_retention_days: 1.5}\n", "market_retention_days"),
+        ("store: {cluster: a b}\n", "cluster"),
+        ('store: {cluster: "x\'; DROP"}\n', "cluster"),
+        ("store: {cluster: 1st}\n", "cluster"),
+        ('store: {cluster: ""}\n', "cluster"),
         ("account_limits:\n  order_rate_max: 50\n", "cancel_reserve"),
         ("account_limits:\n  net_notional_max: null\n", "net_notional_max"),
         ("account_limits:\n  free_margin_min: -1\n", "free_margin_min"),
@@ -92,3 +98,11 @@ def test_the_recorder_mode_has_two_variables_that_are_one_setting() -> None:
         with pytest.raises(PlatformError) as caught:
             mode(**environment)
         assert caught.value.code == ReasonCode.SETTINGS_INVALID
+
+
+def test_retention_and_cluster_of_the_store_are_set_by_file_and_variable(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("store: {market_retention_days: 30}\n")
+    packaged = load_settings(tmp_path / "none", environment={}).store
+    assert (packaged.cluster, packaged.market_retention_days) == (None, None)
+    store = load_settings(tmp_path, environment={"HFT_STORE__CLUSTER": "prod"}).store
+    assert (store.cluster, store.market_retention_days) == ("prod", 30)

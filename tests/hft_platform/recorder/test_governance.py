@@ -60,10 +60,20 @@ def _summary(ws: Path, run_id: str, net: int) -> Path:
             "gross": net + 3, "fees": 3, "net": net, "max_drawdown": 10**20, "fill_count": 4,
             "round_trip_count": 2,
         },
+        "pnl": [
+            {
+                "instrument_id": 1001, "symbol": "TXFD6", "snapshot_time_ns": 7,
+                "position_qty": -(10**8), "realized": net, "unrealized": 3, "fees": 3, "tax": 2,
+                "net": net,
+            }
+        ],
     }  # fmt: skip
     path = ws / "sessions" / run_id / "summary.json"
     path.parent.mkdir(parents=True)
     content = {"evidence": evidence, "evidence_sha256": canonical_sha256(evidence)}
+    content["timings"] = {
+        "decide_ns": {"count": 9, "p50": 170, "p99": 340, "p999": 400, "max": 900}
+    }
     path.write_bytes(canonical_json(content))
     return path
 
@@ -74,7 +84,10 @@ def test_governance_is_copied_once_and_new_entries_follow(ws: Path, store: Store
     _summary(ws, "s1", -(10**19))
     first = load_governance(ws, store)
     assert first.problems == []
-    assert first.rows == {"audit.chain": 3, "audit.alpha_verdicts": 1, "hft.session_pnl": 1}
+    assert first.rows == {
+        "audit.chain": 3, "audit.alpha_verdicts": 1, "hft.session_pnl": 1,
+        "hft.pnl_snapshots": 1, "hft.session_latency": 1,
+    }  # fmt: skip
     before = rows_by_table(store)
     assert sum(load_governance(ws, store).rows.values()) == 0
     assert rows_by_table(store) == before
@@ -82,6 +95,16 @@ def test_governance_is_copied_once_and_new_entries_follow(ws: Path, store: Store
     _verdict(ws, "gate_b")
     assert load_governance(ws, store).rows["audit.chain"] == 1
     assert store.rows("SELECT toString(net) FROM hft.session_pnl") == [("-100000000000",)]
+    assert store.rows(
+        "SELECT toString(realized), toString(unrealized), toString(tax), toString(position_qty)"
+        " FROM hft.pnl_snapshots"
+    ) == [("-100000000000", "0.00000003", "0.00000002", "-1")]
+    assert store.rows(
+        "SELECT trading_day, mode, session_count, toString(net) FROM hft.pnl_by_day"
+    ) == [(20260302, "paper", 1, "-100000000000")]
+    assert store.rows("SELECT step, sample_count, p50_ns, max_ns FROM hft.session_latency") == [
+        ("decide", 9, 170, 900)
+    ]
     assert store.rows("SELECT seq, weight_ppm FROM audit.alpha_promotions ORDER BY seq") == [
         (1, 1000), (3, 3000), (4, 4000),
     ]  # fmt: skip
@@ -105,7 +128,7 @@ def test_edited_files_are_reported_and_not_loaded(tmp_path: Path) -> None:
     summary.write_text(json.dumps(content))
     store = _Empty()
     report = load_governance(tmp_path, store)  # type: ignore[arg-type]
-    assert report.rows == {"audit.chain": 1, "audit.alpha_verdicts": 0, "hft.session_pnl": 0}
+    assert {table: count for table, count in report.rows.items() if count} == {"audit.chain": 1}
     assert [problem.split(" ", maxsplit=1)[0] for problem in report.problems] == [
         "AUDIT_BROKEN", "VERDICT_TAMPERED", "SUMMARY_TAMPERED",
     ]  # fmt: skip
@@ -119,3 +142,17 @@ class _Empty:
 
     def insert_native(self, *_arguments: object, **_keywords: object) -> None:
         return None
+
+
+def test_a_summary_of_an_earlier_version_has_no_parts_of_profit_and_is_no_problem(
+    tmp_path: Path,
+) -> None:
+    path = _summary(tmp_path, "s1", 5)
+    content = json.loads(path.read_bytes())
+    del content["evidence"]["pnl"], content["timings"]
+    content["evidence_sha256"] = canonical_sha256(content["evidence"])
+    path.write_bytes(canonical_json(content))
+    report = load_governance(tmp_path, _Empty())  # type: ignore[arg-type]
+    assert report.problems == []
+    assert report.rows["hft.session_pnl"] == 1
+    assert report.rows["hft.pnl_snapshots"] == report.rows["hft.session_latency"] == 0

@@ -1,0 +1,269 @@
+"""The exporter: metrics of a workspace, read at the moment they are asked for.
+
+Why: nothing is written on the hot path for it, and it runs in a process of its own, so neither a
+stuck loader nor a stopped session silences the alarms.
+
+Invariants:
+1. A source that cannot be read gives no metric and `hft_metrics_source_ok` 0; the others go on.
+2. It listens on this machine only, unless it is told otherwise in so many words.
+3. What is given out is in `metric_table.METRICS`, and nothing else.
+
+Operator's page: `docs/metrics.md`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from hft_platform import _core
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.observability import readings
+from hft_platform.observability.ledger_view import LedgerView
+from hft_platform.observability.metric_table import METRICS, SOURCES
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric as Family
+
+log = structlog.get_logger()
+
+DEFAULT_PORT = 9108
+LOOPBACK = "127.0.0.1"
+_TABLE = {metric.name: metric for metric in METRICS}
+# What files, their content and the core can raise. A bug of ours fails the scrape instead, and `up`
+# of the exporter is 0.
+_UNREADABLE = (OSError, ValueError, KeyError, PlatformError, _core.WalError, _core.TapeError)
+
+Values = Mapping[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What the exporter tells time by.
+
+    Attributes
+    ----------
+    now_ns : callable
+        Wall clock, ns UTC.
+    monotonic : callable
+        Seconds since some moment.
+    """
+
+    now_ns: Callable[[], int] = time.time_ns
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class WorkspaceCollector(Collector):
+    """Reads a workspace whenever it is scraped.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    clocks : Clocks, optional
+        The machine's by default.
+    pressure_level : callable, optional
+        Level that so many free bytes call for; the platform's thresholds by default.
+    """
+
+    def __init__(
+        self,
+        ws: Path,
+        *,
+        clocks: Clocks | None = None,
+        pressure_level: Callable[[int], int] | None = None,
+    ) -> None:
+        self._ws = ws
+        self._clocks = clocks or Clocks()
+        self._pressure_level = pressure_level or _pressure_level()
+        self._ledger = LedgerView(ws / "ledger")
+        self._shed = readings.ShedCounts()
+        # Two scrapes at once would both follow the ledger.
+        self._lock = threading.Lock()
+
+    def collect(self) -> Iterator[Family]:
+        """Give every metric that can be read."""
+        with self._lock:
+            yield from self._collect()
+
+    def _collect(self) -> Iterable[Family]:
+        started, now_ns = self._clocks.monotonic(), self._clocks.now_ns()
+        read: dict[str, Callable[[int], dict[str, Values]]] = {
+            "ledger": self._of_ledger,
+            "backlog": self._of_backlog,
+            "watermark": self._of_watermarks,
+            "shed": lambda _: {"hft_shed_records": {(): self._shed.total(self._ws)}},
+            "dead_letter": lambda _: {
+                "hft_dead_letter_segments": {
+                    (error,): count for error, count in readings.dead_letters(self._ws).items()
+                }
+            },
+            "disk": lambda _: self._of_disk(),
+            "halt": lambda _: self._of_halt(),
+        }
+        families: list[Family] = []
+        is_ok: dict[tuple[str, ...], float] = {}
+        for source in SOURCES:
+            try:
+                values = read[source](now_ns)
+            except _UNREADABLE as error:
+                is_ok[(source,)] = 0
+                log.warning("metrics_source_failed", source=source, error=str(error)[:300])
+                continue
+            is_ok[(source,)] = 1
+            families += [_family(name, by_label) for name, by_label in values.items()]
+        families.append(_family("hft_metrics_source_ok", is_ok))
+        seconds = self._clocks.monotonic() - started
+        families.append(_family("hft_metrics_scrape_seconds", {(): seconds}))
+        return families
+
+    def _of_ledger(self, now_ns: int) -> dict[str, Values]:
+        self._ledger.follow(now_ns)
+        return {
+            "hft_loader_rows_per_second": {(): self._ledger.throughput(now_ns).rows},
+            "hft_loader_rows_total": {(): self._ledger.row_count},
+            "hft_loader_segments_total": {(): self._ledger.segment_count},
+        }
+
+    def _of_backlog(self, now_ns: int) -> dict[str, Values]:
+        self._ledger.follow(now_ns)
+        found = readings.backlog(self._ws, self._ledger, now_ns)
+        waiting = sum(found.payload_bytes.values())
+        rate = self._ledger.throughput(now_ns).payload_bytes
+        eta_s = 0.0 if not waiting else waiting / rate if rate else math.inf
+        return {
+            "hft_backlog_segments": {(kind,): n for kind, n in found.segments.items()},
+            "hft_backlog_bytes": {(kind,): n for kind, n in found.payload_bytes.items()},
+            "hft_replay_lag_seconds": {(): found.lag_s},
+            "hft_drain_eta_seconds": {(): eta_s},
+        }
+
+    def _of_watermarks(self, now_ns: int) -> dict[str, Values]:
+        logs = readings.open_logs(self._ws, now_ns)
+        return {
+            "hft_durable_lag_records": {(o.run_id, o.log_kind): o.records for o in logs},
+            "hft_durable_lag_seconds": {(o.run_id, o.log_kind): o.seconds for o in logs},
+            "hft_log_failed": {(o.run_id, o.log_kind): float(o.is_failed) for o in logs},
+        }
+
+    def _of_disk(self) -> dict[str, Values]:
+        disk = readings.disk(self._ws)
+        values: dict[str, Values] = {
+            "hft_disk_free_bytes": {(): disk.free_bytes},
+            "hft_disk_size_bytes": {(): disk.size_bytes},
+        }
+        if self._pressure_level is not None:
+            values["hft_disk_pressure_level"] = {(): self._pressure_level(disk.free_bytes)}
+        return values
+
+    def _of_halt(self) -> dict[str, Values]:
+        code = readings.halt_code(self._ws)
+        return {
+            "hft_halt_latched": {(): float(code is not None)},
+            "hft_halt_reason_code": {(): code or 0},
+        }
+
+
+def exposition(collector: WorkspaceCollector) -> str:
+    """Give the metrics as Prometheus reads them.
+
+    Parameters
+    ----------
+    collector : WorkspaceCollector
+        Of a workspace.
+    """
+    return generate_latest(_registry(collector)).decode()
+
+
+def serve(
+    collector: WorkspaceCollector, *, port: int, address: str = LOOPBACK, is_remote: bool = False
+) -> tuple[Any, threading.Thread]:
+    """Serve the metrics over HTTP from a thread.
+
+    Parameters
+    ----------
+    collector : WorkspaceCollector
+        Of a workspace.
+    port : int
+        0 takes a free one.
+    address : str, optional
+        Address to listen on.
+    is_remote : bool, optional
+        Said by the operator: other machines may connect.
+
+    Returns
+    -------
+    server : WSGIServer
+        With ``server_port``; ``shutdown()`` ends it. (Any: the client exports no type for it.)
+    thread : Thread
+
+    Raises
+    ------
+    PlatformError
+        SETTINGS_INVALID for an address that others can reach, or one that cannot be had.
+    """
+    try:
+        is_local = ipaddress.ip_address(address).is_loopback
+    except ValueError as error:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"address was {address!r}; it is an IP address"
+        ) from error
+    if not is_local and not is_remote:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"address was {address}; other machines could read the metrics, which have no login",
+            next_step="hft-live metrics (127.0.0.1), or add --allow-remote",
+        )
+    try:
+        return start_http_server(port, addr=address, registry=_registry(collector))
+    except OSError as error:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"{address} port {port} cannot be had: {error.strerror}",
+            next_step="hft-live metrics --port with another one",
+        ) from error
+
+
+def _registry(collector: WorkspaceCollector) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return registry
+
+
+def _family(name: str, values: Values) -> Family:
+    metric = _TABLE[name]
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(name, metric.text, labels=metric.labels)
+    for labels, value in sorted(values.items()):
+        family.add_metric(labels, value)
+    return family
+
+
+def _pressure_level() -> Callable[[int], int] | None:
+    """Level of free bytes by the operator's thresholds; None where there is no such monitor."""
+    if util.find_spec("hft_platform.recorder.disk_monitor") is None:
+        return None
+    from importlib import import_module
+
+    from hft_platform.config.settings import load_settings
+
+    monitor = import_module("hft_platform.recorder.disk_monitor")
+    thresholds = getattr(load_settings(), "disk_pressure")  # noqa: B009  # not in every version
+    bounds = {level: thresholds.bounds_of(level) for level in monitor.Level if level}
+
+    def level_of(free_bytes: int) -> int:
+        return int(monitor.next_level(monitor.Level.OK, monitor.Sample(free_bytes), bounds))
+
+    return level_of
