@@ -204,6 +204,11 @@ reason_codes! {
     WalReadFailed = 612, "a log folder or file could not be read", "missing folder, permissions, a failing disk", "see the message; nothing was changed";
     MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
     BusOverflow = 614, "a reader of the bus was lapped by its publisher", "a monitor or a Python strategy slower than the records", "nothing if rare; the reader counts what it lost, the log has everything";
+    DiskSpaceWarn = 615, "space on the log's disk is below its warning level, or will be soon", "a disk that fills", "free space now; nothing is restricted yet (docs/disk-pressure.md)";
+    DiskSpaceCritical = 616, "space on the log's disk is critical: instruments are reduce-only, market data is shed", "a disk that fills", "free space; reduce-only stays until a halt is resumed or the session ends";
+    DiskSpaceHalt = 617, "no space is left for the log: trading is halted", "a full disk", "free space, then hft-live resume";
+    ShedInvalid = 618, "a SHED record does not fit the log: another hole than it names, or its instrument was not reduce-only", "a bug, a lost segment, or an edit", "no evidence from this session; report it with the session folder";
+    ShedNotPermitted = 619, "records were to be shed whose instrument is not reduce-only in the engine and on disk", "a bug", "nothing was shed; report it with the session folder";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";
@@ -226,6 +231,7 @@ reason_codes! {
     ShadowSessionsTooFew = 719, "too few signed shadow sessions", "a young alpha", "run more shadow sessions";
     ParityBroken = 720, "a replay decided differently from the session", "a bug, a damaged log or other code", "no evidence from this session; see the parity report";
     SummaryTampered = 721, "a session summary does not match its hash or signature", "an edited file", "no evidence from this session; find out who changed it";
+    SessionShed = 722, "a session shed market data for want of space, so it cannot be replayed whole", "a full disk", "no evidence from this session; run it again";
 
     InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
 }

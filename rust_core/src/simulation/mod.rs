@@ -433,6 +433,41 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         &self.decide
     }
 
+    /// The decider, and the sink to change what it stores.
+    pub fn parts(&mut self) -> (&D, &mut S) {
+        (&self.decide, &mut self.sink)
+    }
+
+    /// Sequences what the sink owes the log now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Ended`] after the end, else as [`Self::run`].
+    pub fn settle(&mut self) -> Result<(), SimulationError> {
+        if self.stretch == Stretch::Ended {
+            return Err(SimulationError::Ended);
+        }
+        let result = self.settle_sink(false);
+        if result.is_err() {
+            self.stretch = Stretch::Ended;
+        }
+        result
+    }
+
+    /// Ends a market that can no longer be stored: `last` (a halt) is decided on, what is open is
+    /// answered, and nothing of the market is played any more.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn abandon<R: Record>(&mut self, last: R) -> Result<(), SimulationError> {
+        self.is_feed_open = false;
+        self.local_next = self.tape.local().len();
+        self.exchange_next = self.tape.exchange().len();
+        self.stretch = Stretch::Market;
+        self.inject(last)?;
+        self.close_venue()?;
+        self.run(None, u64::MAX).map(drop)
+    }
+
     /// Puts an operator's record (command, config switch) into the input sequence now.
     ///
     /// # Errors
@@ -549,7 +584,10 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         match self.stretch {
             Stretch::Market | Stretch::Draining(_) => self.close_venue(),
             Stretch::Closing | Stretch::Ended => {
-                self.stretch = Stretch::Ended;
+                self.settle_sink(true)?;
+                if self.requests.next_time().is_none() && self.responses.next_time().is_none() {
+                    self.stretch = Stretch::Ended;
+                }
                 Ok(())
             }
         }
@@ -789,8 +827,25 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         self.sequence()
     }
 
-    /// Gives the record in the buffer its place in the input sequence and decides on it.
+    /// Gives the record in the buffer its place in the input sequence and decides on it; what the
+    /// sink owes the log behind it follows.
     fn sequence(&mut self) -> Result<(), SimulationError> {
+        self.sequence_one()?;
+        self.settle_sink(false)
+    }
+
+    /// Sequences what the sink has to say about records that it did not store.
+    fn settle_sink(&mut self, is_last: bool) -> Result<(), SimulationError> {
+        while let Some(mut record) = self.sink.owed(is_last) {
+            self.stamp(&mut record.header, SOURCE_RUNTIME, self.now_ns);
+            self.record.clear();
+            self.record.extend_from_slice(record.as_bytes());
+            self.sequence_one()?;
+        }
+        Ok(())
+    }
+
+    fn sequence_one(&mut self) -> Result<(), SimulationError> {
         let Some(head) = self.record.get_mut(..size_of::<RecordHeader>()) else {
             return Ok(());
         };
