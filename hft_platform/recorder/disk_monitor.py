@@ -146,12 +146,16 @@ class DiskPressureMonitor:
     """
 
     def __init__(
-        self, settings: DiskPressure, path: Path, *, free: Callable[[Path], int] = free_bytes
+        self,
+        settings: DiskPressure,
+        path: Path,
+        *,
+        free: Callable[[Path], int] | None = None,
     ) -> None:
         self._bounds = {level: settings.bounds_of(level) for level in Level if level > Level.OK}
         self._window_s = settings.growth_window_s
         self._path = path
-        self._free = free
+        self._free = free or free_bytes
         self._written: deque[tuple[float, int]] = deque()
         self.level = Level.OK
         self.last = Sample(0)

@@ -28,7 +28,6 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder.disk_monitor import (
     DiskPressureMonitor,
     Level,
-    free_bytes,
     shed_up_to,
 )
 
@@ -104,7 +103,7 @@ class DiskGuard:
         run_id: str,
         monotonic: Callable[[], float],
         is_paced: bool,
-        free: Callable[[Path], int] = free_bytes,
+        free: Callable[[Path], int] | None = None,
     ) -> None:
         self._paper = paper
         self._policy = settings.shed_policy()
