@@ -973,7 +973,7 @@ class PaperSession:
         Folder in which ``market/`` and ``orders/`` are made.
     options_json : str
         ``wal_id``, and if wanted ``durable`` (``record`` or ``group``), ``segment_bytes``,
-        ``group_commit_ms``, ``epoch``.
+        ``group_commit_ms``, ``epoch``; for drills ``drill_sync_delay``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
 
@@ -1105,7 +1105,8 @@ class PaperSession:
         -------
         dict
             ``market_bytes`` and ``orders_bytes`` written, frames included; ``shed``, records left
-            out by topic; ``shedding_count``, instruments of which something is left out now.
+            out by topic; ``shedding_count``, instruments of which something is left out now;
+            ``space_ahead``, false when the disk had no room for a segment to come.
         """
 
     def intents(self, tape: bytes) -> None:

@@ -4,8 +4,8 @@ Why: the monitor only knows how much space is left. What follows from it must be
 order that a replay can hold against the rules: restricted first, then thinned, halted before full.
 
 Invariants:
-1. It looks at the disk once a second at most, between two steps, never inside one; how fast the
-   session runs changes nothing but when it looks.
+1. It looks at the disk once a second, and at once when a log was refused its next segment; between
+   two steps, never inside one.
 2. Nothing is left out before its instrument is reduce-only, durably; the core holds this by itself
    (rust_core/src/shed.rs) and refuses otherwise.
 3. Lifting is explicit: thinning ends with the level, reduce-only only with an operator's resume or
@@ -134,14 +134,15 @@ class DiskGuard:
             True when this look halted it: the workspace is to be latched with DISK_SPACE_HALT.
         """
         now_s = self._monotonic()
-        if self._looked_s is not None and now_s - self._looked_s < LOOK_SECONDS:
+        state = self._paper.logs()
+        is_due = self._looked_s is None or now_s - self._looked_s >= LOOK_SECONDS
+        if not is_due and state["space_ahead"]:
             return False
         self._looked_s = now_s
-        state = self._paper.logs()
         written = state["market_bytes"] + state["orders_bytes"] if self._is_paced else None
         before = self._monitor.level
         level = self._monitor.look(
-            now_s, written_bytes=written, is_space_ahead=state.get("space_ahead", True)
+            now_s, written_bytes=written, is_space_ahead=state["space_ahead"]
         )
         if level != before:
             self._note_level(before, level)

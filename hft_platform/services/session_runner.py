@@ -501,8 +501,10 @@ class _Driver:
         try:
             latch.halt(self._workspace, who=self._run_id, why=why, code=code)
         except OSError as error:
+            if self._owed_latch is None:
+                facts = {"run_id": self._run_id, "reason_code": code, "error": str(error)}
+                log.error("halt_not_latched", **facts)
             self._owed_latch = (why, code)
-            log.error("halt_not_latched", run_id=self._run_id, reason_code=code, error=str(error))
             return
         self._owed_latch = None
 

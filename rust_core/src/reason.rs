@@ -189,6 +189,7 @@ reason_codes! {
     KernelCallsOut = 529, "a kernel calls code that is not its own", "print, random numbers, a foreign function", "compute with what it is given";
     KernelNotDeterministic = 530, "a kernel holds an operation whose result depends on compiler or machine", "fast math, fused multiply-add, a float made an integer", "use plain arithmetic";
     ExternalNotPermitted = 531, "a plain Python strategy asks for what only an expression or a kernel gets", "a stage above shadow, a gate, an intent for another alpha", "use it for prototypes; write it as an expression or a kernel to have it judged";
+    ClockWentBack = 532, "the wall clock is behind a time that this workspace has seen", "a clock set back, a wrong time source", "set the clock; a permit that has ended must not come back to life";
 
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";

@@ -45,7 +45,7 @@ use crate::simulation::{
     Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
     SimulationError, Sink, SinkError, sha256_of_hex,
 };
-use crate::wal::{FRAME_HEADER_BYTES, LogKind, Options, WalError, Writer};
+use crate::wal::{FRAME_HEADER_BYTES, LogKind, Options, SyncDelay, WalError, Writer};
 
 /// Times of single steps that a session keeps.
 const SAMPLE_COUNT_MAX: usize = 1 << 20;
@@ -81,6 +81,9 @@ pub struct SessionOptions {
     /// Fencing number of the writer.
     #[serde(default = "epoch")]
     pub epoch: u32,
+    /// Makes every sync take long, for drills; nothing that trades sets it.
+    #[serde(default)]
+    pub drill_sync_delay: Option<SyncDelay>,
     /// Age at which a segment is sealed, s; without it only size and trading day count. For paced
     /// sessions: the wall clock moves where segments end, never what is in them.
     #[serde(default)]
@@ -195,7 +198,11 @@ impl WalSink {
                 // What the market log eats must not keep an order out of its log.
                 reserve: kind == LogKind::Orders,
             };
-            Writer::open(&session_dir.join(name), writer)
+            let dir = session_dir.join(name);
+            match options.drill_sync_delay {
+                None => Writer::open(&dir, writer),
+                Some(delay) => Writer::open_slowed(&dir, writer, delay),
+            }
         };
         Ok(Self {
             market: open("market", LogKind::Market)?,
@@ -308,6 +315,8 @@ pub struct LogState {
     pub shed: [(Topic, u64); 3],
     /// Instruments of which something is left out now.
     pub shedding_count: usize,
+    /// The disk has not refused either log its next segment.
+    pub has_space_ahead: bool,
 }
 
 /// Time of every decision step, ns.
@@ -639,6 +648,9 @@ impl PaperSession {
             written: logs.written,
             shed: logs.shedder.shed_counts(),
             shedding_count: logs.shedder.active_count(),
+            has_space_ahead: ![&logs.market, &logs.orders]
+                .iter()
+                .any(|log| log.is_space_refused()),
         })
     }
 

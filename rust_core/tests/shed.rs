@@ -34,6 +34,8 @@ impl Folder {
             segment_bytes: 64 << 10,
             group_commit: Duration::ZERO,
             epoch: 1,
+            seal_after: None,
+            reserve: false,
         };
         Writer::open(&self.0, options).unwrap()
     }

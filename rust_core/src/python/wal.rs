@@ -94,6 +94,8 @@ impl PyWalWriter {
             segment_bytes,
             group_commit,
             epoch,
+            seal_after: None,
+            reserve: false,
         };
         let writer = py
             .detach(|| Writer::open(&log_dir, options))

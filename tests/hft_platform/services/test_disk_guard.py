@@ -22,6 +22,7 @@ class Paper:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.shedding_count = 0
+        self.space_ahead = True
 
     def logs(self) -> dict[str, Any]:
         """As the core gives it."""
@@ -31,6 +32,7 @@ class Paper:
             "orders_bytes": 0,
             "shed": counts,
             "shedding_count": self.shedding_count,
+            "space_ahead": self.space_ahead,
         }
 
     def command(self, kind: int, alpha_index: int, argument: int, reason: int) -> int:
@@ -95,6 +97,15 @@ def test_a_full_disk_halts_before_it_sheds_and_only_once(disk: Disk) -> None:
     assert halted
     assert calls == [("command", HALT, ALL_ALPHAS, 0, FULL), ("shed", "trades", 3, FULL)]
     assert disk.look(Level.HALT, is_halted=True) == (False, [])
+
+
+def test_a_segment_that_could_not_be_reserved_halts_whatever_the_disk_says(disk: Disk) -> None:
+    disk.look(Level.OK)
+    disk.paper.space_ahead = False
+    disk.now_s -= 1.0  # It does not wait for the next second.
+    halted, calls = disk.look(Level.OK)
+    assert halted
+    assert [call[0] for call in calls] == ["command", "shed"]
 
 
 def test_a_resume_while_the_disk_is_full_halts_again(disk: Disk) -> None:

@@ -177,7 +177,7 @@ impl PyPaperSession {
     }
 
     /// How its logs stand: bytes written to each, records left out by topic, instruments of which
-    /// something is left out now.
+    /// something is left out now, and whether the disk had room for the segments to come.
     fn logs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.call(py, PaperSession::logs)?;
         let table = PyDict::new(py);
@@ -189,6 +189,7 @@ impl PyPaperSession {
         }
         table.set_item("shed", shed)?;
         table.set_item("shedding_count", state.shedding_count)?;
+        table.set_item("space_ahead", state.has_space_ahead)?;
         Ok(table)
     }
 
