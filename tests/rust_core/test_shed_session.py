@@ -3,7 +3,9 @@ up to the first hole and never claimed to be so behind it."""
 
 from __future__ import annotations
 
+import resource
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.rust_core.market_days import TXF_ID, engine_config
 from tests.rust_core.test_simulation_session import ALL_ALPHAS, day, decisions_of, open_session
 from tests.rust_core.test_storm_session import opened
 
+PLACE, CANCEL, APPROVED, POLICY_CHANGE = 1, 2, 1, 17
 HALT, RESUME_ARM, RESUME_CONFIRM, REDUCE_ONLY = 1, 2, 3, 4
 CRITICAL = int(ReasonCode.DISK_SPACE_CRITICAL)
 
@@ -199,6 +202,42 @@ def test_a_resume_ends_the_shedding_before_the_next_record(tmp_path: Path) -> No
     parts["Command"]["input_seq"][-1] = logs.shed[0].first_seq + 1
     with pytest.raises(PlatformError):
         check_sequence(parts, "resumed")
+
+
+def test_when_the_market_log_fails_the_halt_and_its_cancels_still_go_to_the_order_log(
+    tmp_path: Path,
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    config = engine_config(day(), "maker")
+    session = open_session(tmp_path, config)
+    session.feed(day())
+    try:
+        # No file grows beyond 128 KiB: the market log is there first, the order log is far from it.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (128 << 10, before[1]))
+        state = {"halted_by": 0}
+        for _ in range(1_000):
+            state = session.run(None, 10)
+            if state["halted_by"]:
+                break
+            session.health(4, 0)  # Time for the group commit; it decides nothing.
+            time.sleep(0.001)
+        finished = session.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert finished["halted_by"] == ReasonCode.WAL_WRITE_FAILED
+    assert "File too large" in finished["message"]
+    tape = _core.read_log(str(tmp_path / "orders"))["tape"]
+    parts = records.split(tape)
+    halt = parts["Command"][-1]
+    assert (halt["command_kind"], halt["reason_code"]) == (HALT, ReasonCode.WAL_WRITE_FAILED)
+    made = parts["Decision"]
+    notes = made[(made["action"] == POLICY_CHANGE) & (made["input_seq"] == halt["input_seq"])]
+    assert notes["intent_reason"].tolist() == [2]
+    behind = made[(made["input_seq"] >= halt["input_seq"]) & (made["verdict"] == APPROVED)]
+    assert (behind["action"] == CANCEL).sum() > 0
+    assert not (behind["action"] == PLACE).any()
+    # What the exchange said to it is in the log as well.
+    assert (parts["Broker"]["input_seq"] > halt["input_seq"]).any()
 
 
 def test_an_unknown_topic_is_refused_and_changes_nothing(tmp_path: Path) -> None:
