@@ -84,11 +84,7 @@ def tape_of_log(log_dir: Path) -> bytes:
 
 def durable_seq(log_dir: Path) -> int:
     """Highest acknowledged sequence by the log's watermark."""
-    mark = (
-        _core.read_watermark(str(log_dir))
-        if hasattr(_core, "read_watermark")
-        else {"durable_seq": 1}
-    )
+    mark = _core.read_watermark(str(log_dir))
     return 0 if mark is None else int(mark["durable_seq"])
 
 

@@ -11,7 +11,7 @@
 //!    `durable: group` they are appended, and durable within the group commit). A change of the
 //!    policy, so every halt and every resume, is durable at once in both.
 //! 3. After a failure of the order log no request leaves; the session ends halted with that code.
-//!    After one of the market log nothing but the halt's cancels does.
+//!    After one of the market log only what the halt asks for does: cancels, and exits by the permit.
 //! 4. A session that was started is ended once, and its logs are sealed.
 //! 5. A bus, where there is one, carries what the logs took (or left out, invariant 6), in the same
 //!    order, after they took it; who reads it and how fast changes nothing here.

@@ -263,6 +263,8 @@ pub struct Simulation<D, V, S> {
     stretch: Stretch,
     /// More of the market may come.
     is_feed_open: bool,
+    /// The market could not be stored any more.
+    is_abandoned: bool,
     /// When the last row of the market happened.
     last_market_ns: i64,
     has_started: bool,
@@ -325,6 +327,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             counts: RunCounts::default(),
             stretch: Stretch::Market,
             is_feed_open: false,
+            is_abandoned: false,
             last_market_ns: now_ns,
             has_started: false,
             now_ns,
@@ -453,8 +456,8 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         result
     }
 
-    /// Ends a market that can no longer be stored: `last` (a halt) is decided on, what is open is
-    /// answered, and nothing of the market is played any more.
+    /// Ends a market that can no longer be stored: `last` (a halt) is decided on, and what it asks
+    /// for is done and answered at the market as it stands. No market record and no timer follows.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -462,9 +465,9 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         self.is_feed_open = false;
         self.local_next = self.tape.local().len();
         self.exchange_next = self.tape.exchange().len();
-        self.stretch = Stretch::Market;
+        self.is_abandoned = true;
+        self.stretch = Stretch::Draining(self.now_ns.saturating_add(DRAIN_NS_MAX));
         self.inject(last)?;
-        self.close_venue()?;
         self.run(None, u64::MAX).map(drop)
     }
 
@@ -571,7 +574,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             .filter_map(|(time_ns, kind)| Some((time_ns?, kind)))
             .min();
         let timer = (self.last_input_ns + SILENCE_NS, Next::Timer);
-        let has_timer = self.stretch != Stretch::Closing;
+        let has_timer = self.stretch != Stretch::Closing && !self.is_abandoned;
         match next {
             Some(next) if has_timer && timer.0 < next.0 => Some(timer),
             None if has_timer && self.is_feed_open => Some(timer),
@@ -965,6 +968,12 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
 
     /// Ends what rests; from now on every request is refused.
     fn close_venue(&mut self) -> Result<(), SimulationError> {
+        if self.is_abandoned {
+            // What is not flat by now stays so, halted: nothing more can be decided on record.
+            self.settle_sink(true)?;
+            self.stretch = Stretch::Ended;
+            return Ok(());
+        }
         self.stretch = Stretch::Closing;
         self.end_resting()
     }
