@@ -120,7 +120,7 @@ def run(disk: Path, seed: int) -> tuple[list[Claim], dict[str, Any]]:
     session_dir = next((workspace / "sessions").iterdir())
     logs = {kind: session_dir / kind for kind in ("market", "orders")}
     ballast = disk / "ballast"
-    acked = {}
+    acked: dict[str, int] = {}
     with ballast.open("wb", buffering=0) as file:
         fill(file)
         filled = len(tape_of_log(logs["market"]))
@@ -142,8 +142,8 @@ def _left_behind(
     exit_code, said = ended
     held = {}
     for kind in ("market", "orders"):
-        report = _core.read_log(str(session_dir / kind))
-        held[kind] = sum(part.size for part in records.split(report["tape"]).values())
+        tape = tape_of_log(session_dir / kind)
+        held[kind] = sum(part.size for part in records.split(tape).values())
     orders = records.split(tape_of_log(session_dir / "orders"))["Decision"]
     halts = orders[(orders["action"] == POLICY_CHANGE) & (orders["intent_reason"] == HALTED)]
     halt_seq = int(halts["input_seq"][0]) if halts.size else 0
@@ -157,7 +157,7 @@ def _left_behind(
     opened = placed[placed["side"] * placed["position_qty"] >= 0]
     cancels = int(((approved["action"] == CANCEL) & (approved["input_seq"] >= halt_seq)).sum())
     shed = read_session(session_dir)
-    report = parity_of(shed, engine_config_of(session_dir))
+    parity = parity_of(shed, engine_config_of(session_dir))
     claims = [
         Claim("the session ended by itself, refused with a code", REFUSED, exit_code),
         Claim("it named the full disk", True, code_name(ReasonCode.DISK_SPACE_HALT) in said),
@@ -173,7 +173,7 @@ def _left_behind(
         Claim("what rested was taken back", True, cancels > 0),
         Claim("nothing was opened behind it", 0, int(opened.size)),
         Claim("every record that the log lacks is named", True, bool(shed.shed)),
-        Claim("parity holds up to the first of them", True, report.is_identical),
+        Claim("parity holds up to the first of them", True, parity.is_identical),
         Claim("no summary makes it evidence", False, (session_dir / "summary.json").exists()),
     ]  # fmt: skip
     facts = {
@@ -181,7 +181,7 @@ def _left_behind(
         "segment_bytes": SEGMENT_BYTES,
         "cancels_at_halt": cancels,
         "records_shed": sum(one.count for one in shed.shed),
-        "decisions_not_replayable": report.not_replayable,
+        "decisions_not_replayable": parity.not_replayable,
         "acknowledged": acked,
     }
     return claims, facts

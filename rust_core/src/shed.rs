@@ -89,7 +89,7 @@ pub enum ShedError {
     },
     /// The order log could not be made durable.
     #[error(transparent)]
-    Wal(#[from] WalError),
+    Wal(Box<WalError>),
 }
 
 impl ShedError {
@@ -119,7 +119,9 @@ impl Restriction {
         if !engine.is_restricted(instrument_id) {
             return Err(ShedError::NotRestricted { instrument_id });
         }
-        orders.sync()?;
+        orders
+            .sync()
+            .map_err(|error| ShedError::Wal(Box::new(error)))?;
         Ok(Self { instrument_id })
     }
 }
