@@ -89,7 +89,7 @@ fn a_restriction_makes_the_order_log_durable() {
     session.feed(record);
     let seq = orders.append(record.as_bytes()).unwrap();
     assert!(orders.durable_seq() < seq, "no thread commits here");
-    drop(Restriction::prove(&session.engine, &orders, INSTRUMENT).unwrap());
+    let _proof = Restriction::prove(&session.engine, &orders, INSTRUMENT).unwrap();
     assert_eq!(orders.durable_seq(), seq);
 }
 
