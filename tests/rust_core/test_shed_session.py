@@ -3,6 +3,7 @@ up to the first hole and never claimed to be so behind it."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from hft_platform import _core, records
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.explain import explain_order, list_orders
 from hft_platform.services.parity import SessionLogs, parity_of, read_session
 from hft_platform.services.shed_ranges import check_sequence
 from tests.rust_core.market_days import TXF_ID, engine_config
@@ -161,6 +163,35 @@ def inside(parts: dict[str, np.ndarray]) -> int:
         parts["Trade"]["input_seq"] < books["last_seq"]
     )
     return int(np.flatnonzero(is_inside)[0])
+
+
+def test_an_order_behind_a_hole_is_not_explained_and_one_before_it_is(tmp_path: Path) -> None:
+    config = engine_config(day(), "maker")
+    session = open_session(tmp_path, config)
+    session.feed(day())
+    session.run(None, 600)
+    session.shed("books", 2, CRITICAL)
+    session.finish()
+    (tmp_path / "engine.json").write_text(json.dumps(config))
+    orders = list_orders(tmp_path)
+    assert explain_order(tmp_path, orders[0]["order_id"]).decisions
+    logs = read_session(tmp_path)
+    assert logs.shed == (), "nothing came any more"
+    session = open_session(tmp_path / "thin", config)
+    session.feed(day())
+    session.run(None, 600)
+    session.shed("books", 2, CRITICAL)
+    while not session.run(None, 500)["done"]:
+        pass
+    session.finish()
+    (tmp_path / "thin" / "engine.json").write_text(json.dumps(config))
+    first = min(one.first_seq for one in read_session(tmp_path / "thin").shed)
+    orders = list_orders(tmp_path / "thin")
+    behind = next(row for row in orders if row["input_seq"] > first)
+    assert explain_order(tmp_path / "thin", orders[0]["order_id"]).decisions
+    with pytest.raises(PlatformError) as caught:
+        explain_order(tmp_path / "thin", behind["order_id"])
+    assert caught.value.code == ReasonCode.SESSION_SHED
 
 
 def test_shedding_to_the_end_is_named_at_the_end(tmp_path: Path) -> None:
