@@ -3,6 +3,7 @@
 mod crafted;
 mod crash;
 mod damage;
+pub(crate) mod failing;
 mod golden;
 mod manifest;
 mod negative_controls;
