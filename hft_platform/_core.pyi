@@ -979,7 +979,7 @@ class PaperSession:
         Folder in which ``market/`` and ``orders/`` are made.
     options_json : str
         ``wal_id``, and if wanted ``durable`` (``record`` or ``group``), ``segment_bytes``,
-        ``group_commit_ms``, ``epoch``.
+        ``group_commit_ms``, ``epoch``; for drills ``drill_sync_delay``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
 
@@ -1059,7 +1059,15 @@ class PaperSession:
             Which instrument a position drift is of.
         """
 
-    def command(self, kind: int, alpha_index: int, argument: int, reason: int) -> int:
+    def command(
+        self,
+        kind: int,
+        alpha_index: int,
+        argument: int,
+        reason: int,
+        *,
+        instrument_id: int = 0,
+    ) -> int:
         """Put an operator's command into the input sequence here; gives its `input_seq`.
 
         Parameters
@@ -1072,6 +1080,39 @@ class PaperSession:
             As the kind needs it.
         reason : int
             Reason code.
+        instrument_id : int
+            Narrows a halt or reduce-only of all alphas to those that trade it; 0 is all of them.
+        """
+
+    def shed(self, up_to: str | None, level: int, reason: int) -> None:
+        """Leave topics of the market out of its log from here on; reduce-only comes first.
+
+        Parameters
+        ----------
+        up_to : str or None
+            Last topic that is left out (``depth``, ``books``, ``trades``) with all before it; None
+            ends it.
+        level : int
+            1 warning, 2 critical, 3 halt; stands in the SHED records.
+        reason : int
+            Reason code, of the SHED records and the reduce-only commands.
+
+        Raises
+        ------
+        PlatformError
+            SETTINGS_INVALID for an unknown topic, SHED_NOT_PERMITTED when an instrument could not
+            be restricted, SESSION_NOT_OPEN after the end.
+        """
+
+    def logs(self) -> dict[str, Any]:
+        """How the logs stand.
+
+        Returns
+        -------
+        dict
+            ``market_bytes`` and ``orders_bytes`` written, frames included; ``shed``, records left
+            out by topic; ``shedding_count``, instruments of which something is left out now;
+            ``space_ahead``, false when the disk had no room for a segment to come.
         """
 
     def intents(self, tape: bytes) -> None:

@@ -251,6 +251,11 @@ def _run_text(evidence: dict[str, Any]) -> str:
         lines += _faults_text(evidence["faults"])
     if "recorder" in evidence:
         lines.append(f"  {evidence['recorder']['text']}")
+    if evidence["shed_count"]:
+        lines.append(
+            f"  {evidence['shed_count']} market records are not in the log for want of space:"
+            " no evidence for a gate"
+        )
     if evidence["halted_by"]:
         code = evidence["halted_by"]
         lines.append(f"  halted by {code_name(code)} ({code}); hft-live resume to lift it")
@@ -282,6 +287,7 @@ def _run_live(arguments: argparse.Namespace, path: Path, ring: KeyRing, symbol: 
     """Verify the config for live, then ask for credentials; no broker session is opened."""
     from hft_platform.config.code_hash import code_sha256
     from hft_platform.config.promoted import PromotedConfig
+    from hft_platform.config.wall_clock import checked_time_ns
     from hft_platform.services import latch
 
     latch.require_clear(arguments.workspace)
@@ -290,7 +296,7 @@ def _run_live(arguments: argparse.Namespace, path: Path, ring: KeyRing, symbol: 
         workspace=arguments.workspace,
         trusted_keys=ring.trusted(),
         mode="live",
-        now_ns=time.time_ns(),
+        now_ns=checked_time_ns(arguments.workspace, time.time_ns()),
         symbol=symbol,
         code_sha256=code_sha256(),
     )
@@ -358,6 +364,13 @@ def _replay(arguments: argparse.Namespace) -> int:
             False: "the logs are NOT those of the signed summary",
             None: "there is no signed summary to hold the logs against",
         }
+        lines += [
+            f"  not in the log: {one.count} of {one.topic} from input {one.first_seq} to"
+            f" {one.last_seq} ({code_name(one.reason_code)})"
+            for one in report.shed
+        ]
+        if report.shed:
+            lines.append(f"  {report.not_replayable} decisions behind the first cannot be replayed")
         return "\n".join([*lines, said[agrees]])
 
     _print(arguments, report.as_dict() | {"summary_agrees": agrees}, text)

@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder.disk_monitor import Bounds, Level
 
 PREFIX = "HFT_"
 ALIASES = {"HFT_RECORDER_MODE": "HFT_RECORDER__MODE"}
@@ -155,6 +156,69 @@ class LoaderSettings(_Strict):
     retention_days: Annotated[int, Field(ge=7, le=36_600)] | None
 
 
+class DiskBand(_Strict):
+    """Thresholds of one level of disk pressure; entered below `_in`, left from `_out` on."""
+
+    free_bytes_in: _Limit
+    free_bytes_out: _Limit
+    seconds_in: Annotated[int, Field(gt=0, le=1_000_000)]
+    seconds_out: Annotated[int, Field(gt=0, le=1_000_000)]
+
+    @model_validator(mode="after")
+    def _out_is_above_in(self) -> DiskBand:
+        if self.free_bytes_out < self.free_bytes_in or self.seconds_out < self.seconds_in:
+            raise ValueError(
+                "an _out is below its _in: the level would be left where it is entered"
+            )
+        return self
+
+
+_ShedAt = Literal["critical", "halt"] | None
+
+
+class ShedAt(_Strict):
+    """From which level on a topic of market data is left out of the log; None is never."""
+
+    depth: _ShedAt
+    books: _ShedAt
+    trades: _ShedAt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ShedAt:
+        ranks = [{"critical": 0, "halt": 1, None: 2}[at] for at in self.model_dump().values()]
+        if ranks != sorted(ranks):
+            raise ValueError("a topic is left out before one that goes first: depth, books, trades")
+        return self
+
+
+class DiskPressure(_Strict):
+    """What happens when the disk of the logs runs full."""
+
+    warn: DiskBand
+    critical: DiskBand
+    halt: DiskBand
+    growth_window_s: Annotated[int, Field(gt=0, le=3_600)]
+    shed_at: ShedAt
+    segment_bytes: Annotated[int, Field(ge=8 << 10, le=1 << 30)]
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> DiskPressure:
+        for milder, harder in ((self.warn, self.critical), (self.critical, self.halt)):
+            fields = ("free_bytes_in", "free_bytes_out", "seconds_in", "seconds_out")
+            if any(getattr(harder, name) > getattr(milder, name) for name in fields):
+                raise ValueError("a level begins or ends before the milder one below it")
+        return self
+
+    def bounds_of(self, level: Level) -> Bounds:
+        """Thresholds of a level above OK."""
+        return Bounds(**getattr(self, level.name.lower()).model_dump())
+
+    def shed_policy(self) -> dict[str, Level | None]:
+        """Level from which on each topic is left out."""
+        named = self.shed_at.model_dump()
+        return {topic: at and Level[at.upper()] for topic, at in named.items()}
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -168,6 +232,7 @@ class Settings(_Strict):
     account: AccountLimits = Field(alias="account_limits")
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings
+    disk_pressure: DiskPressure
 
     @property
     def workspace_path(self) -> Path:

@@ -23,7 +23,7 @@ from typing import Any
 
 from hft_platform.errors import PlatformError, ReasonCode
 
-MODULES: tuple[str, ...] = ("store", "loading", "direct")
+MODULES: tuple[str, ...] = ("store", "loading", "direct", "disk", "clock")
 """Modules of `hft_platform.drills` that hold drills, in the order in which they are run."""
 
 

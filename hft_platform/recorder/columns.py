@@ -41,6 +41,7 @@ TABLES: dict[str, str] = {
     "Account": "hft.account_answers",
     "Health": "hft.health_reports",
     "Intent": "hft.intents",
+    "Shed": "hft.shed_ranges",
     "Decision": "hft.decisions",
 }
 

@@ -34,7 +34,7 @@ from hft_platform.services.decision_trace import (
     trace_decisions,
 )
 from hft_platform.services.explain_text import finite, number, side_name, units, utc
-from hft_platform.services.parity import engine_config_of, read_session
+from hft_platform.services.parity import SessionLogs, engine_config_of, read_session
 
 EVENT_NAMES = {
     1: "working",
@@ -144,7 +144,8 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
     Raises
     ------
     PlatformError
-        ORDER_UNKNOWN when no decision of the session names the order or intent.
+        ORDER_UNKNOWN when no decision of the session names the order or intent, SESSION_SHED when
+        it was decided behind market records that the log lacks.
     """
     logs = read_session(session_dir)
     config = engine_config_of(session_dir)
@@ -163,6 +164,7 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
             + (f": {shown}" if ids else ""),
             next_step=f"hft-live explain --session {session_dir.name}",
         )
+    _require_replayable(logs, mine, session_dir.name)
     first = mine[0]
     alpha = config["alphas"][int(first["alpha_index"])]
     parts = records.split(logs.inputs)
@@ -189,6 +191,18 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
             _broker_row(row) for row in broker[broker["order_id"] == order_id] if order_id
         ],
     )
+
+
+def _require_replayable(logs: SessionLogs, mine: Any, name: str) -> None:  # Any: decisions
+    """Refuse to tell why of a decision that depends on records which the log lacks."""
+    holes = [one.first_seq for one in logs.shed]
+    if holes and int(mine["input_seq"].max()) > min(holes):
+        raise PlatformError(
+            ReasonCode.SESSION_SHED,
+            f"session {name}: input {min(holes)} and others are not in the log, so what was decided"
+            " behind it cannot be decided again",
+            next_step="hft-live replay lists the ranges; orders before the first can be explained",
+        )
 
 
 def list_orders(session_dir: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 Why: a session is evidence only if its decisions follow from what was logged, and from nothing else.
 
 Invariants:
-1. Inputs are decided in the order of the one global input sequence, which has no gap.
+1. Inputs are decided in the order of the one global input sequence, which has no hole but those
+   that SHED records name (`shed_ranges`). Parity is shown up to the first of them; what was decided
+   behind it is counted apart, never as identical.
 2. Decisions are compared byte for byte; a decision too many or too few is a difference.
 3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
 
@@ -30,6 +32,7 @@ from hft_platform.kernels import kernels_of
 from hft_platform.recorder.archive import whole_log
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
+from hft_platform.services.shed_ranges import ShedRange, check_sequence
 
 DIFFERENCES_SHOWN = 20
 """More than this many differing decisions are counted, not listed."""
@@ -47,7 +50,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """How many decisions of a session came out identical when decided again."""
+    """How many decisions of a session came out identical when decided again.
+
+    `total`, `logged` and `replayed` end at the first hole, if there is one: `shed` lists the holes,
+    `not_replayable` counts the decisions behind the first.
+    """
 
     total: int
     identical: int
@@ -56,10 +63,12 @@ class ParityReport:
     decisions_sha256: str
     inputs_sha256: str
     differences: tuple[Difference, ...]
+    shed: tuple[ShedRange, ...] = ()
+    not_replayable: int = 0
 
     @property
     def is_identical(self) -> bool:
-        """True when every decision, in number and in every bit, came out the same."""
+        """True when every decision that can be made again came out the same, in every bit."""
         return self.identical == self.total and self.logged == self.replayed
 
     @property
@@ -79,6 +88,7 @@ class SessionLogs:
     inputs: bytes
     decisions: bytes
     segments: tuple[dict[str, Any], ...]
+    shed: tuple[ShedRange, ...] = ()
 
 
 def read_session(session_dir: Path) -> SessionLogs:
@@ -88,7 +98,7 @@ def read_session(session_dir: Path) -> SessionLogs:
     ------
     PlatformError
         WAL damage with its code; LOG_SEQUENCE_GAP when the merged logs do not hold every input
-        sequence from 1 on exactly once.
+        sequence from 1 on exactly once, SHED_INVALID when SHED records do not fit what is missing.
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
@@ -101,26 +111,8 @@ def read_session(session_dir: Path) -> SessionLogs:
         segments.extend(log["segments"])
     with typed_errors(session_dir.name):
         merged, decisions = _core.merge_logs(tapes[0], tapes[1])
-    _require_contiguous(merged, session_dir)
-    return SessionLogs(inputs=merged, decisions=decisions, segments=tuple(segments))
-
-
-def _require_contiguous(inputs: bytes, session_dir: Path) -> None:
-    parts = records.split(inputs)
-    columns = [part["input_seq"] for part in parts.values()]
-    seqs = np.sort(np.concatenate([np.empty(0, np.uint64), *columns]))
-    if seqs.size == 0:
-        raise PlatformError(
-            ReasonCode.LOG_SEQUENCE_GAP, f"session {session_dir.name}: its logs hold no input"
-        )
-    expected = np.arange(1, seqs.size + 1, dtype=np.uint64)
-    if not np.array_equal(seqs, expected):
-        first = int(expected[np.argmax(seqs != expected)])
-        raise PlatformError(
-            ReasonCode.LOG_SEQUENCE_GAP,
-            f"session {session_dir.name}: input_seq {first} is missing or doubled"
-            f" among {seqs.size} inputs",
-        )
+    shed = check_sequence(records.split(merged), session_dir.name)
+    return SessionLogs(inputs=merged, decisions=decisions, segments=tuple(segments), shed=shed)
 
 
 def compare_decisions(logged: bytes, replayed: bytes) -> tuple[int, tuple[Difference, ...]]:
@@ -205,19 +197,37 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
         KERNEL_MISMATCH when a kernel compiled here is not the one the session ran with.
     """
     kernels = kernels_of(engine_config)
+    inputs, logged = _up_to_first_hole(logs)
     with typed_errors("replay"):
-        replayed = _core.replay(canonical_json(engine_config).decode(), logs.inputs, kernels)
-    identical, differences = compare_decisions(logs.decisions, replayed)
+        replayed = _core.replay(canonical_json(engine_config).decode(), inputs, kernels)
+    identical, differences = compare_decisions(logged, replayed)
     width = records.DTYPES["Decision"].itemsize
     return ParityReport(
-        total=max(len(logs.decisions), len(replayed)) // width,
+        total=max(len(logged), len(replayed)) // width,
         identical=identical,
-        logged=len(logs.decisions) // width,
+        logged=len(logged) // width,
         replayed=len(replayed) // width,
         decisions_sha256=hashlib.sha256(logs.decisions).hexdigest(),
         inputs_sha256=hashlib.sha256(logs.inputs).hexdigest(),
         differences=differences,
+        shed=logs.shed,
+        not_replayable=(len(logs.decisions) - len(logged)) // width,
     )
+
+
+def _up_to_first_hole(logs: SessionLogs) -> tuple[bytes, bytes]:
+    """Inputs and decisions before the first record that is missing."""
+    if not logs.shed:
+        return logs.inputs, logs.decisions
+    first_seq = min(one.first_seq for one in logs.shed)
+    parts = records.split(logs.inputs)
+    size = sum(
+        int((part["input_seq"] < first_seq).sum()) * part.dtype.itemsize for part in parts.values()
+    )
+    decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
+    # Both are in the order of their input, so what comes before is a beginning.
+    count = int((decisions["input_seq"] < first_seq).sum())
+    return logs.inputs[:size], logs.decisions[: count * decisions.dtype.itemsize]
 
 
 def write_report(session_dir: Path, report: ParityReport) -> None:

@@ -13,7 +13,7 @@ It signs nothing (see `session_summary`). Operator's page: `docs/formats.md`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +134,9 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
             name: markout_ticks(fills, books, horizon, instrument.tick_size)
             for name, horizon in MARKOUT_NS.items()
         },
+        "shed_count": sum(one.count for one in facts.logs.shed),
+        "shed": [asdict(one) for one in facts.logs.shed],
+        "not_replayable": facts.parity.not_replayable,
         "halted_by": facts.halted_by,
         "withdrawn": facts.is_withdrawn,
     }

@@ -11,7 +11,10 @@ Invariants:
    was lifted becomes the two records of a resume.
 3. A session that ends for another reason than its last record seals its logs and has no summary.
 4. A failure of the log halts the workspace; so does a halt of the engine, at the next step.
-5. A session with faults is a drill: it lies apart, has no summary, and is no evidence.
+5. Space on the disk is looked at once a second (`disk_guard`); a session for which there is none is
+   refused. A halt whose latch cannot be written keeps the session without a summary, so that its
+   order log halts the workspace.
+6. A session with faults is a drill: it lies apart, has no summary, and is no evidence.
 
 `sim` runs in virtual time at full speed, `paper` at the pace of the recording (or `speed` times
 it). It places no order at a broker. Operator's page: `docs/runbook.md`.
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import shutil
 import time
 from collections.abc import Callable
@@ -28,13 +32,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
 from hft_platform.config.keys import KeyRing
 from hft_platform.config.promoted import PromotedConfig, read_signed
-from hft_platform.config.settings import Settings
+from hft_platform.config.settings import DiskPressure, Settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.faults import FaultProfile
 from hft_platform.execution.venue_options import venue_options
@@ -44,6 +50,7 @@ from hft_platform.market.instruments import Instrument, InstrumentTable
 from hft_platform.market.latency import load_latency_profile
 from hft_platform.market.sessions import ExchangeCalendar, yyyymmdd
 from hft_platform.services import latch, session_summary
+from hft_platform.services.disk_guard import DiskGuard, require_space
 from hft_platform.services.parity import (
     ParityReport,
     parity_of,
@@ -63,6 +70,8 @@ STEP_SECONDS = 0.2
 HALT, RESUME_ARM, RESUME_CONFIRM, WITHDRAW, SET_WEIGHT = 1, 2, 3, 6, 7
 """`CommandKind` in rust_core/src/record.rs."""
 ALL_ALPHAS = 0xFFFF_FFFF
+
+log = structlog.get_logger()
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -182,16 +191,25 @@ def run_session(
     started = clock.monotonic()
     ring = KeyRing.open(request.workspace, pinned_file=settings.pinned_keys_path)
     ready = _prepare(request, instruments, settings, ring)
+    require_space(settings.disk_pressure, request.workspace)
     session_dir = _new_session_dir(request, ready.config)
     try:
-        paper = _open(session_dir, request, ready, ring, bus=bus)
+        paper = _open(session_dir, request, ready, ring, settings.disk_pressure, bus=bus)
     except BaseException:
         # Nothing was traded: a refused session leaves nothing behind.
         shutil.rmtree(session_dir, ignore_errors=True)
         raise
     if opened is not None:
         opened(session_dir)
-    driver = _Driver(paper, request, ready.config, clock, run_id=session_dir.name)
+    guard = DiskGuard(
+        paper,
+        settings.disk_pressure,
+        session_dir,
+        run_id=session_dir.name,
+        monotonic=clock.monotonic,
+        is_paced=request.speed is not None,
+    )
+    driver = _Driver(paper, request, ready.config, clock, guard, run_id=session_dir.name)
     try:
         driver.run(ready.start_ns, progress)
     except BaseException:
@@ -203,10 +221,34 @@ def run_session(
     # What the engine halts for in a drill is the drill's; a failing log is everybody's.
     is_drill = request.faults is not None and not finished["message"]
     if halted_by and not driver.is_halted and not is_drill:
-        why = finished["message"] or "the engine halted"
-        latch.halt(request.workspace, who=session_dir.name, why=why, code=halted_by)
+        driver.latch(finished["message"] or "the engine halted", halted_by)
     if finished["message"]:
         raise PlatformError(halted_by, f"session {session_dir.name}: {finished['message']}")
+    driver.require_latched()
+    try:
+        return _conclude(request, ready, session_dir, finished, driver, ring, (started, clock))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise PlatformError(
+            ReasonCode.DISK_SPACE_HALT,
+            f"session {session_dir.name}: its logs are sealed, there is no room for its summary",
+            next_step=f"free space; the session is no evidence, run it again ({error})",
+        ) from error
+
+
+def _conclude(
+    request: RunRequest,
+    ready: _Prepared,
+    session_dir: Path,
+    finished: dict[str, Any],
+    driver: _Driver,
+    ring: KeyRing,
+    time_spent: tuple[float, Clock],
+) -> SessionOutcome:
+    """Replay a session that ended as it should, sum it up and sign."""
+    started, clock = time_spent
+    halted_by = int(finished["halted_by"])
     traded = clock.monotonic()
     logs = read_session(session_dir)
     parity = parity_of(logs, ready.engine_config)
@@ -339,6 +381,7 @@ def _open(
     request: RunRequest,
     ready: _Prepared,
     ring: KeyRing,
+    disk: DiskPressure,
     *,
     bus: _core.Bus | None,
 ) -> Any:
@@ -365,7 +408,7 @@ def _open(
         canonical_json(ready.latency).decode(),
         canonical_json(venue).decode(),
         str(session_dir),
-        canonical_json(_log_options(session_dir.name, request)).decode(),
+        canonical_json(_log_options(session_dir.name, request, disk)).decode(),
         ready.kernels,
     )
     if bus is not None:
@@ -374,14 +417,18 @@ def _open(
     return paper
 
 
-def _log_options(run_id: str, request: RunRequest) -> dict[str, Any]:
+def _log_options(run_id: str, request: RunRequest, disk: DiskPressure) -> dict[str, Any]:
     """Paced sessions sync every decision before its request leaves, as live does.
 
     In virtual time there is no broker to be ahead of: the log is synced in groups, and a crash
     loses at most a session that can be run again. Nor does the wall clock cut segments there:
     only a paced session has readers that wait for a sealed one.
     """
-    options = {"wal_id": _wal_id(run_id), "durable": "group"}
+    options = {
+        "wal_id": _wal_id(run_id),
+        "durable": "group",
+        "segment_bytes": disk.segment_bytes,
+    }
     if request.speed is not None:
         options |= {"durable": "record", "seal_after_s": SEAL_AFTER_S}
     return options
@@ -411,8 +458,18 @@ class _Driver:
     """Steps a session; between steps it passes on what operator, signer and canary wrote."""
 
     def __init__(
-        self, paper: Any, request: RunRequest, config: PromotedConfig, clock: Clock, *, run_id: str
+        self,
+        paper: Any,
+        request: RunRequest,
+        config: PromotedConfig,
+        clock: Clock,
+        guard: DiskGuard,
+        *,
+        run_id: str,
     ) -> None:
+        self._guard = guard
+        self._owed_latch: tuple[str, int] | None = None
+        self._is_drill_halted = False
         self._run_id = run_id
         self._is_drill = request.faults is not None
         self._paper = paper
@@ -439,8 +496,7 @@ class _Driver:
             if is_news and not self._is_drill:
                 # The engine halted by itself; its log has it, now the workspace has it too. At the
                 # end the session's result says more.
-                why, code = "the engine halted", int(state["halted_by"])
-                latch.halt(self._workspace, who=self._run_id, why=why, code=code)
+                self.latch("the engine halted", int(state["halted_by"]))
                 self.is_halted = True
             if progress is not None:
                 progress(state)
@@ -451,9 +507,50 @@ class _Driver:
             if self._speed is not None and not is_behind:
                 self._clock.sleep(STEP_SECONDS)
 
+    def latch(self, why: str, code: int) -> None:
+        """Latch the workspace; on a full disk that is tried again at every look."""
+        try:
+            latch.halt(self._workspace, who=self._run_id, why=why, code=code)
+        except OSError as error:
+            if self._owed_latch is None:
+                facts = {"run_id": self._run_id, "reason_code": code, "error": str(error)}
+                log.error("halt_not_latched", **facts)
+            self._owed_latch = (why, code)
+            return
+        self._owed_latch = None
+
+    def require_latched(self) -> None:
+        """Refuse to go on to a summary while a halt stands in the order log only.
+
+        Raises
+        ------
+        PlatformError
+            The halt's code.
+        """
+        if self._owed_latch is None:
+            return
+        self.latch(*self._owed_latch)
+        if self._owed_latch is not None:
+            raise PlatformError(
+                self._owed_latch[1],
+                f"session {self._run_id}: {self._owed_latch[0]}; its order log has the halt, the"
+                " workspace has no room for it",
+                next_step="free space, then hft-live resume",
+            )
+
     def _obey(self) -> None:
+        is_halted = self.is_halted or self._is_drill_halted
+        if self._guard.look(is_halted=is_halted):
+            self._is_drill_halted = self._is_drill
+            self.is_halted = not self._is_drill
+        if self.is_halted and not is_halted:
+            self.latch("no space is left for the log", int(ReasonCode.DISK_SPACE_HALT))
+        if self._owed_latch is not None:
+            self.latch(*self._owed_latch)
         content = latch.read(self._workspace)
-        if content is not None and not self.is_halted:
+        if self._owed_latch is not None:
+            pass  # Halted; that the workspace has no latch yet is no resume.
+        elif content is not None and not self.is_halted:
             self._paper.command(HALT, ALL_ALPHAS, 0, content["code"])
             self.is_halted = True
         elif content is None and self.is_halted:
@@ -472,6 +569,6 @@ class _Driver:
         halted_by = int(self._paper.counters()["halted_by"])
         if halted_by:
             why = "the session refused the resume: what halted it is still there"
-            latch.halt(self._workspace, who=self._run_id, why=why, code=halted_by)
+            self.latch(why, halted_by)
             return
         self.is_halted = False

@@ -104,6 +104,8 @@ class SessionEvidence(_Strict):
     markout_ticks: dict[str, FiniteFloat | None]
     order_latency_ms: dict[str, FiniteFloat | None]
     halted_by: Count
+    shed_count: Count = 0
+    """Market records that the log lacks; a summary from before there were any says nothing."""
 
 
 class _Signature(_Strict):

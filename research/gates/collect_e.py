@@ -106,6 +106,8 @@ def _refusal(
         return "a session that gate C has seen"
     if evidence.parity is None or evidence.account is None:
         return "no parity or no account"
+    if evidence.shed_count:
+        return code_name(ReasonCode.SESSION_SHED)
     return None
 
 

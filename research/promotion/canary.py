@@ -102,6 +102,8 @@ class SessionFacts:
         Mean slippage; may be None only without fills.
     halted_by : int
         Reason code of a halt, 0 if none.
+    shed_count : int
+        Market records that its log lacks for want of space.
     problem : str
         Why the session could not be read at all; empty if it could.
     """
@@ -117,6 +119,7 @@ class SessionFacts:
     slippage_ticks: float | None
     halted_by: int
     problem: str = ""
+    shed_count: int = 0
 
     @classmethod
     def unreadable(cls, session_id: str, problem: str) -> SessionFacts:
@@ -304,6 +307,19 @@ def _parity(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> Canar
     return None
 
 
+def _whole(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> CanaryReason | None:
+    for session in history:
+        if session.shed_count:
+            return _reason(
+                ReasonCode.SESSION_SHED,
+                f"session {session.session_id}: its log lacks market records, so nothing shows"
+                " that it decided the same",
+                session.shed_count,
+                0,
+            )
+    return None
+
+
 def _rejects(
     history: Sequence[SessionFacts], facts: Any, limits: CanaryThresholds, _p: Any
 ) -> CanaryReason | None:
@@ -369,6 +385,7 @@ def _edge(_h: Any, facts: Any, limits: CanaryThresholds, _p: Any) -> CanaryReaso
 
 _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("every decision replays", _parity),
+    ("every log is whole", _whole),
     ("orders are accepted", _rejects),
     ("fills cost what the backtest says", _slips),
     ("losses stay in the budget", _loss),

@@ -173,6 +173,7 @@ def facts_of(evidence: SessionEvidence) -> SessionFacts:
         fills=account.fill_count if account else None,
         slippage_ticks=evidence.slippage_ticks,
         halted_by=evidence.halted_by,
+        shed_count=evidence.shed_count,
     )
 
 

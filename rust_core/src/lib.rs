@@ -24,6 +24,7 @@ pub mod reason;
 pub mod record;
 pub mod risk;
 pub mod session;
+pub mod shed;
 pub mod simulation;
 pub mod storm_guard;
 pub mod strategy;

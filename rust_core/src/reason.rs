@@ -189,6 +189,7 @@ reason_codes! {
     KernelCallsOut = 529, "a kernel calls code that is not its own", "print, random numbers, a foreign function", "compute with what it is given";
     KernelNotDeterministic = 530, "a kernel holds an operation whose result depends on compiler or machine", "fast math, fused multiply-add, a float made an integer", "use plain arithmetic";
     ExternalNotPermitted = 531, "a plain Python strategy asks for what only an expression or a kernel gets", "a stage above shadow, a gate, an intent for another alpha", "use it for prototypes; write it as an expression or a kernel to have it judged";
+    ClockWentBack = 532, "the wall clock is behind a time that this workspace has seen", "a clock set back, a wrong time source", "set the clock; a permit that has ended must not come back to life";
 
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";
@@ -211,6 +212,11 @@ reason_codes! {
     StoreOverloaded = 619, "the store is too busy to take the statement", "too many parts, too many queries, out of memory", "wait for its merges, give it memory, or load less at a time";
     StoreBreakerOpen = 620, "the store was not asked, because it failed several times in a row", "an outage that lasts", "nothing; it is asked again after store.breaker_open_ms";
     StoreNeedsServer = 621, "the embedded store serves one process, and several would use it", "recorder mode direct or several loaders without a server", "set HFT_STORE__DSN to a server, or use one loader with mode wal_first";
+    DiskSpaceWarn = 630, "space on the log's disk is below its warning level, or will be soon", "a disk that fills", "free space now; nothing is restricted yet (docs/disk-pressure.md)";
+    DiskSpaceCritical = 631, "space on the log's disk is critical: instruments are reduce-only, market data is shed", "a disk that fills", "free space; reduce-only stays until a halt is resumed or the session ends";
+    DiskSpaceHalt = 632, "no space is left for the log: trading is halted", "a full disk", "free space, then hft-live resume";
+    ShedInvalid = 633, "a SHED record does not fit the log: another hole than it names, or its instrument was not reduce-only", "a bug, a lost segment, or an edit", "no evidence from this session; report it with the session folder";
+    ShedNotPermitted = 634, "records were to be shed whose instrument is not reduce-only in the engine and on disk", "a bug", "nothing was shed; report it with the session folder";
     LogOrderBroken = 640, "sequences of a log are not contiguous, or its input sequence does not rise", "a segment of another log in the folder, or damage", "hft-live wal verify the log; restore the segment";
     SegmentMissing = 641, "a segment between two others of its log is in no folder and in no manifest", "a deleted or moved file", "restore the file, then hft-live wal load";
     RecordDoubled = 642, "the store holds a record of the log more than once", "rows inserted by hand or under another token", "remove the rows of that run and segment (docs/store.md), then hft-live wal load";
@@ -239,6 +245,7 @@ reason_codes! {
     ShadowSessionsTooFew = 719, "too few signed shadow sessions", "a young alpha", "run more shadow sessions";
     ParityBroken = 720, "a replay decided differently from the session", "a bug, a damaged log or other code", "no evidence from this session; see the parity report";
     SummaryTampered = 721, "a session summary does not match its hash or signature", "an edited file", "no evidence from this session; find out who changed it";
+    SessionShed = 722, "a session shed market data for want of space, so it cannot be replayed whole", "a full disk", "no evidence from this session; run it again";
 
     InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
 }

@@ -123,6 +123,8 @@ pub enum RecordType {
     Health = 10,
     /// What a strategy outside the engine wants.
     Intent = 9,
+    /// What the market log did not take for want of space.
+    Shed = 11,
     /// What the engine decided.
     Decision = 16,
 }
@@ -142,6 +144,7 @@ impl RecordType {
             8 => Self::Account,
             10 => Self::Health,
             9 => Self::Intent,
+            11 => Self::Shed,
             16 => Self::Decision,
             _ => return None,
         })
@@ -375,6 +378,21 @@ record_layouts! {
         ttl_ns: i64 = "<i8",
         /// The strategy's value, in ticks.
         signal: f64 = "<f8",
+    }
+    /// Records of the header's instrument that were sequenced and decided on, and not stored.
+    Shed = 11 ShedRecord {
+        /// One of [`crate::shed::Topic`].
+        topic: u32 = "<u4",
+        /// How short of space the disk was: 1 warning, 2 critical, 3 halt.
+        level: u32 = "<u4",
+        /// `input_seq` of the first that is missing.
+        first_seq: u64 = "<u8",
+        /// `input_seq` of the last that is missing.
+        last_seq: u64 = "<u8",
+        /// How many are missing in between, both ends counted; the others belong to other topics.
+        count: u64 = "<u8",
+        /// Why: a `ReasonCode`.
+        reason_code: u64 = "<u8",
     }
     /// One decision of the engine: an intent, approved or refused, a cancel, or a change of state.
     Decision = 16 DecisionRecord {

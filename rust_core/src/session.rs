@@ -10,10 +10,13 @@
 //! 2. Decisions of which one is approved are durable before a request leaves (with
 //!    `durable: group` they are appended, and durable within the group commit). A change of the
 //!    policy, so every halt and every resume, is durable at once in both.
-//! 3. After a failure of a log no request leaves; the session ends halted with that code.
+//! 3. After a failure of the order log no request leaves; the session ends halted with that code.
+//!    After one of the market log only what the halt asks for does: cancels, and exits by the permit.
 //! 4. A session that was started is ended once, and its logs are sealed.
-//! 5. A bus, where there is one, carries what the logs took, in the same order, after they took it;
-//!    who reads it and how fast changes nothing here.
+//! 5. A bus, where there is one, carries what the logs took (or left out, invariant 6), in the same
+//!    order, after they took it; who reads it and how fast changes nothing here.
+//! 6. A market record is left out of its log only while its instrument is reduce-only, by the rules
+//!    of `shed`; when the market log fails, the halt and its cancels still go to the order log.
 //!
 //! It paces nothing and reads no clock but to measure the engine. Operator's page:
 //! `docs/runbook.md`.
@@ -27,21 +30,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::Publisher;
 use crate::convert::{ConvertCounts, MarketTape};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{ALL_ALPHAS, Engine, EngineError};
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
 use crate::faults::FaultProfile;
 use crate::kernel::Kernels;
 use crate::latency::LatencyProfile;
 use crate::reason::ReasonCode;
 use crate::record::{
-    ActionKind, CommandRecord, ConfigSwitchRecord, DecisionRecord, HealthRecord, IntentRecord,
-    Record, RecordHeader, RecordType,
+    ActionKind, CommandKind, CommandRecord, ConfigSwitchRecord, DecisionRecord, HealthRecord,
+    IntentRecord, Record, RecordHeader, RecordType, ShedRecord,
 };
+use crate::shed::{Restriction, ShedError, Shedder, Topic, Topics};
 use crate::simulation::{
     Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
     SimulationError, Sink, SinkError, sha256_of_hex,
 };
-use crate::wal::{LogKind, Options, WalError, Writer};
+use crate::wal::{FRAME_HEADER_BYTES, LogKind, Options, SyncDelay, WalError, Writer};
 
 /// Times of single steps that a session keeps.
 const SAMPLE_COUNT_MAX: usize = 1 << 20;
@@ -77,6 +81,9 @@ pub struct SessionOptions {
     /// Fencing number of the writer.
     #[serde(default = "epoch")]
     pub epoch: u32,
+    /// Makes every sync take long, for drills; nothing that trades sets it.
+    #[serde(default)]
+    pub drill_sync_delay: Option<SyncDelay>,
     /// Age at which a segment is sealed, s; without it only size and trading day count. For paced
     /// sessions: the wall clock moves where segments end, never what is in them.
     #[serde(default)]
@@ -107,6 +114,9 @@ pub enum SessionError {
     /// A log could not be opened.
     #[error(transparent)]
     Wal(Box<WalError>),
+    /// Records were to be left out that may not be.
+    #[error(transparent)]
+    Shed(Box<ShedError>),
     /// The options are not valid.
     #[error("session options are malformed: {0}")]
     Options(String),
@@ -131,6 +141,7 @@ impl SessionError {
             Self::Engine(error) => error.code(),
             Self::Simulation(error) => error.code(),
             Self::Wal(error) => error.code(),
+            Self::Shed(error) => error.code(),
             Self::Options(_) => ReasonCode::SettingsInvalid,
             Self::State { .. } => ReasonCode::SessionNotOpen,
             Self::ThreadGone => ReasonCode::InvariantBroken,
@@ -144,6 +155,23 @@ pub struct WalSink {
     market: Writer,
     orders: Writer,
     durability: Durability,
+    shedder: Shedder,
+    written: WrittenBytes,
+    is_market_lost: bool,
+}
+
+/// Bytes that went to the logs, frames included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WrittenBytes {
+    /// To the market log.
+    pub market: u64,
+    /// To the order log.
+    pub orders: u64,
+}
+
+fn framed(bytes: usize, count: usize) -> u64 {
+    // A frame is padded to 8 bytes, and so is every record.
+    (bytes + count * FRAME_HEADER_BYTES) as u64
 }
 
 fn sink_error(error: &WalError) -> SinkError {
@@ -170,12 +198,19 @@ impl WalSink {
                 // What the market log eats must not keep an order out of its log.
                 reserve: kind == LogKind::Orders,
             };
-            Writer::open(&session_dir.join(name), writer)
+            let dir = session_dir.join(name);
+            match options.drill_sync_delay {
+                None => Writer::open(&dir, writer),
+                Some(delay) => Writer::open_slowed(&dir, writer, delay),
+            }
         };
         Ok(Self {
             market: open("market", LogKind::Market)?,
             orders: open("orders", LogKind::Orders)?,
             durability: options.durable,
+            shedder: Shedder::default(),
+            written: WrittenBytes::default(),
+            is_market_lost: false,
         })
     }
 
@@ -202,10 +237,22 @@ impl Sink for WalSink {
     fn input(&mut self, header: &RecordHeader, bytes: &[u8]) -> Result<(), SinkError> {
         let is_order = RecordType::from_code(header.record_type)
             .is_some_and(|record_type| LogKind::Orders.holds(record_type));
-        let log = if is_order { &self.orders } else { &self.market };
-        log.append(bytes)
-            .map(drop)
-            .map_err(|error| sink_error(&error))
+        if is_order {
+            self.written.orders += framed(bytes.len(), 1);
+            return self
+                .orders
+                .append(bytes)
+                .map(drop)
+                .map_err(|error| sink_error(&error));
+        }
+        if self.shedder.leaves_out(header, bytes) {
+            return Ok(());
+        }
+        self.written.market += framed(bytes.len(), 1);
+        self.market.append(bytes).map(drop).map_err(|error| {
+            self.is_market_lost = true;
+            sink_error(&error)
+        })
     }
 
     fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
@@ -219,15 +266,29 @@ impl Sink for WalSink {
         };
         let must_wait = decisions.iter().any(is_latch)
             || (self.durability == Durability::Record && decisions.iter().any(is_approved));
-        // What made these decisions may have failed in its thread since it was appended.
-        self.market.check().map_err(|error| sink_error(&error))?;
-        let tape = bytemuck::cast_slice(decisions);
+        // What made these decisions may have failed in its thread since it was appended. Behind that
+        // only the halt and what it asks for are decided, and they must be stored.
+        if !self.is_market_lost {
+            self.market.check().map_err(|error| {
+                self.is_market_lost = true;
+                sink_error(&error)
+            })?;
+        }
+        let tape: &[u8] = bytemuck::cast_slice(decisions);
+        self.written.orders += framed(tape.len(), decisions.len());
         let appended = if must_wait {
             self.orders.append_durable(tape)
         } else {
             self.orders.append_tape(tape)
         };
         appended.map(drop).map_err(|error| sink_error(&error))
+    }
+
+    fn owed(&mut self, is_last: bool) -> Option<ShedRecord> {
+        if is_last {
+            self.shedder.end_all();
+        }
+        self.shedder.owed()
     }
 }
 
@@ -256,6 +317,23 @@ impl Sink for Published {
         }
         Ok(())
     }
+
+    fn owed(&mut self, is_last: bool) -> Option<ShedRecord> {
+        self.logs.owed(is_last)
+    }
+}
+
+/// How a session's logs stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogState {
+    /// Bytes written.
+    pub written: WrittenBytes,
+    /// Market records left out so far, by topic.
+    pub shed: [(Topic, u64); 3],
+    /// Instruments of which something is left out now.
+    pub shedding_count: usize,
+    /// The disk has not refused either log its next segment.
+    pub has_space_ahead: bool,
 }
 
 /// Time of every decision step, ns.
@@ -481,11 +559,116 @@ impl PaperSession {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(SimulationError::Sink(error)) => {
+                self.abandon(&error);
                 self.halt.get_or_insert(error);
                 Ok(None)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where the market log is lost but the order log is not, halts on record: what works is taken
+    /// back, and both are durable before anything else happens.
+    fn abandon(&mut self, cause: &SinkError) {
+        let State::Running(simulation) = &mut self.state else {
+            return;
+        };
+        if self.halt.is_some() || !simulation.parts().1.logs.is_market_lost {
+            return;
+        }
+        let mut record = CommandRecord::empty();
+        record.command_kind = CommandKind::Halt as u32;
+        record.alpha_index = ALL_ALPHAS;
+        record.reason_code = u64::from(cause.code.code());
+        // The first failure is the one that is told; a second one here leaves no more to be done.
+        let _outcome = simulation.abandon(record);
+    }
+
+    /// Leaves the first `topics` of the market out of the log from here on, or with none of them
+    /// nothing any more. Every instrument is made reduce-only first, and that is durable before
+    /// this returns; it stays so until an operator's resume.
+    ///
+    /// # Errors
+    /// [`SessionError::Shed`] when an instrument could not be made so; [`SimulationError::Ended`]
+    /// after the end, else as [`Self::run`].
+    pub fn shed(
+        &mut self,
+        topics: Topics,
+        level: u32,
+        reason: ReasonCode,
+    ) -> Result<(), SessionError> {
+        let engine = &self.running("shed")?.decider().decide;
+        let instruments: Vec<u32> = engine
+            .config()
+            .instruments
+            .iter()
+            .map(|instrument| instrument.instrument_id)
+            .collect();
+        for instrument_id in instruments {
+            if topics == Topics::NONE {
+                self.running("shed")?
+                    .parts()
+                    .1
+                    .logs
+                    .shedder
+                    .end(instrument_id);
+                continue;
+            }
+            let mut record = CommandRecord::empty();
+            record.header.instrument_id = instrument_id;
+            record.command_kind = CommandKind::ReduceOnly as u32;
+            record.alpha_index = ALL_ALPHAS;
+            record.reason_code = u64::from(reason.code());
+            let result = self.running("shed")?.inject(record);
+            if self.settle(result)?.is_none() {
+                return Ok(());
+            }
+            let (decide, sink) = self.running("shed")?.parts();
+            let logs = &mut sink.logs;
+            match Restriction::prove(&decide.decide, &logs.orders, instrument_id) {
+                Ok(restriction) => logs.shedder.begin(restriction, topics, level, reason),
+                Err(ShedError::Wal(error)) => {
+                    self.halt.get_or_insert(sink_error(&error));
+                    return Ok(());
+                }
+                Err(error) => return Err(SessionError::Shed(Box::new(error))),
+            }
+        }
+        let result = self.running("shed")?.settle();
+        self.settle(result).map(drop)
+    }
+
+    /// Ends the shedding of instruments that something has freed, and with `is_resume` of all: then a
+    /// log tells without an engine that nothing was left out behind a resume.
+    fn shed_restricted_only(&mut self, is_resume: bool) -> Result<(), SessionError> {
+        let simulation = self.running("shed")?;
+        let (decide, sink) = simulation.parts();
+        sink.logs.shedder.end_unrestricted(&decide.decide);
+        if is_resume {
+            sink.logs.shedder.end_all();
+        }
+        let result = match simulation.settle() {
+            Err(SimulationError::Ended) => return Ok(()),
+            result => result,
+        };
+        self.settle(result).map(drop)
+    }
+
+    /// How its logs stand.
+    ///
+    /// # Errors
+    /// [`SessionError::State`] before the recording and after the end.
+    pub fn logs(&mut self) -> Result<LogState, SessionError> {
+        let (_, sink) = self.running("logs")?.parts();
+        let logs = &sink.logs;
+        Ok(LogState {
+            written: logs.written,
+            shed: logs.shedder.shed_counts(),
+            shedding_count: logs.shedder.active_count(),
+            has_space_ahead: ![&logs.market, &logs.orders]
+                .iter()
+                .any(|log| log.is_space_refused()),
+        })
     }
 
     /// Steps it; see [`Simulation::run`].
@@ -532,22 +715,13 @@ impl PaperSession {
     ///
     /// # Errors
     /// As [`Self::run`], and [`SimulationError::Ended`] after the end.
-    pub fn command(
-        &mut self,
-        kind: u32,
-        alpha_index: u32,
-        argument: i64,
-        reason: u64,
-    ) -> Result<u64, SessionError> {
-        let mut record = CommandRecord::empty();
-        record.command_kind = kind;
-        record.alpha_index = alpha_index;
-        record.argument = argument;
-        record.reason_code = reason;
+    pub fn command(&mut self, record: CommandRecord) -> Result<u64, SessionError> {
         let result = self.running("command")?.inject(record);
+        let input_seq = self.running("command")?.progress().counts.inputs;
         self.settle(result)?;
-        // Every input takes the next number, so the count is the number of the last.
-        Ok(self.running("command")?.progress().counts.inputs)
+        self.shed_restricted_only(record.command_kind == CommandKind::ResumeConfirm as u32)?;
+        // Every input takes the next number, so the count was the number of this one.
+        Ok(input_seq)
     }
 
     /// Puts a switch to another verified config into the input sequence, now.

@@ -54,13 +54,14 @@ def open_session(
     *,
     queue_model: str = "power_prob3",
     setting: str = "drawn",
+    **options: Any,
 ) -> Any:
     return _core.PaperSession(
         json.dumps(config),
         json.dumps(latency(setting)),
         json.dumps({"queue_model": queue_model}),
         str(folder),
-        json.dumps({"wal_id": 77, "durable": "group"}),
+        json.dumps({"wal_id": 77, "durable": "group"} | options),
     )
 
 

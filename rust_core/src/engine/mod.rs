@@ -369,6 +369,8 @@ impl Engine {
             }
             Some(RecordType::Health) => self.on_health(header, &read::<HealthRecord>(bytes)?),
             Some(RecordType::Intent) => self.on_intent(header, &read::<IntentRecord>(bytes)?, out),
+            // What the log lacks changes nothing here: the engine had it.
+            Some(RecordType::Shed) => Ok(()),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }

@@ -162,10 +162,16 @@ impl Engine {
         if !is_all && record.alpha_index as usize >= self.alphas.len() {
             return Err(ReasonCode::ConfigMalformed);
         }
-        // A header that names an instrument narrows a halt of all alphas to those that trade it.
-        let halted_market = match header.instrument_id {
+        // A header that names an instrument narrows a restriction of all alphas to those that trade it.
+        let narrows = [CommandKind::Halt, CommandKind::ReduceOnly];
+        let narrowed_market = match header.instrument_id {
             0 => None,
-            instrument_id if is_all && record.command_kind == CommandKind::Halt as u32 => {
+            instrument_id
+                if is_all
+                    && narrows
+                        .iter()
+                        .any(|kind| record.command_kind == *kind as u32) =>
+            {
                 Some(self.market_index(instrument_id)?)
             }
             _ => None,
@@ -174,7 +180,7 @@ impl Engine {
         match record.command_kind {
             kind if kind == CommandKind::Halt as u32 => {
                 let code = code_or(record.reason_code, ReasonCode::KillSwitchOn);
-                if let Some(market_index) = halted_market {
+                if let Some(market_index) = narrowed_market {
                     alphas
                         .iter_mut()
                         .filter(|alpha| alpha.market_index == market_index)
@@ -194,12 +200,13 @@ impl Engine {
                 return self.resume(record, now_ns);
             }
             kind if kind == CommandKind::ReduceOnly as u32 => {
-                if is_all {
+                if is_all && narrowed_market.is_none() {
                     let code = code_or(record.reason_code, ReasonCode::ReduceOnlyOn);
                     self.policy.reduce_only(code, now_ns);
                 }
                 alphas
                     .iter_mut()
+                    .filter(|alpha| narrowed_market.is_none_or(|own| alpha.market_index == own))
                     .for_each(|alpha| alpha.is_reduce_only = true);
             }
             kind if kind == CommandKind::Flatten as u32 => {
@@ -227,6 +234,20 @@ impl Engine {
             _ => return Err(ReasonCode::ConfigMalformed),
         }
         Ok(())
+    }
+
+    /// Whether nothing that opens a position in an instrument can be approved, whatever the weather
+    /// and the clock do: a latch of the account or of each of its alphas says so.
+    #[must_use]
+    pub fn is_restricted(&self, instrument_id: u32) -> bool {
+        let Ok(market_index) = self.market_index(instrument_id) else {
+            return false;
+        };
+        let mut alphas = self.alphas.iter();
+        self.policy.is_latched()
+            || alphas.all(|alpha| {
+                alpha.market_index != market_index || alpha.is_reduce_only || alpha.halted.is_some()
+            })
     }
 
     /// Second step of re-arming: lifts halts and reduce-only, never a loss limit or a withdrawal.

@@ -263,6 +263,8 @@ pub struct Simulation<D, V, S> {
     stretch: Stretch,
     /// More of the market may come.
     is_feed_open: bool,
+    /// The market could not be stored any more.
+    is_abandoned: bool,
     /// When the last row of the market happened.
     last_market_ns: i64,
     has_started: bool,
@@ -325,6 +327,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             counts: RunCounts::default(),
             stretch: Stretch::Market,
             is_feed_open: false,
+            is_abandoned: false,
             last_market_ns: now_ns,
             has_started: false,
             now_ns,
@@ -433,6 +436,41 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         &self.decide
     }
 
+    /// The decider, and the sink to change what it stores.
+    pub fn parts(&mut self) -> (&D, &mut S) {
+        (&self.decide, &mut self.sink)
+    }
+
+    /// Sequences what the sink owes the log now.
+    ///
+    /// # Errors
+    /// [`SimulationError::Ended`] after the end, else as [`Self::run`].
+    pub fn settle(&mut self) -> Result<(), SimulationError> {
+        if self.stretch == Stretch::Ended {
+            return Err(SimulationError::Ended);
+        }
+        let result = self.settle_sink(false);
+        if result.is_err() {
+            self.stretch = Stretch::Ended;
+        }
+        result
+    }
+
+    /// Ends a market that can no longer be stored: `last` (a halt) is decided on, and what it asks
+    /// for is done and answered at the market as it stands. No market record and no timer follows.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn abandon<R: Record>(&mut self, last: R) -> Result<(), SimulationError> {
+        self.is_feed_open = false;
+        self.local_next = self.tape.local().len();
+        self.exchange_next = self.tape.exchange().len();
+        self.is_abandoned = true;
+        self.stretch = Stretch::Draining(self.now_ns.saturating_add(DRAIN_NS_MAX));
+        self.inject(last)?;
+        self.run(None, u64::MAX).map(drop)
+    }
+
     /// Puts an operator's record (command, config switch) into the input sequence now.
     ///
     /// # Errors
@@ -536,7 +574,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             .filter_map(|(time_ns, kind)| Some((time_ns?, kind)))
             .min();
         let timer = (self.last_input_ns + SILENCE_NS, Next::Timer);
-        let has_timer = self.stretch != Stretch::Closing;
+        let has_timer = self.stretch != Stretch::Closing && !self.is_abandoned;
         match next {
             Some(next) if has_timer && timer.0 < next.0 => Some(timer),
             None if has_timer && self.is_feed_open => Some(timer),
@@ -549,7 +587,10 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         match self.stretch {
             Stretch::Market | Stretch::Draining(_) => self.close_venue(),
             Stretch::Closing | Stretch::Ended => {
-                self.stretch = Stretch::Ended;
+                self.settle_sink(true)?;
+                if self.requests.next_time().is_none() && self.responses.next_time().is_none() {
+                    self.stretch = Stretch::Ended;
+                }
                 Ok(())
             }
         }
@@ -789,8 +830,25 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         self.sequence()
     }
 
-    /// Gives the record in the buffer its place in the input sequence and decides on it.
+    /// Gives the record in the buffer its place in the input sequence and decides on it; what the
+    /// sink owes the log behind it follows.
     fn sequence(&mut self) -> Result<(), SimulationError> {
+        self.sequence_one()?;
+        self.settle_sink(false)
+    }
+
+    /// Sequences what the sink has to say about records that it did not store.
+    fn settle_sink(&mut self, is_last: bool) -> Result<(), SimulationError> {
+        while let Some(mut record) = self.sink.owed(is_last) {
+            self.stamp(&mut record.header, SOURCE_RUNTIME, self.now_ns);
+            self.record.clear();
+            self.record.extend_from_slice(record.as_bytes());
+            self.sequence_one()?;
+        }
+        Ok(())
+    }
+
+    fn sequence_one(&mut self) -> Result<(), SimulationError> {
         let Some(head) = self.record.get_mut(..size_of::<RecordHeader>()) else {
             return Ok(());
         };
@@ -910,6 +968,12 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
 
     /// Ends what rests; from now on every request is refused.
     fn close_venue(&mut self) -> Result<(), SimulationError> {
+        if self.is_abandoned {
+            // What is not flat by now stays so, halted: nothing more can be decided on record.
+            self.settle_sink(true)?;
+            self.stretch = Stretch::Ended;
+            return Ok(());
+        }
         self.stretch = Stretch::Closing;
         self.end_resting()
     }

@@ -8,7 +8,7 @@
 //! It changes no record. Operator's page: `docs/backtest.md`.
 
 use crate::reason::ReasonCode;
-use crate::record::{BrokerRecord, DecisionRecord, Record, RecordHeader};
+use crate::record::{BrokerRecord, DecisionRecord, Record, RecordHeader, ShedRecord};
 
 /// Where sequenced inputs and decisions go.
 pub trait Sink {
@@ -23,6 +23,13 @@ pub trait Sink {
     /// # Errors
     /// [`SinkError`]; none of the decisions is acted on and the simulation stops for good.
     fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError>;
+
+    /// A record that says which inputs were not stored, to be sequenced now; asked until there is
+    /// none after every input, and with `is_last` when the market has ended.
+    fn owed(&mut self, is_last: bool) -> Option<ShedRecord> {
+        let _keeps_everything = is_last;
+        None
+    }
 }
 
 /// The log could not take a record.

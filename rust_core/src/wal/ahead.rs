@@ -79,6 +79,8 @@ pub(super) struct Ahead {
     state: Mutex<State>,
     changed: Condvar,
     has_space: std::sync::atomic::AtomicBool,
+    /// The disk had no room for it when it was asked last.
+    is_refused: std::sync::atomic::AtomicBool,
 }
 
 impl Ahead {
@@ -100,7 +102,19 @@ impl Ahead {
             }),
             changed: Condvar::new(),
             has_space: std::sync::atomic::AtomicBool::new(false),
+            is_refused: std::sync::atomic::AtomicBool::new(false),
         }
+    }
+
+    /// Whether the disk had no room for the next segment when it was asked last; not asked yet is
+    /// no refusal.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn set_refused(&self, is_refused: bool) {
+        self.is_refused
+            .store(is_refused, std::sync::atomic::Ordering::Release);
     }
 
     /// Whether the next segment has its space.
@@ -237,7 +251,11 @@ impl Ahead {
     }
 
     fn put(&self, slot: Slot) {
-        self.set_space(matches!(slot, Slot::Ready(_) | Slot::Reserved(..)));
+        let has_space = matches!(slot, Slot::Ready(_) | Slot::Reserved(..));
+        self.set_space(has_space);
+        if has_space {
+            self.set_refused(false);
+        }
         self.state().slot = slot;
         self.changed.notify_all();
     }
@@ -271,6 +289,7 @@ impl Ahead {
     fn later(&self, want: Want, failed: Failed) -> Result<Slot, Failed> {
         let has_failed = true;
         if is_want_of_space(&failed.source) {
+            self.set_refused(true);
             return Ok(Slot::Wanted(Want { has_failed, ..want }));
         }
         // Whoever waits for it must not wait for ever.

@@ -37,6 +37,7 @@ mod reader;
 mod recovery;
 mod scan;
 mod segment;
+mod slow_disk;
 mod watermark;
 mod writer;
 
@@ -58,5 +59,6 @@ pub use segment::{
     FOOTER_BYTES, FORMAT_VERSION, LogKind, SEGMENT_HEADER_BYTES, SegmentInfo, SegmentState,
     SegmentStats,
 };
+pub use slow_disk::SyncDelay;
 pub use watermark::{WatermarkView, WriterPhase, read_watermark};
 pub use writer::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Writer};

@@ -36,7 +36,7 @@ const FOOTER_CRC_AT: usize = FOOTER_BYTES - 8;
 pub enum LogKind {
     /// Book, Trade, Timer and Instrument records; group commit.
     Market = 1,
-    /// Command, ConfigSwitch, Broker, Health and Decision records; durable before the broker is called.
+    /// Command, ConfigSwitch, Broker, Health, Shed and Decision records; durable before the broker is called.
     Orders = 2,
 }
 
@@ -71,6 +71,7 @@ impl LogKind {
             | RecordType::Broker
             | RecordType::Account
             | RecordType::Health
+            | RecordType::Shed
             | RecordType::Decision => Self::Orders,
         };
         self == home

@@ -33,6 +33,7 @@ use super::segment::{
     FOOTER_BYTES, Footer, LogKind, SEGMENT_HEADER_BYTES, SEGMENT_ID_MAX, SegmentHeader,
     SegmentState, SegmentStats, check_home, check_record, segment_path,
 };
+use super::slow_disk::{SlowDisk, SyncDelay};
 use super::watermark::{WATERMARK_NAME, Watermark, WriterPhase};
 use crate::reason::ReasonCode;
 use crate::record::{RecordHeader, Tape};
@@ -95,6 +96,14 @@ impl Writer {
     /// log's (611); a disk that refuses (605).
     pub fn open(dir: &Path, options: Options) -> Result<Self, WalError> {
         Self::open_on(Arc::new(OsDisk), dir, options)
+    }
+
+    /// As [`Writer::open`], on a disk whose syncs take long: for drills only.
+    ///
+    /// # Errors
+    /// As [`Writer::open`].
+    pub fn open_slowed(dir: &Path, options: Options, delay: SyncDelay) -> Result<Self, WalError> {
+        Self::open_on(Arc::new(SlowDisk::new(delay)), dir, options)
     }
 
     /// Appends one record and returns its sequence. It is durable once [`Writer::durable_seq`]
@@ -169,6 +178,13 @@ impl Writer {
     #[must_use]
     pub fn has_space_ahead(&self) -> bool {
         self.shared.ahead.has_space()
+    }
+
+    /// Whether the disk had no room for the next segment when it was asked last: what is appended
+    /// fits into the open segment only.
+    #[must_use]
+    pub fn is_space_refused(&self) -> bool {
+        self.shared.ahead.is_refused()
     }
 
     /// What opening the log found and did.

@@ -5,11 +5,13 @@ import shutil
 
 import pytest
 
+from hft_platform.config.keys import signing_key
 from hft_platform.config.promotion_folder import head_config
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import ReasonCode
 from hft_platform.market.instruments import load_instruments
 from hft_platform.services.session_runner import RunRequest, run_session
+from hft_platform.services.session_summary import sign_summary, write_summary
 from research import registry
 from research.gates import run_gate
 from research.gates.context import open_context
@@ -68,6 +70,17 @@ def test_an_edited_summary_is_no_session(ws):
     assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
     assert verdict.reasons[0]["code"] == ReasonCode.SHADOW_SESSIONS_TOO_FEW
     assert verdict.results["refused"] == {"SUMMARY_TAMPERED": 1}
+
+
+def test_a_session_that_shed_market_data_is_no_session(ws):
+    path = summaries(ws)[0]
+    content = json.loads(path.read_bytes())
+    assert content["evidence"]["shed_count"] == 0
+    evidence = content["evidence"] | {"shed_count": 3}
+    write_summary(path, sign_summary(evidence, content["timings"], signing_key(ws, "session")))
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert verdict.results["refused"] == {"SESSION_SHED": 1}
 
 
 def test_a_session_counts_once_however_often_its_summary_is_copied(ws):

@@ -182,6 +182,15 @@ def test_a_session_that_does_not_replay_rolls_back_at_once_in_every_life(
         assert decision.reasons[0].code == ReasonCode.CANARY_PARITY_BROKEN
 
 
+def test_a_session_whose_log_is_thin_rolls_back_and_is_no_evidence_to_climb(
+    limits: CanaryThresholds,
+) -> None:
+    end, decision, _ = live(np.full(SESSIONS, UNIT), limits, promise(), spoiled_at=4, shed_count=1)
+    assert end == 5
+    assert decision is not None
+    assert [reason.code for reason in decision.reasons] == [ReasonCode.SESSION_SHED]
+
+
 @pytest.mark.parametrize(
     ("changes", "limit_met"),
     [

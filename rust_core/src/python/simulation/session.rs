@@ -11,8 +11,9 @@ use super::super::kernel::{PyKernelHandle, kernels_of};
 use super::{VenueOptions, fault_report, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
 use crate::reason::ReasonCode;
-use crate::record::{ConfigSwitchRecord, HealthRecord, IntentRecord, Record, Tape};
+use crate::record::{CommandRecord, ConfigSwitchRecord, HealthRecord, IntentRecord, Record, Tape};
 use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
+use crate::shed::Topics;
 use crate::simulation::Progress;
 
 /// A paper session: feed it a recording, step it, finish it.
@@ -136,7 +137,9 @@ impl PyPaperSession {
         self.call(py, move |session| session.health(record))
     }
 
-    /// An operator's command, at this point of the input sequence; gives its `input_seq`.
+    /// An operator's command, at this point of the input sequence; gives its `input_seq`. With an
+    /// `instrument_id` a halt or reduce-only of all alphas concerns those that trade it.
+    #[pyo3(signature = (kind, alpha_index, argument, reason, *, instrument_id=0))]
     fn command(
         &self,
         py: Python<'_>,
@@ -144,10 +147,50 @@ impl PyPaperSession {
         alpha_index: u32,
         argument: i64,
         reason: u64,
+        instrument_id: u32,
     ) -> PyResult<u64> {
-        self.call(py, move |session| {
-            session.command(kind, alpha_index, argument, reason)
-        })
+        let mut record = CommandRecord::empty();
+        record.header.instrument_id = instrument_id;
+        record.command_kind = kind;
+        record.alpha_index = alpha_index;
+        record.argument = argument;
+        record.reason_code = reason;
+        self.call(py, move |session| session.command(record))
+    }
+
+    /// Leaves every topic up to this one (`depth`, `books`, `trades`) out of the market log from
+    /// here on, or with None nothing any more; makes every instrument reduce-only first.
+    fn shed(&self, py: Python<'_>, up_to: Option<&str>, level: u32, reason: u16) -> PyResult<()> {
+        let topics = match up_to {
+            None => Some(Topics::NONE),
+            Some(name) => Topics::up_to(name),
+        };
+        let reason = ReasonCode::from_code(reason);
+        let (Some(topics), Some(reason)) = (topics, reason) else {
+            return Err(refuse(
+                py,
+                ReasonCode::SettingsInvalid,
+                &format!("topic to shed was {up_to:?}, allowed is depth, books, trades or None"),
+            ));
+        };
+        self.call(py, move |session| session.shed(topics, level, reason))
+    }
+
+    /// How its logs stand: bytes written to each, records left out by topic, instruments of which
+    /// something is left out now, and whether the disk had room for the segments to come.
+    fn logs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let state = self.call(py, PaperSession::logs)?;
+        let table = PyDict::new(py);
+        table.set_item("market_bytes", state.written.market)?;
+        table.set_item("orders_bytes", state.written.orders)?;
+        let shed = PyDict::new(py);
+        for (topic, count) in state.shed {
+            shed.set_item(topic.name(), count)?;
+        }
+        table.set_item("shed", shed)?;
+        table.set_item("shedding_count", state.shedding_count)?;
+        table.set_item("space_ahead", state.has_space_ahead)?;
+        Ok(table)
     }
 
     /// A switch to another verified config, at this point of the input sequence.
