@@ -67,6 +67,7 @@ __all__ = [
     "run_package",
     "run_script",
     "sample_latency",
+    "session_extent",
     "signal_terms",
     "split_tape",
     "trade_cost",
@@ -184,6 +185,30 @@ def merge_logs(market: bytes, orders: bytes) -> tuple[bytes, bytes]:
     -------
     (bytes, bytes)
         All inputs in the order of ``input_seq``, and all decisions in the order they were made.
+    """
+
+def session_extent(market: bytes, orders: bytes) -> dict[str, Any]:
+    """Find how far a session can be decided again when one of its logs lost its tail.
+
+    Parameters
+    ----------
+    market, orders : bytes
+        Tapes of the two recovered logs.
+
+    Returns
+    -------
+    dict
+        ``ends_at``: highest input up to which none is missing. ``lost_tail``: ``market``,
+        ``orders`` or None. ``market_last_seq`` and ``orders_last_seq``: ``input_seq`` of each log's
+        last record, 0 without one. ``inputs``, ``decisions``: tapes up to there;
+        ``inputs_past``, ``decisions_past``: what lies behind.
+
+    Raises
+    ------
+    WalError
+        LOG_SEQUENCE_GAP when what is missing is not the tail of one log.
+    ValueError
+        When a tape cannot be read.
     """
 
 # Engine.

@@ -320,6 +320,7 @@ def _replay(arguments: argparse.Namespace) -> int:
             False: "the logs are NOT those of the signed summary",
             None: "there is no signed summary to hold the logs against",
         }
+        lines += [report.extent_text] if report.extent_text else []
         return "\n".join([*lines, said[agrees]])
 
     _print(arguments, report.as_dict() | {"summary_agrees": agrees}, text)

@@ -25,6 +25,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.kernels import kernels_of
+from hft_platform.recorder import session_recovery
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.decision_trace import (
     CANCEL,
@@ -34,7 +35,7 @@ from hft_platform.services.decision_trace import (
     trace_decisions,
 )
 from hft_platform.services.explain_text import finite, number, side_name, units, utc
-from hft_platform.services.parity import engine_config_of, read_session
+from hft_platform.services.parity import SessionLogs, engine_config_of, read_session
 
 EVENT_NAMES = {
     1: "working",
@@ -157,6 +158,7 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
     if mine.size == 0:
         ids = sorted({int(i) for i in all_decisions["order_id"] if i})
         shown = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
+        _require_no_lost_cause(logs, order_id, session_dir)
         raise PlatformError(
             ReasonCode.ORDER_UNKNOWN,
             f"session {session_dir.name} has no order {order_id}; it has {len(ids)}"
@@ -189,6 +191,22 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
             _broker_row(row) for row in broker[broker["order_id"] == order_id] if order_id
         ],
     )
+
+
+def _require_no_lost_cause(logs: SessionLogs, order_id: int, session_dir: Path) -> None:
+    """Say of an order that is there, but was decided on lost records, that this is so."""
+    if logs.extent is None:
+        return
+    past = logs.extent.not_replayable
+    mine = past[(past["order_id"] == order_id) | (past["intent_id"] == order_id)]
+    if mine.size and order_id:
+        raise PlatformError(
+            ReasonCode.LOG_SEQUENCE_GAP,
+            f"order {order_id} was decided at input {int(mine[0]['input_seq'])}; the logs of"
+            f" {session_dir.name} are whole up to input {logs.extent.ends_at_input_seq} only",
+            next_step=f"see it in {session_dir.name}/{session_recovery.FILE_NAME}, and ask the"
+            " broker what became of it",
+        )
 
 
 def list_orders(session_dir: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ Invariants:
 1. Inputs are decided in the order of the one global input sequence, which has no gap.
 2. Decisions are compared byte for byte; a decision too many or too few is a difference.
 3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
+4. A session that `hft-live wal recover` brought back is decided again up to the input behind which
+   one is missing; how much lies behind is counted beside the share, which is of what can be decided.
 
 It does not ask why they differ (see `research/backtest/agreement.py` for sessions and backtests).
 Operator's page: `docs/runbook.md`.
@@ -27,6 +29,8 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.kernels import kernels_of
+from hft_platform.recorder import session_recovery
+from hft_platform.recorder.session_recovery import SessionExtent
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
 
@@ -55,6 +59,12 @@ class ParityReport:
     decisions_sha256: str
     inputs_sha256: str
     differences: tuple[Difference, ...]
+    ends_at_input_seq: int | None = None
+    """Of a recovered session: the last input that could be decided again."""
+    not_replayable: int = 0
+    """Decisions whose cause lies behind it, or was lost; they are in no other count."""
+    unlogged: int = 0
+    """Decisions of the replay that the order log lost with its tail; nor are these."""
 
     @property
     def is_identical(self) -> bool:
@@ -70,6 +80,17 @@ class ParityReport:
         """JSON form."""
         return asdict(self) | {"is_identical": self.is_identical, "share": self.share}
 
+    @property
+    def extent_text(self) -> str:
+        """One line on where parity ends, empty for a whole session."""
+        if self.ends_at_input_seq is None:
+            return ""
+        return (
+            f"not replayable from input {self.ends_at_input_seq + 1} on:"
+            f" {self.not_replayable} decisions; {self.unlogged} decisions of the replay were lost"
+            " with the order log's tail; a recovered session is no evidence for a gate"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLogs:
@@ -78,6 +99,8 @@ class SessionLogs:
     inputs: bytes
     decisions: bytes
     segments: tuple[dict[str, Any], ...]
+    extent: SessionExtent | None = None
+    """Of a recovered session, which may end before its logs do."""
 
 
 def read_session(session_dir: Path) -> SessionLogs:
@@ -87,7 +110,8 @@ def read_session(session_dir: Path) -> SessionLogs:
     ------
     PlatformError
         WAL damage with its code; LOG_SEQUENCE_GAP when the merged logs do not hold every input
-        sequence from 1 on exactly once.
+        sequence from 1 on exactly once. Of a recovered session they must do so up to where one log
+        lost its tail, and what lies behind is left out.
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
@@ -95,6 +119,10 @@ def read_session(session_dir: Path) -> SessionLogs:
             log = _core.read_log(str(session_dir / kind))
         tapes.append(log["tape"])
         segments.extend(log["segments"])
+    if session_recovery.is_recovered(session_dir):
+        extent = session_recovery.extent_of(tapes[0], tapes[1], where=session_dir.name)
+        _require_contiguous(extent.inputs, session_dir)
+        return SessionLogs(extent.inputs, extent.decisions, tuple(segments), extent)
     with typed_errors(session_dir.name):
         merged, decisions = _core.merge_logs(tapes[0], tapes[1])
     _require_contiguous(merged, session_dir)
@@ -116,6 +144,8 @@ def _require_contiguous(inputs: bytes, session_dir: Path) -> None:
             ReasonCode.LOG_SEQUENCE_GAP,
             f"session {session_dir.name}: input_seq {first} is missing or doubled"
             f" among {seqs.size} inputs",
+            next_step=f"if its process died: hft-live wal recover {session_dir.name}; else find the"
+            " lost segment",
         )
 
 
@@ -203,6 +233,8 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
     kernels = kernels_of(engine_config)
     with typed_errors("replay"):
         replayed = _core.replay(canonical_json(engine_config).decode(), logs.inputs, kernels)
+    unlogged = 0 if logs.extent is None else logs.extent.unlogged(replayed)
+    replayed = replayed[: len(logs.decisions)] if unlogged else replayed
     identical, differences = compare_decisions(logs.decisions, replayed)
     width = records.DTYPES["Decision"].itemsize
     return ParityReport(
@@ -213,6 +245,9 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
         decisions_sha256=hashlib.sha256(logs.decisions).hexdigest(),
         inputs_sha256=hashlib.sha256(logs.inputs).hexdigest(),
         differences=differences,
+        ends_at_input_seq=None if logs.extent is None else logs.extent.ends_at_input_seq,
+        not_replayable=0 if logs.extent is None else int(logs.extent.not_replayable.size),
+        unlogged=unlogged,
     )
 
 

@@ -10,6 +10,7 @@ mod generator;
 mod kernel;
 mod normaliser;
 mod record;
+mod session_recovery;
 mod simulation;
 mod strategy;
 mod trace;
@@ -29,5 +30,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     normaliser::register(module)?;
     bus::register(module)?;
     kernel::register(module)?;
+    session_recovery::register(module)?;
     Ok(())
 }

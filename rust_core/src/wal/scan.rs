@@ -2,7 +2,7 @@
 
 use super::error::{Fault, Following};
 use super::frame::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, decode_frame, frame_crc, u64_at};
-use super::segment::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_record};
+use super::segment::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_payload};
 
 /// Why a scan stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) fn scan_frames(
         stop: Stop::End,
     };
     let mut chain = header.chain_seed();
+    // Stays empty, and without memory, while the segment is of today's schema.
+    let mut upgraded = Vec::new();
     loop {
         let rest = bytes.get(scan.data_bytes..).unwrap_or_default();
         if rest.is_empty() {
@@ -53,10 +55,10 @@ pub(super) fn scan_frames(
                 ..scan
             };
         }
-        match next_frame(rest, header, &scan, chain) {
-            Ok((frame, stats)) => {
+        match next_frame(rest, header, &scan, chain, &mut upgraded) {
+            Ok((frame, record, stats)) => {
                 if let Some(tape) = tape.as_deref_mut() {
-                    tape.extend_from_slice(frame.payload);
+                    tape.extend_from_slice(record);
                 }
                 chain = frame.crc;
                 scan.data_bytes += frame.frame_bytes();
@@ -74,13 +76,15 @@ pub(super) fn scan_frames(
     }
 }
 
-/// The frame at the start of `rest`, held against everything that is known before reading it.
+/// The frame at the start of `rest`, held against everything that is known before reading it, and
+/// its record in today's layout.
 fn next_frame<'a>(
     rest: &'a [u8],
     header: &SegmentHeader,
     scan: &Scan,
     chain: u32,
-) -> Result<(Frame<'a>, SegmentStats), Fault> {
+    upgraded: &'a mut Vec<u8>,
+) -> Result<(Frame<'a>, &'a [u8], SegmentStats), Fault> {
     let frame = decode_frame(rest, frame_crc)?;
     must_be("sequence", frame.seq, scan.next_seq)?;
     must_be("epoch", frame.epoch, header.epoch)?;
@@ -90,7 +94,7 @@ fn next_frame<'a>(
             expected: chain,
         });
     }
-    let record = check_record(header.kind, frame.payload)?;
+    let (record, bytes) = check_payload(header, frame.payload, upgraded)?;
     must_be("frame type", frame.record_type, record.record_type)?;
     must_be(
         "frame time",
@@ -104,7 +108,8 @@ fn next_frame<'a>(
             expected: 1,
         });
     }
-    Ok((frame, SegmentStats::with(scan.stats, frame.seq, &record)))
+    let stats = SegmentStats::with(scan.stats, frame.seq, &record);
+    Ok((frame, bytes, stats))
 }
 
 /// Looks for valid frames at or behind the byte where a scan stopped. The chain cannot be checked

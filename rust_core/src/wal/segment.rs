@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, RecordFault};
 use super::frame::{array_at, put, u16_at, u32_at, u64_at};
-use crate::record::{self, RecordHeader, RecordType, Tape};
+use crate::record::{self, RecordHeader, RecordType, Tape, TapeError};
+use crate::record_upgrade::SegmentSchema;
 
 /// Version of the file format in this folder.
 pub const FORMAT_VERSION: u16 = 1;
@@ -163,6 +164,8 @@ pub struct SegmentInfo {
     pub segment_id: u64,
     /// The writer's epoch.
     pub epoch: u32,
+    /// What its records are laid out by in the file; a tape has them in today's layouts.
+    pub schema: SegmentSchema,
     /// Sequence the first record has or will have.
     pub first_seq: u64,
     /// What its records span; `None` without a record.
@@ -183,6 +186,8 @@ pub(super) struct SegmentHeader {
     pub(super) segment_id: u64,
     pub(super) first_seq: u64,
     pub(super) epoch: u32,
+    /// A writer writes today's.
+    pub(super) schema: SegmentSchema,
 }
 
 /// Why a header cannot be used.
@@ -207,9 +212,9 @@ impl SegmentHeader {
         put(
             &mut bytes,
             36,
-            &u32::from(record::SCHEMA_VERSION).to_le_bytes(),
+            &u32::from(self.schema.version()).to_le_bytes(),
         );
-        put(&mut bytes, 40, &record::schema_hash());
+        put(&mut bytes, 40, &self.schema.hash());
         let crc = crc_of(&bytes, HEADER_CRC_AT);
         put(&mut bytes, HEADER_CRC_AT, &crc.to_le_bytes());
         bytes
@@ -244,13 +249,10 @@ impl SegmentHeader {
         }
         let versions = (u16_at(bytes, 8)?, u32_at(bytes, 36)?);
         let hash: [u8; 32] = array_at(bytes, 40)?;
-        let known = (FORMAT_VERSION, u32::from(record::SCHEMA_VERSION));
-        if versions != known || hash != record::schema_hash() {
-            return Some(Err(HeaderFault::Schema(
-                schema_name(versions, &hash),
-                schema_name(known, &record::schema_hash()),
-            )));
-        }
+        let schema = match known_schema(versions, &hash) {
+            Ok(schema) => schema,
+            Err(fault) => return Some(Err(fault)),
+        };
         let kind_number = u16_at(bytes, 10)?;
         let Some(kind) = LogKind::from_number(kind_number) else {
             return bad(Fault::Number {
@@ -265,6 +267,7 @@ impl SegmentHeader {
             segment_id: u64_at(bytes, 16)?,
             first_seq: u64_at(bytes, 24)?,
             epoch: u32_at(bytes, 32)?,
+            schema,
         }))
     }
 
@@ -400,6 +403,26 @@ pub(super) fn check_record(kind: LogKind, bytes: &[u8]) -> Result<RecordHeader, 
     Ok(header)
 }
 
+/// The one record in the payload of a segment's frame, as [`check_record`]; of an earlier schema,
+/// upgraded into `upgraded`, which is cleared first.
+pub(super) fn check_payload<'a>(
+    header: &SegmentHeader,
+    payload: &'a [u8],
+    upgraded: &'a mut Vec<u8>,
+) -> Result<(RecordHeader, &'a [u8]), RecordFault> {
+    let SegmentSchema::Earlier(earlier) = header.schema else {
+        return Ok((check_record(header.kind, payload)?, payload));
+    };
+    upgraded.clear();
+    let head = match &earlier.upgrade {
+        Ok(upgrade) => upgrade.append(payload, upgraded)?,
+        // A header of such a schema is refused before a frame is looked at.
+        Err(_) => return Err(TapeError::TornHeader { offset: 0 }.into()),
+    };
+    check_home(header.kind, &head)?;
+    Ok((head, upgraded))
+}
+
 /// Whether a record of a tape belongs into a log of this kind.
 pub(super) fn check_home(kind: LogKind, header: &RecordHeader) -> Result<(), RecordFault> {
     if RecordType::from_code(header.record_type).is_some_and(|known| kind.holds(known)) {
@@ -418,6 +441,28 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 fn crc_of(bytes: &[u8], crc_at: usize) -> u32 {
     crc32c::crc32c(bytes.get(..crc_at).unwrap_or_default())
+}
+
+/// The schema a header names, if this build can read records of it.
+fn known_schema(versions: (u16, u32), hash: &[u8; 32]) -> Result<SegmentSchema, HeaderFault> {
+    let was = schema_name(versions, hash);
+    let expected = (FORMAT_VERSION, u32::from(record::SCHEMA_VERSION));
+    let expected = schema_name(expected, &SegmentSchema::Current.hash());
+    match SegmentSchema::find(versions.1, hash).filter(|_| versions.0 == FORMAT_VERSION) {
+        None => Err(HeaderFault::Schema(
+            was,
+            format!("{expected} or an earlier one that is kept"),
+        )),
+        Some(SegmentSchema::Earlier(earlier)) if earlier.upgrade.is_err() => {
+            let why = earlier.upgrade.as_ref().err().map(ToString::to_string);
+            let why = why.unwrap_or_default();
+            Err(HeaderFault::Schema(
+                was,
+                format!("{expected}; it cannot be upgraded: {why}"),
+            ))
+        }
+        Some(schema) => Ok(schema),
+    }
 }
 
 fn schema_name(versions: (u16, u32), hash: &[u8]) -> String {

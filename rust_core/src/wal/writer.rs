@@ -28,6 +28,7 @@ use super::segment::{
     SegmentState, SegmentStats, check_home, check_record, segment_path,
 };
 use crate::record::{RecordHeader, Tape};
+use crate::record_upgrade::SegmentSchema;
 
 /// Smallest segment: a header, one frame of the largest size and a footer fit.
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
@@ -462,6 +463,7 @@ impl Queue {
             segment_id,
             first_seq: last_seq + 1,
             epoch: options.epoch,
+            schema: SegmentSchema::Current,
         };
         Self {
             header,

@@ -3,6 +3,7 @@
 mod crafted;
 mod crash;
 mod damage;
+mod earlier_schema;
 mod golden;
 mod negative_controls;
 mod round_trip;
