@@ -9,7 +9,8 @@ Invariants:
 2. Every decision whose cause lies past the parity end is listed, and every order of theirs.
 3. What was lost in the middle of the logs is an error, never a shorter session.
 
-It recovers no log (`hft-live wal recover` does, then calls this) and asks no broker. Operator's page: `docs/runbook.md`.
+It recovers no log (`hft-live wal recover` does, then calls this) and asks no broker. Operator's
+page: `docs/runbook.md`.
 """
 
 from __future__ import annotations

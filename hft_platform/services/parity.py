@@ -6,8 +6,8 @@ Invariants:
 1. Inputs are decided in the order of the one global input sequence, which has no gap.
 2. Decisions are compared byte for byte; a decision too many or too few is a difference.
 3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
-4. A session that `hft-live wal recover` brought back is decided again up to the input behind which
-   one is missing; how much lies behind is counted beside the share, which is of what can be decided.
+4. A session that `hft-live wal recover` brought back is decided again up to where an input is
+   missing; what lies behind is counted beside the share, which is of what can be decided.
 
 It does not ask why they differ (see `research/backtest/agreement.py` for sessions and backtests).
 Operator's page: `docs/runbook.md`.

@@ -195,7 +195,7 @@ def verify_summary(path: Path, *, key: TrustedKey) -> SessionEvidence:
     if session_recovery.is_recovered(path.parent):
         raise _tampered(
             path,
-            f"has {session_recovery.FILE_NAME} beside it: its logs lost records after it was signed",
+            f"has {session_recovery.FILE_NAME} beside it: its logs lost records since",
         )
     try:
         with path.open("rb") as file:
