@@ -475,3 +475,54 @@ fn a_text_that_does_not_cover_every_byte_once_is_no_schema() {
     assert!(Schema::parse("").is_err());
     assert!(Schema::parse("record schema 1 scale 100000000\n  0 <u2 a\n").is_err());
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cases() -> u32 {
+        let asked = std::env::var("HFT_FUZZ_CASES").ok();
+        asked.and_then(|text| text.parse().ok()).unwrap_or(200)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Bytes from a disk are hostile: an answer, or an error that leaves nothing; never a panic.
+        #[test]
+        fn any_bytes_become_one_record_or_none(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            code in 0_u8..20,
+        ) {
+            let (to, rules) = synthetic_v2();
+            let upgrade = Upgrade::between(&today(), &to, &rules).unwrap();
+            if let Some(layout) = layout(code) && bytes.len() >= 8 {
+                bytes.resize(layout.bytes, 3);
+                bytes[..2].copy_from_slice(&u16::try_from(layout.bytes).unwrap().to_le_bytes());
+                bytes[2] = code;
+                bytes[3] = SCHEMA_VERSION;
+            }
+            let mut out = Vec::new();
+            match upgrade.append(&bytes, &mut out) {
+                Ok(head) => {
+                    let new = to.types.iter().find(|one| one.code == head.record_type).unwrap();
+                    prop_assert_eq!(out.len(), new.bytes);
+                    prop_assert_eq!(out[3], 2);
+                }
+                Err(_) => prop_assert!(out.is_empty()),
+            }
+        }
+
+        /// A text with one part damaged is a schema or an error; never a panic.
+        #[test]
+        fn any_damage_of_a_schema_text_is_survived(at in any::<prop::sample::Index>(), with in "[ -~\n]{0,3}") {
+            let mut text = schema_text();
+            let at = at.index(text.len());
+            text.replace_range(at..=at, &with);
+            if let Ok(schema) = Schema::parse(&text) {
+                let _outcome = Upgrade::between(&today(), &schema, &[]);
+            }
+        }
+    }
+}

@@ -2,7 +2,10 @@
 
 use super::error::{Fault, Following};
 use super::frame::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, decode_frame, frame_crc, u64_at};
-use super::segment::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_payload};
+use super::segment::{
+    Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_record, upgrade_record,
+};
+use crate::record_upgrade::SegmentSchema;
 
 /// Why a scan stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +59,12 @@ pub(super) fn scan_frames(
             };
         }
         match next_frame(rest, header, &scan, chain, &mut upgraded) {
-            Ok((frame, record, stats)) => {
+            Ok((frame, stats)) => {
                 if let Some(tape) = tape.as_deref_mut() {
-                    tape.extend_from_slice(record);
+                    tape.extend_from_slice(match header.schema {
+                        SegmentSchema::Current => frame.payload,
+                        SegmentSchema::Earlier(_) => &upgraded,
+                    });
                 }
                 chain = frame.crc;
                 scan.data_bytes += frame.frame_bytes();
@@ -76,15 +82,15 @@ pub(super) fn scan_frames(
     }
 }
 
-/// The frame at the start of `rest`, held against everything that is known before reading it, and
-/// its record in today's layout.
+/// The frame at the start of `rest`, held against everything that is known before reading it. A
+/// record of an earlier schema is brought into today's layout in `upgraded`.
 fn next_frame<'a>(
     rest: &'a [u8],
     header: &SegmentHeader,
     scan: &Scan,
     chain: u32,
-    upgraded: &'a mut Vec<u8>,
-) -> Result<(Frame<'a>, &'a [u8], SegmentStats), Fault> {
+    upgraded: &mut Vec<u8>,
+) -> Result<(Frame<'a>, SegmentStats), Fault> {
     let frame = decode_frame(rest, frame_crc)?;
     must_be("sequence", frame.seq, scan.next_seq)?;
     must_be("epoch", frame.epoch, header.epoch)?;
@@ -94,7 +100,12 @@ fn next_frame<'a>(
             expected: chain,
         });
     }
-    let (record, bytes) = check_payload(header, frame.payload, upgraded)?;
+    let record = match header.schema {
+        SegmentSchema::Current => check_record(header.kind, frame.payload)?,
+        SegmentSchema::Earlier(earlier) => {
+            upgrade_record(earlier, header.kind, frame.payload, upgraded)?
+        }
+    };
     must_be("frame type", frame.record_type, record.record_type)?;
     must_be(
         "frame time",
@@ -108,8 +119,7 @@ fn next_frame<'a>(
             expected: 1,
         });
     }
-    let stats = SegmentStats::with(scan.stats, frame.seq, &record);
-    Ok((frame, bytes, stats))
+    Ok((frame, SegmentStats::with(scan.stats, frame.seq, &record)))
 }
 
 /// Looks for valid frames at or behind the byte where a scan stopped. The chain cannot be checked

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Fault, RecordFault};
 use super::frame::{array_at, put, u16_at, u32_at, u64_at};
 use crate::record::{self, RecordHeader, RecordType, Tape, TapeError};
-use crate::record_upgrade::SegmentSchema;
+use crate::record_upgrade::{EarlierSchema, SegmentSchema};
 
 /// Version of the file format in this folder.
 pub const FORMAT_VERSION: u16 = 1;
@@ -403,24 +403,23 @@ pub(super) fn check_record(kind: LogKind, bytes: &[u8]) -> Result<RecordHeader, 
     Ok(header)
 }
 
-/// The one record in the payload of a segment's frame, as [`check_record`]; of an earlier schema,
-/// upgraded into `upgraded`, which is cleared first.
-pub(super) fn check_payload<'a>(
-    header: &SegmentHeader,
-    payload: &'a [u8],
-    upgraded: &'a mut Vec<u8>,
-) -> Result<(RecordHeader, &'a [u8]), RecordFault> {
-    let SegmentSchema::Earlier(earlier) = header.schema else {
-        return Ok((check_record(header.kind, payload)?, payload));
-    };
+/// The head of the one record of an earlier schema in `bytes`, as [`check_record`]; the record in
+/// today's layout is in `upgraded` then, alone.
+#[cold]
+pub(super) fn upgrade_record(
+    earlier: &EarlierSchema,
+    kind: LogKind,
+    bytes: &[u8],
+    upgraded: &mut Vec<u8>,
+) -> Result<RecordHeader, RecordFault> {
     upgraded.clear();
     let head = match &earlier.upgrade {
-        Ok(upgrade) => upgrade.append(payload, upgraded)?,
+        Ok(upgrade) => upgrade.append(bytes, upgraded)?,
         // A header of such a schema is refused before a frame is looked at.
         Err(_) => return Err(TapeError::TornHeader { offset: 0 }.into()),
     };
-    check_home(header.kind, &head)?;
-    Ok((head, upgraded))
+    check_home(kind, &head)?;
+    Ok(head)
 }
 
 /// Whether a record of a tape belongs into a log of this kind.
