@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -184,7 +184,7 @@ def json_bytes(tape: bytes) -> int:
     return total
 
 
-def _json_values(column: np.ndarray, *, is_scaled: bool) -> list[Any]:
+def _json_values(column: npt.NDArray[Any], *, is_scaled: bool) -> list[Any]:
     if column.dtype.kind == "V":
         return [bytes(value).hex() for value in column]
     if column.dtype.kind == "S":
