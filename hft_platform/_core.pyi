@@ -1248,7 +1248,9 @@ def read_segment(path: str | PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``info``, ``tape``, ``torn`` (None for a segment that ends whole).
+        ``info``, ``tape``, ``torn`` (None for a segment that ends whole). The tape is in today's
+        layouts; ``info`` says what the file was written in (``record_schema_version``,
+        ``schema_hash``, ``is_current_schema``).
 
     Raises
     ------

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 RUN_ID = "round_trip"
 LOGS = ("market", "orders")
+SEGMENT_BYTES = 20 << 20
+"""So small that a day has several, so large that a chunk of the loader ends within one."""
 
 
 def check(source: str, alpha_id: str, workspace: Path) -> dict[str, Any]:
@@ -64,7 +66,9 @@ def check(source: str, alpha_id: str, workspace: Path) -> dict[str, Any]:
     """
     loop.make_datasets(workspace, source)
     session_dir = workspace / "sessions" / RUN_ID
-    ran = replay_identity.decide_parquet(workspace, alpha_id, session_dir)
+    ran = replay_identity.decide_parquet(
+        workspace, alpha_id, session_dir, segment_bytes=SEGMENT_BYTES
+    )
     first = _session(workspace, ran["symbol"], ran["session_id"])
     stages = [_stage("dataset", "books and trades", catalog.load_tape(first), None)]
     logged = {kind: _core.read_log(str(session_dir / kind))["tape"] for kind in LOGS}
@@ -97,6 +101,7 @@ def check(source: str, alpha_id: str, workspace: Path) -> dict[str, Any]:
         "session_id": ran["session_id"],
         "decisions": ran["decisions"],
         "stages": stages,
+        "segments": report.segments_loaded,
         "sizes": _sizes(session_dir, logged, stored_bytes),
     }
 

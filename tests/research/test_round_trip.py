@@ -73,6 +73,7 @@ def test_a_real_txf_session_is_the_same_at_every_stage(
     assert (result["symbol"], result["is_identical"]) == ("TXFD6", True)
     require_equal_stages(result)
     assert result["stages"][0]["records"] > 100_000
+    assert result["segments"] > 2
 
 
 def require_equal_stages(result: dict[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from hft_platform.services.session_runner import SessionOutcome
 from hft_platform.services.session_summary import verify_summary
 from hft_platform.services.wal_tools import wal_command
 from research.gates import collect_e
-from tests.hft_platform.services.live_workspace import SESSIONS, Live
+from research.promotion.evidence import session_summaries
+from tests.hft_platform.services.live_workspace import ALPHA_ID, SESSIONS, Live
 
 DECISION = records.DTYPES["Decision"]
 RUN_UNTIL_KILLED = """
@@ -312,11 +314,23 @@ def test_a_finished_session_that_lost_a_segment_since_is_no_evidence_any_more(
     tape = whole_records(read["tape"], cut)
     with _core.WalWriter(str(session_dir / "market"), read["segments"][0]["wal_id"], "market") as w:
         w.append(tape)
+    alpha = SimpleNamespace(alpha_id=ALPHA_ID, alpha_hash="a" * 64)
+    context = SimpleNamespace(
+        ws=live.ws,
+        alpha=alpha,
+        judged=SimpleNamespace(latency_sha256="", dataset=SimpleNamespace(sessions=())),
+    )
+    (before,) = session_summaries(live.ws, alpha, stages=("shadow",))
+    assert before.evidence is not None
+    assert "SUMMARY_TAMPERED" not in collect_e.collect(context).refused
     report = wal_command("recover", live.ws, session_dir.name)
     assert report.is_sound
     assert is_recovered(session_dir)
-    with pytest.raises(PlatformError, match=FILE_NAME):
-        verify_summary(session_dir / "summary.json", key=public_key(live.ws, "session"))
+    (after,) = session_summaries(live.ws, alpha, stages=("shadow",))
+    assert after.evidence is None
+    assert FILE_NAME in after.problem
+    found = collect_e.collect(context)
+    assert (found.sessions, found.refused) == ((), {"SUMMARY_TAMPERED": 1})
 
 
 def whole_records(tape: bytes, bytes_max: int) -> bytes:
@@ -336,8 +350,3 @@ def test_damage_is_a_problem_and_lists_nothing(
     report = wal_command("recover", crashed.live.ws, crashed.session_dir.name)
     assert not report.is_sound
     assert not is_recovered(crashed.session_dir)
-
-
-def test_gate_e_counts_no_recovered_session() -> None:
-    """Evidence is found through summaries, and each of them is verified first."""
-    assert collect_e.verify_summary is verify_summary
