@@ -72,6 +72,7 @@ __all__ = [
     "run_package",
     "run_script",
     "sample_latency",
+    "session_extent",
     "signal_terms",
     "split_tape",
     "trade_cost",
@@ -190,6 +191,30 @@ def merge_logs(market: bytes, orders: bytes) -> tuple[bytes, bytes]:
     -------
     (bytes, bytes)
         All inputs in the order of ``input_seq``, and all decisions in the order they were made.
+    """
+
+def session_extent(market: bytes, orders: bytes) -> dict[str, Any]:
+    """Find how far a session can be decided again when one of its logs lost its tail.
+
+    Parameters
+    ----------
+    market, orders : bytes
+        Tapes of the two recovered logs.
+
+    Returns
+    -------
+    dict
+        ``ends_at``: highest input up to which none is missing. ``lost_tail``: ``market``,
+        ``orders`` or None. ``market_last_seq`` and ``orders_last_seq``: ``input_seq`` of each log's
+        last record, 0 without one. ``inputs``, ``decisions``: tapes up to there;
+        ``inputs_past``, ``decisions_past``: what lies behind.
+
+    Raises
+    ------
+    WalError
+        LOG_SEQUENCE_GAP when what is missing is not the tail of one log.
+    ValueError
+        When a tape cannot be read.
     """
 
 # Engine.
@@ -1331,7 +1356,9 @@ def read_segment(path: str | PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``info``, ``tape``, ``torn`` (None for a segment that ends whole).
+        ``info``, ``tape``, ``torn`` (None for a segment that ends whole). The tape is in today's
+        layouts; ``info`` says what the file was written in (``record_schema_version``,
+        ``schema_hash``, ``is_current_schema``).
 
     Raises
     ------

@@ -371,6 +371,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         ]
         if report.shed:
             lines.append(f"  {report.not_replayable} decisions behind the first cannot be replayed")
+        lines += [report.extent_text] if report.extent_text else []
         return "\n".join([*lines, said[agrees]])
 
     _print(arguments, report.as_dict() | {"summary_agrees": agrees}, text)

@@ -40,7 +40,9 @@ STEP_RECORDS = 1 << 20
 SEGMENT_BYTES = 64 << 20
 
 
-def decide_parquet(workspace: Path, alpha_id: str, session_dir: Path) -> dict[str, Any]:
+def decide_parquet(
+    workspace: Path, alpha_id: str, session_dir: Path, *, segment_bytes: int = SEGMENT_BYTES
+) -> dict[str, Any]:
     """Run an alpha's largest session from its dataset through the paper exchange, with logs.
 
     Parameters
@@ -51,6 +53,8 @@ def decide_parquet(workspace: Path, alpha_id: str, session_dir: Path) -> dict[st
         A bundled alpha; its first instrument's largest session is taken.
     session_dir : Path
         Folder for the two logs; must be new.
+    segment_bytes : int
+        Size of the logs' segments.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def decide_parquet(workspace: Path, alpha_id: str, session_dir: Path) -> dict[st
         canonical_json(latency).decode(),
         canonical_json({"queue_model": "risk_adverse"}).decode(),
         str(session_dir),
-        canonical_json({"wal_id": 1, "durable": "group", "segment_bytes": SEGMENT_BYTES}).decode(),
+        canonical_json({"wal_id": 1, "durable": "group", "segment_bytes": segment_bytes}).decode(),
     )
     session.feed(catalog.load_tape(ref))
     while not session.run(None, STEP_RECORDS)["done"]:

@@ -17,7 +17,29 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
+/// Writes the kept record schemas as one table, so that keeping one means adding a file.
+fn embed_schemas() {
+    let mut kept: Vec<PathBuf> = std::fs::read_dir("schemas")
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    kept.retain(|path| path.extension().is_some_and(|ending| ending == "txt"));
+    kept.sort();
+    let mut table = String::from("pub(crate) const KEPT: &[(&str, &str)] = &[\n");
+    for path in &kept {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        table += &format!("    ({name:?}, {text:?}),\n");
+    }
+    table += "];\n";
+    let home = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
+    if let Err(error) = std::fs::write(home.join("kept_schemas.rs"), table) {
+        println!("cargo:warning=kept_schemas.rs cannot be written: {error}");
+    }
+    println!("cargo:rerun-if-changed=schemas");
+}
+
 fn main() {
+    embed_schemas();
     let mut files = Vec::new();
     collect(Path::new("src"), &mut files);
     files.sort();

@@ -25,6 +25,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.kernels import kernels_of
+from hft_platform.recorder import session_recovery
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.decision_trace import (
     CANCEL,
@@ -158,6 +159,7 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
     if mine.size == 0:
         ids = sorted({int(i) for i in all_decisions["order_id"] if i})
         shown = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
+        _require_no_lost_cause(logs, order_id, session_dir)
         raise PlatformError(
             ReasonCode.ORDER_UNKNOWN,
             f"session {session_dir.name} has no order {order_id}; it has {len(ids)}"
@@ -202,6 +204,22 @@ def _require_replayable(logs: SessionLogs, mine: Any, name: str) -> None:  # Any
             f"session {name}: input {min(holes)} and others are not in the log, so what was decided"
             " behind it cannot be decided again",
             next_step="hft-live replay lists the ranges; orders before the first can be explained",
+        )
+
+
+def _require_no_lost_cause(logs: SessionLogs, order_id: int, session_dir: Path) -> None:
+    """Say of an order that is there, but was decided on lost records, that this is so."""
+    if logs.extent is None:
+        return
+    past = logs.extent.not_replayable
+    mine = past[(past["order_id"] == order_id) | (past["intent_id"] == order_id)]
+    if mine.size and order_id:
+        raise PlatformError(
+            ReasonCode.LOG_SEQUENCE_GAP,
+            f"order {order_id} was decided at input {int(mine[0]['input_seq'])}; the logs of"
+            f" {session_dir.name} are whole up to input {logs.extent.ends_at_input_seq} only",
+            next_step=f"see it in {session_dir.name}/{session_recovery.FILE_NAME}, and ask the"
+            " broker what became of it",
         )
 
 

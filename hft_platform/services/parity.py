@@ -8,6 +8,8 @@ Invariants:
    behind it is counted apart, never as identical.
 2. Decisions are compared byte for byte; a decision too many or too few is a difference.
 3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
+4. A session that `hft-live wal recover` brought back is decided again up to where an input is
+   missing; what lies behind is counted beside the share, which is of what can be decided.
 
 It does not ask why they differ (see `research/backtest/agreement.py` for sessions and backtests).
 Operator's page: `docs/runbook.md`.
@@ -29,7 +31,9 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.kernels import kernels_of
+from hft_platform.recorder import session_recovery
 from hft_platform.recorder.archive import whole_log
+from hft_platform.recorder.session_recovery import SessionExtent
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
 from hft_platform.services.shed_ranges import ShedRange, check_sequence
@@ -52,8 +56,7 @@ class Difference:
 class ParityReport:
     """How many decisions of a session came out identical when decided again.
 
-    `total`, `logged` and `replayed` end at the first hole, if there is one: `shed` lists the holes,
-    `not_replayable` counts the decisions behind the first.
+    `total`, `logged` and `replayed` end at the first hole, if there is one: `shed` lists the holes.
     """
 
     total: int
@@ -64,7 +67,12 @@ class ParityReport:
     inputs_sha256: str
     differences: tuple[Difference, ...]
     shed: tuple[ShedRange, ...] = ()
+    ends_at_input_seq: int | None = None
+    """Of a recovered session: the last input that could be decided again."""
     not_replayable: int = 0
+    """Decisions whose cause lies behind it or behind the first hole; in no other count."""
+    unlogged: int = 0
+    """Decisions of the replay that the order log lost with its tail; nor are these."""
 
     @property
     def is_identical(self) -> bool:
@@ -80,6 +88,17 @@ class ParityReport:
         """JSON form."""
         return asdict(self) | {"is_identical": self.is_identical, "share": self.share}
 
+    @property
+    def extent_text(self) -> str:
+        """One line on where parity ends, empty for a whole session."""
+        if self.ends_at_input_seq is None:
+            return ""
+        return (
+            f"not replayable from input {self.ends_at_input_seq + 1} on:"
+            f" {self.not_replayable} decisions; {self.unlogged} decisions of the replay were lost"
+            " with the order log's tail; a recovered session is no evidence for a gate"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLogs:
@@ -89,6 +108,8 @@ class SessionLogs:
     decisions: bytes
     segments: tuple[dict[str, Any], ...]
     shed: tuple[ShedRange, ...] = ()
+    extent: SessionExtent | None = None
+    """Of a recovered session, which may end before its logs do."""
 
 
 def read_session(session_dir: Path) -> SessionLogs:
@@ -99,6 +120,8 @@ def read_session(session_dir: Path) -> SessionLogs:
     PlatformError
         WAL damage with its code; LOG_SEQUENCE_GAP when the merged logs do not hold every input
         sequence from 1 on exactly once, SHED_INVALID when SHED records do not fit what is missing.
+        Of a recovered session they must do so up to where one log lost its tail, and what lies
+        behind is left out.
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
@@ -109,6 +132,10 @@ def read_session(session_dir: Path) -> SessionLogs:
                     info["path"] = str(Path(info["path"]).resolve())
         tapes.append(log["tape"])
         segments.extend(log["segments"])
+    if session_recovery.is_recovered(session_dir):
+        extent = session_recovery.extent_of(tapes[0], tapes[1], where=session_dir.name)
+        shed = check_sequence(records.split(extent.inputs), session_dir.name)
+        return SessionLogs(extent.inputs, extent.decisions, tuple(segments), shed, extent)
     with typed_errors(session_dir.name):
         merged, decisions = _core.merge_logs(tapes[0], tapes[1])
     shed = check_sequence(records.split(merged), session_dir.name)
@@ -200,6 +227,8 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
     inputs, logged = _up_to_first_hole(logs)
     with typed_errors("replay"):
         replayed = _core.replay(canonical_json(engine_config).decode(), inputs, kernels)
+    unlogged = 0 if logs.extent is None else logs.extent.unlogged(replayed)
+    replayed = replayed[: len(logged)] if unlogged else replayed
     identical, differences = compare_decisions(logged, replayed)
     width = records.DTYPES["Decision"].itemsize
     return ParityReport(
@@ -211,7 +240,10 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
         inputs_sha256=hashlib.sha256(logs.inputs).hexdigest(),
         differences=differences,
         shed=logs.shed,
-        not_replayable=(len(logs.decisions) - len(logged)) // width,
+        ends_at_input_seq=None if logs.extent is None else logs.extent.ends_at_input_seq,
+        not_replayable=(len(logs.decisions) - len(logged)) // width
+        + (0 if logs.extent is None else int(logs.extent.not_replayable.size)),
+        unlogged=unlogged,
     )
 
 

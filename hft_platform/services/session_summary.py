@@ -4,7 +4,8 @@ Why: gate E and the canary read evidence from the runtime itself, never numbers 
 
 Invariants:
 1. `evidence` holds no clock and no path: the same session gives the same evidence bytes.
-2. A summary counts only if its hash, its signature and its schema all hold.
+2. A summary counts only if its hash, its signature and its schema all hold, and its session was
+   not recovered from lost records since.
 3. Wall-clock measurements live in `timings`, which no decision reads.
 
 It does not judge the session (see gate E and the canary). Operator's page: `docs/formats.md`.
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from hft_platform.config.canonical import atomic_write, canonical_json, sha256_hex
 from hft_platform.config.keys import SigningKey, TrustedKey
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder import session_recovery
 
 _SUMMARY_BYTES_MAX = 4 << 20
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -192,6 +194,11 @@ def verify_summary(path: Path, *, key: TrustedKey) -> SessionEvidence:
         SUMMARY_TAMPERED when hash, signature or schema do not hold, CONFIG_NOT_FOUND when the
         file is missing.
     """
+    if session_recovery.is_recovered(path.parent):
+        raise _tampered(
+            path,
+            f"has {session_recovery.FILE_NAME} beside it: its logs lost records since",
+        )
     try:
         with path.open("rb") as file:
             raw = file.read(_SUMMARY_BYTES_MAX + 1)

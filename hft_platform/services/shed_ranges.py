@@ -106,6 +106,7 @@ def _gap(name: str, seq: int, count: int) -> PlatformError:
     return PlatformError(
         ReasonCode.LOG_SEQUENCE_GAP,
         f"session {name}: input_seq {seq} is missing or doubled among {count} inputs",
+        next_step=f"if its process died: hft-live wal recover {name}; else find the lost segment",
     )
 
 

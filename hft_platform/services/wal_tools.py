@@ -7,6 +7,7 @@ Invariants:
 1. inspect and verify change no byte; recover changes only what `docs/wal-format.md` says.
 2. Every file is looked at: a damaged one is a problem with its code and does not hide the others.
 3. verify holds every log against its manifest: a segment that is gone is a problem too.
+4. Recovering a session lists every decision whose cause was lost, and every order of theirs.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from typing import Any
 
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.recorder import session_recovery
 from hft_platform.services.core_calls import typed_errors
+from hft_platform.services.explain import ACTIONS, EVENT_NAMES
+from hft_platform.services.explain_text import units
 
 INSPECTED = (
     "state", "log_kind", "wal_id", "segment_id", "epoch", "record_count", "first_seq", "last_seq",
     "first_input_seq", "last_input_seq", "min_sequence_time_ns", "max_sequence_time_ns",
-    "file_bytes", "data_bytes", "format_version", "schema_hash", "sha256",
+    "file_bytes", "data_bytes", "format_version", "record_schema_version", "schema_hash",
+    "is_current_schema", "sha256",
 )  # fmt: skip
 """Facts of a segment that inspect shows; verify shows whether they hold."""
+VERDICTS = {1: "approved", 2: "refused", 3: "noted"}
+"""Of a decision, as in rust_core/src/record.rs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,47 @@ def _recover(logs: list[Path]) -> WalReport:
             problems.append(_problem(error.code, error.message))
             continue
         rows.append({"log": log.name, **report})
+    session_dir = logs[0].parent
+    if not problems and len(logs) > 1 and session_recovery.is_session(session_dir):
+        try:
+            content = session_recovery.list_lost(session_dir)
+        except PlatformError as error:
+            problems.append(_problem(error.code, error.message))
+        else:
+            rows += [] if content is None else _lost_rows(content)
     return WalReport("recover", rows, problems)
+
+
+def _lost_rows(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row on where parity ends, and one for each order decided behind it."""
+    lost = content["not_replayable"]
+    head = {
+        "session": content["run_id"],
+        "parity_ends_at_input_seq": content["parity_ends_at_input_seq"],
+        "lost_tail": content["lost_tail"],
+        "market_last_input_seq": content["market_last_input_seq"],
+        "orders_last_input_seq": content["orders_last_input_seq"],
+        "not_replayable_decisions": lost["decisions"],
+        "not_replayable_inputs": sum(lost["inputs"].values()),
+        "listed_in": session_recovery.FILE_NAME,
+    }
+    rows: list[dict[str, Any]] = [head]
+    for order in content["orders"]:
+        first = order["decisions"][0]
+        events = [EVENT_NAMES.get(row["event_kind"], "unknown") for row in order["broker_events"]]
+        rows.append(
+            {
+                "order_without_cause": order["order_id"],
+                "decided_at_input_seq": first["input_seq"],
+                "action": ACTIONS.get(first["action"], "none"),
+                "verdict": VERDICTS.get(first["verdict"], "none"),
+                "side": first["side"],
+                "price": units(first["price"]),
+                "qty": units(first["qty"]),
+                "broker_said": " ".join(events) or "nothing",
+            }
+        )
+    return rows
 
 
 def _check(action: str, files: list[Path]) -> WalReport:

@@ -38,6 +38,7 @@ from research.data.rows import (
     lacks_receive_time,
 )
 from research.data.sources import open_folder
+from research.data.store_source import StoredSession
 from research.data.tape_source import GeneratedTapes, log_folder
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class _Pending:
 
 
 def ingest(
-    source: Path | GeneratorSpec,
+    source: Path | GeneratorSpec | StoredSession,
     ws: Path,
     instruments: InstrumentTable,
     *,
@@ -76,9 +77,9 @@ def ingest(
 
     Parameters
     ----------
-    source : Path or GeneratorSpec
-        Folder of recordings (tidy Parquet, raw Binance lines), folder of a log, or a market to
-        generate.
+    source : Path, GeneratorSpec or StoredSession
+        Folder of recordings (tidy Parquet, raw Binance lines), folder of a log, a market to
+        generate, or a session in the store.
     ws : Path
         Workspace folder; the dataset goes to ``datasets/<dataset_id>``.
     instruments : InstrumentTable
@@ -135,7 +136,9 @@ def ingest(
         )
 
 
-def open_source(source: Path | GeneratorSpec, instruments: InstrumentTable) -> Source:
+def open_source(
+    source: Path | GeneratorSpec | StoredSession, instruments: InstrumentTable
+) -> Source:
     """Find out what a source is.
 
     Raises
@@ -143,6 +146,8 @@ def open_source(source: Path | GeneratorSpec, instruments: InstrumentTable) -> S
     PlatformError
         FILE_DAMAGED when there is no such folder; see `open_folder` for the rest.
     """
+    if isinstance(source, StoredSession):
+        return source
     if not isinstance(source, Path):
         return GeneratedTapes(source)
     if not source.is_dir():

@@ -69,7 +69,7 @@ class LogFolder:
             {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in _segments(self.folder)
         ]
-        for symbol, rows in _split(log["tape"], instruments):
+        for symbol, rows in split_market(log["tape"], instruments):
             notes = {"segments": len(inputs), "is_torn": bool(log.get("torn"))}
             yield Batch(symbol, self.name, "wal", rows, inputs, notes)
 
@@ -106,7 +106,7 @@ class GeneratedTapes:
         content = self.spec.model_dump(mode="json")
         described = [{"name": "spec", "bytes": 0, "sha256": canonical_sha256(content)}]
         for index, tape in tapes(self.spec, instruments):
-            for symbol, rows in _split(tape, instruments):
+            for symbol, rows in split_market(tape, instruments):
                 yield Batch(symbol, f"session {index}", "generator", rows, described)
 
 
@@ -123,7 +123,25 @@ def _segments(folder: Path) -> list[Path]:
     return sorted([*folder.glob("*.seg"), *folder.glob("*.open")])
 
 
-def _split(tape: bytes, instruments: InstrumentTable) -> Iterable[tuple[str, Rows]]:
+def split_market(tape: bytes, instruments: InstrumentTable) -> Iterable[tuple[str, Rows]]:
+    """Books and trades of a tape by symbol, without the sequencing of the session they are from.
+
+    Parameters
+    ----------
+    tape : bytes
+        Records of any types.
+    instruments : InstrumentTable
+        Names the symbols.
+
+    Yields
+    ------
+    (str, Rows)
+
+    Raises
+    ------
+    PlatformError
+        FILE_DAMAGED when the tape cannot be read.
+    """
     try:
         parts = records.split(tape)
     except ValueError as error:

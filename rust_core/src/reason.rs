@@ -194,7 +194,7 @@ reason_codes! {
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";
     WalSegmentMismatch = 603, "a sealed segment does not match its footer or hash", "damage or an edit", "keep the file; restore it from a copy";
-    WalSchemaMismatch = 604, "the segment was written by another record schema", "an older version's file", "read it with the version named in its header";
+    WalSchemaMismatch = 604, "the segment was written by a record schema that is not kept here", "a newer version's file", "read it with the version named in its header";
     WalWriteFailed = 605, "writing or syncing the log failed", "disk full or broken", "halted; free space or replace the disk, then restart";
     StoreBusy = 606, "another process holds the embedded store", "two commands at once", "wait for it to end";
     StoreFailed = 607, "the store refused or did not answer", "server down, bad SQL", "see the message; the log keeps the data";

@@ -604,7 +604,7 @@ pub enum TapeError {
     },
     /// Unknown type, wrong version, or a size that is not the type's.
     #[error(
-        "record at byte {offset} has type {record_type}, version {schema_version}, {record_bytes} bytes: not of schema 1"
+        "record at byte {offset} has type {record_type}, version {schema_version}, {record_bytes} bytes: not of its schema"
     )]
     UnknownRecord {
         /// Where.

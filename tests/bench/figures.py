@@ -24,6 +24,7 @@ from research.data import catalog
 from tests.bench import rust
 from tests.bench.normaliser import normaliser
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
+from tests.bench.storage import storage
 
 RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
 
@@ -179,6 +180,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "normaliser": normaliser,
     "wal": rust.wal,
     "loader": loader,
+    "storage": lambda: storage(str(RECORDINGS) if RECORDINGS.is_dir() else "generator"),
     "backtest": backtest,
     "demo": demo,
 }

@@ -11,6 +11,7 @@ mod generator;
 mod kernel;
 mod normaliser;
 mod record;
+mod session_recovery;
 mod simulation;
 mod strategy;
 mod trace;
@@ -33,5 +34,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     normaliser::register(module)?;
     bus::register(module)?;
     kernel::register(module)?;
+    session_recovery::register(module)?;
     Ok(())
 }

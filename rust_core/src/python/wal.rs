@@ -256,8 +256,12 @@ fn info_dict<'py>(py: Python<'py>, info: &SegmentInfo) -> PyResult<Bound<'py, Py
     table.set_item("segment_id", info.segment_id)?;
     table.set_item("epoch", info.epoch)?;
     table.set_item("format_version", wal::FORMAT_VERSION)?;
-    table.set_item("record_schema_version", crate::record::SCHEMA_VERSION)?;
-    table.set_item("schema_hash", hex(&crate::record::schema_hash()))?;
+    table.set_item("record_schema_version", info.schema.version())?;
+    table.set_item("schema_hash", hex(&info.schema.hash()))?;
+    table.set_item(
+        "is_current_schema",
+        info.schema == crate::record_upgrade::SegmentSchema::Current,
+    )?;
     table.set_item(
         "record_count",
         info.stats.map_or(0, |stats| stats.record_count),

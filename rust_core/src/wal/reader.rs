@@ -622,6 +622,7 @@ fn info(
         wal_id: header.wal_id,
         segment_id: header.segment_id,
         epoch: header.epoch,
+        schema: header.schema,
         first_seq: header.first_seq,
         stats: scan.stats,
         file_bytes: size(bytes.len()),

@@ -2,7 +2,10 @@
 
 use super::error::{Fault, Following};
 use super::frame::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, decode_frame, frame_crc, u64_at};
-use super::segment::{Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_record};
+use super::segment::{
+    Footer, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStats, check_record, upgrade_record,
+};
+use crate::record_upgrade::SegmentSchema;
 
 /// Why a scan stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) fn scan_frames(
         stop: Stop::End,
     };
     let mut chain = header.chain_seed();
+    // Stays empty, and without memory, while the segment is of today's schema.
+    let mut upgraded = Vec::new();
     loop {
         let rest = bytes.get(scan.data_bytes..).unwrap_or_default();
         if rest.is_empty() {
@@ -53,10 +58,13 @@ pub(super) fn scan_frames(
                 ..scan
             };
         }
-        match next_frame(rest, header, &scan, chain) {
+        match next_frame(rest, header, &scan, chain, &mut upgraded) {
             Ok((frame, stats)) => {
                 if let Some(tape) = tape.as_deref_mut() {
-                    tape.extend_from_slice(frame.payload);
+                    tape.extend_from_slice(match header.schema {
+                        SegmentSchema::Current => frame.payload,
+                        SegmentSchema::Earlier(_) => &upgraded,
+                    });
                 }
                 chain = frame.crc;
                 scan.data_bytes += frame.frame_bytes();
@@ -74,12 +82,14 @@ pub(super) fn scan_frames(
     }
 }
 
-/// The frame at the start of `rest`, held against everything that is known before reading it.
+/// The frame at the start of `rest`, held against everything that is known before reading it. A
+/// record of an earlier schema is brought into today's layout in `upgraded`.
 pub(super) fn next_frame<'a>(
     rest: &'a [u8],
     header: &SegmentHeader,
     scan: &Scan,
     chain: u32,
+    upgraded: &mut Vec<u8>,
 ) -> Result<(Frame<'a>, SegmentStats), Fault> {
     let frame = decode_frame(rest, frame_crc)?;
     must_be("sequence", frame.seq, scan.next_seq)?;
@@ -90,7 +100,12 @@ pub(super) fn next_frame<'a>(
             expected: chain,
         });
     }
-    let record = check_record(header.kind, frame.payload)?;
+    let record = match header.schema {
+        SegmentSchema::Current => check_record(header.kind, frame.payload)?,
+        SegmentSchema::Earlier(earlier) => {
+            upgrade_record(earlier, header.kind, frame.payload, upgraded)?
+        }
+    };
     must_be("frame type", frame.record_type, record.record_type)?;
     must_be(
         "frame time",

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, RecordFault};
 use super::frame::{array_at, put, u16_at, u32_at, u64_at};
-use crate::record::{self, RecordHeader, RecordType, Tape};
+use crate::record::{self, RecordHeader, RecordType, Tape, TapeError};
+use crate::record_upgrade::{EarlierSchema, SegmentSchema};
 
 /// Version of the file format in this folder.
 pub const FORMAT_VERSION: u16 = 1;
@@ -165,6 +166,8 @@ pub struct SegmentInfo {
     pub segment_id: u64,
     /// The writer's epoch.
     pub epoch: u32,
+    /// What its records are laid out by in the file; a tape has them in today's layouts.
+    pub schema: SegmentSchema,
     /// Sequence the first record has or will have.
     pub first_seq: u64,
     /// What its records span; `None` without a record.
@@ -185,6 +188,8 @@ pub(super) struct SegmentHeader {
     pub(super) segment_id: u64,
     pub(super) first_seq: u64,
     pub(super) epoch: u32,
+    /// A writer writes today's.
+    pub(super) schema: SegmentSchema,
 }
 
 /// Why a header cannot be used.
@@ -209,9 +214,9 @@ impl SegmentHeader {
         put(
             &mut bytes,
             36,
-            &u32::from(record::SCHEMA_VERSION).to_le_bytes(),
+            &u32::from(self.schema.version()).to_le_bytes(),
         );
-        put(&mut bytes, 40, &record::schema_hash());
+        put(&mut bytes, 40, &self.schema.hash());
         let crc = crc_of(&bytes, HEADER_CRC_AT);
         put(&mut bytes, HEADER_CRC_AT, &crc.to_le_bytes());
         bytes
@@ -246,13 +251,10 @@ impl SegmentHeader {
         }
         let versions = (u16_at(bytes, 8)?, u32_at(bytes, 36)?);
         let hash: [u8; 32] = array_at(bytes, 40)?;
-        let known = (FORMAT_VERSION, u32::from(record::SCHEMA_VERSION));
-        if versions != known || hash != record::schema_hash() {
-            return Some(Err(HeaderFault::Schema(
-                schema_name(versions, &hash),
-                schema_name(known, &record::schema_hash()),
-            )));
-        }
+        let schema = match known_schema(versions, &hash) {
+            Ok(schema) => schema,
+            Err(fault) => return Some(Err(fault)),
+        };
         let kind_number = u16_at(bytes, 10)?;
         let Some(kind) = LogKind::from_number(kind_number) else {
             return bad(Fault::Number {
@@ -267,6 +269,7 @@ impl SegmentHeader {
             segment_id: u64_at(bytes, 16)?,
             first_seq: u64_at(bytes, 24)?,
             epoch: u32_at(bytes, 32)?,
+            schema,
         }))
     }
 
@@ -417,6 +420,25 @@ pub(super) fn check_record(kind: LogKind, bytes: &[u8]) -> Result<RecordHeader, 
     Ok(header)
 }
 
+/// The head of the one record of an earlier schema in `bytes`, as [`check_record`]; the record in
+/// today's layout is in `upgraded` then, alone.
+#[cold]
+pub(super) fn upgrade_record(
+    earlier: &EarlierSchema,
+    kind: LogKind,
+    bytes: &[u8],
+    upgraded: &mut Vec<u8>,
+) -> Result<RecordHeader, RecordFault> {
+    upgraded.clear();
+    let head = match &earlier.upgrade {
+        Ok(upgrade) => upgrade.append(bytes, upgraded)?,
+        // A header of such a schema is refused before a frame is looked at.
+        Err(_) => return Err(TapeError::TornHeader { offset: 0 }.into()),
+    };
+    check_home(kind, &head)?;
+    Ok(head)
+}
+
 /// Whether a record of a tape belongs into a log of this kind.
 pub(super) fn check_home(kind: LogKind, header: &RecordHeader) -> Result<(), RecordFault> {
     if RecordType::from_code(header.record_type).is_some_and(|known| kind.holds(known)) {
@@ -435,6 +457,28 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 fn crc_of(bytes: &[u8], crc_at: usize) -> u32 {
     crc32c::crc32c(bytes.get(..crc_at).unwrap_or_default())
+}
+
+/// The schema a header names, if this build can read records of it.
+fn known_schema(versions: (u16, u32), hash: &[u8; 32]) -> Result<SegmentSchema, HeaderFault> {
+    let was = schema_name(versions, hash);
+    let expected = (FORMAT_VERSION, u32::from(record::SCHEMA_VERSION));
+    let expected = schema_name(expected, &SegmentSchema::Current.hash());
+    match SegmentSchema::find(versions.1, hash).filter(|_| versions.0 == FORMAT_VERSION) {
+        None => Err(HeaderFault::Schema(
+            was,
+            format!("{expected} or an earlier one that is kept"),
+        )),
+        Some(SegmentSchema::Earlier(earlier)) if earlier.upgrade.is_err() => {
+            let why = earlier.upgrade.as_ref().err().map(ToString::to_string);
+            let why = why.unwrap_or_default();
+            Err(HeaderFault::Schema(
+                was,
+                format!("{expected}; it cannot be upgraded: {why}"),
+            ))
+        }
+        Some(schema) => Ok(schema),
+    }
 }
 
 fn schema_name(versions: (u16, u32), hash: &[u8]) -> String {

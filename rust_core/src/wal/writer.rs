@@ -37,6 +37,7 @@ use super::slow_disk::{SlowDisk, SyncDelay};
 use super::watermark::{WATERMARK_NAME, Watermark, WriterPhase};
 use crate::reason::ReasonCode;
 use crate::record::{RecordHeader, Tape};
+use crate::record_upgrade::SegmentSchema;
 
 /// Smallest segment: a header, one frame of the largest size and a footer fit.
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
@@ -660,6 +661,7 @@ impl Queue {
             segment_id,
             first_seq: last_seq + 1,
             epoch: options.epoch,
+            schema: SegmentSchema::Current,
         }
     }
 

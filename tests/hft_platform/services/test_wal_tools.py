@@ -94,13 +94,16 @@ def test_recover_seals_what_a_crash_left_and_says_what_was_cut(copied: Copied) -
     sealed.with_suffix(".open").write_bytes(raw[: len(raw) // 2])
     torn = wal_command("verify", live.ws, session_dir.name)
     assert "WAL_TORN_TAIL (601)" in torn.problems[0]
-    market, orders = wal_command("recover", live.ws, session_dir.name).rows
+    market, orders, lost = wal_command("recover", live.ws, session_dir.name).rows[:3]
     assert (market["action"], orders["action"]) == ("nothing", "cut")
     assert orders["code"] == ReasonCode.WAL_TORN_TAIL
     assert tape.startswith(_core.read_log(str(sealed.parent))["tape"])
     assert wal_command("verify", live.ws, session_dir.name).is_sound
     again = wal_command("recover", live.ws, session_dir.name)
-    assert [row["action"] for row in again.rows] == ["nothing", "nothing"]
+    assert [row["action"] for row in again.rows[:2]] == ["nothing", "nothing"]
+    # Half of the order log is gone: what it decided is held against the market up to there only.
+    assert (lost["session"], lost["lost_tail"]) == (session_dir.name, "orders")
+    assert again.rows[2] == lost
 
 
 def test_recover_refuses_damage_changes_nothing_and_still_does_the_other_log(

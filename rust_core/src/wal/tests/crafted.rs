@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::support::{command, manual, record, time_ns};
+use crate::record_upgrade::SegmentSchema;
 use crate::wal::frame::{FrameHead, encode_frame, frame_crc};
 use crate::wal::reader::inspect;
 use crate::wal::scan::{Stop, scan_frames};
@@ -20,6 +21,7 @@ const HEADER: SegmentHeader = SegmentHeader {
     segment_id: 1,
     first_seq: 1,
     epoch: 3,
+    schema: SegmentSchema::Current,
 };
 
 fn right(seq: u64, chain: u32) -> FrameHead {

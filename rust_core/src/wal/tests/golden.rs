@@ -2,6 +2,7 @@
 
 use super::support::{TempDir, manual, tape};
 use crate::reason::ReasonCode;
+use crate::record_upgrade::SegmentSchema;
 use crate::wal::Writer;
 use crate::wal::reader::inspect;
 use crate::wal::segment::{SegmentState, segment_path};
@@ -25,13 +26,39 @@ fn a_segment_written_by_an_earlier_build_reads_the_same() {
     assert_eq!(found.info.stats.unwrap().last_input_seq, 6);
 }
 
-/// Written before the schema had the Account record: another layout is named, never guessed at.
+/// Written before the schema had the Account record.
+const OF_AN_EARLIER_SCHEMA: &[u8] = include_bytes!("golden/before_account.seg");
+
 #[test]
-fn a_segment_of_an_earlier_schema_is_refused_by_its_hash() {
-    let old: &[u8] = include_bytes!("golden/before_account.seg");
+fn a_segment_of_an_earlier_schema_reads_as_todays_records() {
     let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
-    let error = inspect(&path, 1, SegmentState::Sealed, old, None).unwrap_err();
+    let mut records = Vec::new();
+    let found = inspect(
+        &path,
+        1,
+        SegmentState::Sealed,
+        OF_AN_EARLIER_SCHEMA,
+        Some(&mut records),
+    );
+    let found = found.unwrap();
+    assert_eq!(records, tape(1, 6));
+    assert_eq!(found.info.schema.hash(), OF_AN_EARLIER_SCHEMA[40..72]);
+    assert_ne!(found.info.schema, SegmentSchema::Current);
+}
+
+#[test]
+fn a_segment_of_a_schema_nobody_kept_is_refused_by_its_hash() {
+    let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
+    let mut unknown = OF_AN_EARLIER_SCHEMA.to_vec();
+    unknown[40] ^= 1;
+    let crc = crc32c::crc32c(&unknown[..124]).to_le_bytes();
+    unknown[124..128].copy_from_slice(&crc);
+    let error = inspect(&path, 1, SegmentState::Sealed, &unknown, None).unwrap_err();
     assert_eq!(error.code(), ReasonCode::WalSchemaMismatch);
+    assert!(
+        error.to_string().contains("(be"),
+        "the hash it has is named: {error}"
+    );
 }
 
 #[test]

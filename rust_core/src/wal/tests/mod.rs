@@ -3,6 +3,7 @@
 mod crafted;
 mod crash;
 mod damage;
+mod earlier_schema;
 pub(crate) mod failing;
 mod follow;
 mod golden;

@@ -1,0 +1,316 @@
+//! How far a session can be decided again when one of its two logs lost its tail.
+//!
+//! Why: both logs carry one global input sequence, but they become durable each for itself. After a
+//! power cut the order log may hold decisions whose cause the market log no longer has; they are
+//! real (a request may have left) and cannot be decided again.
+//!
+//! Invariants:
+//! 1. Every input from 1 up to `ends_at` is in exactly one log; `ends_at + 1` is in neither.
+//! 2. A decision is replayable when its cause is at or below `ends_at`; all others are listed.
+//! 3. Only a lost tail is accepted: when both logs go on behind a missing input, or an input is
+//!    there twice, or a log's order is broken, that is an error and no extent.
+//!
+//! It reads and changes no file (see `wal::recover_log`). Operator's page: `docs/wal-format.md`.
+
+use crate::record::{RecordType, Tape, TapeError};
+
+/// Which log lost its tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostTail {
+    /// The market log ends before the order log does.
+    Market,
+    /// The order log ends before the market log does, and the next input was its.
+    Orders,
+}
+
+impl LostTail {
+    /// `market` or `orders`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Market => "market",
+            Self::Orders => "orders",
+        }
+    }
+}
+
+/// What two logs hold together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionExtent {
+    /// Highest input up to which nothing is missing.
+    pub ends_at: u64,
+    /// The log whose tail is missing behind it, `None` when nothing is.
+    pub lost_tail: Option<LostTail>,
+    /// `input_seq` of the market log's last record, 0 without one.
+    pub market_last_seq: u64,
+    /// `input_seq` of the order log's last record, 0 without one. Decisions of this input and of
+    /// later ones may have been lost with the log's tail.
+    pub orders_last_seq: u64,
+    /// Inputs up to `ends_at`, in order.
+    pub inputs: Vec<u8>,
+    /// Decisions that they caused, in order.
+    pub decisions: Vec<u8>,
+    /// Inputs behind `ends_at`, in order.
+    pub inputs_past: Vec<u8>,
+    /// Decisions whose cause is behind `ends_at`, in order.
+    pub decisions_past: Vec<u8>,
+}
+
+/// Why two logs are not those of one session that lost a tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ExtentError {
+    /// A log's bytes are no records.
+    #[error(transparent)]
+    Tape(#[from] TapeError),
+    /// An input stands twice, or behind a later one.
+    #[error("input_seq {input_seq} of the {log} log is doubled or out of order")]
+    Disordered {
+        /// Which log.
+        log: &'static str,
+        /// Where.
+        input_seq: u64,
+    },
+    /// An input is missing though both logs go on behind it.
+    #[error("input_seq {input_seq} is missing, and both logs go on behind it: no lost tail")]
+    Hole {
+        /// Which input.
+        input_seq: u64,
+    },
+    /// Neither log holds an input.
+    #[error("the logs hold no input")]
+    Empty,
+}
+
+/// One record of a log: its sequence, whether the engine made it, its bytes.
+#[derive(Debug, Clone, Copy)]
+struct Entry<'a> {
+    input_seq: u64,
+    is_decision: bool,
+    bytes: &'a [u8],
+}
+
+/// A log's records, held to its own order.
+fn entries<'a>(log: &'static str, tape: &'a [u8]) -> Result<Vec<Entry<'a>>, ExtentError> {
+    let mut found: Vec<Entry<'a>> = Vec::new();
+    let (mut last_input, mut last_any) = (0, 0);
+    for item in Tape::new(tape) {
+        let (header, bytes) = item?;
+        let input_seq = header.input_seq;
+        let is_decision = header.record_type == RecordType::Decision as u8;
+        if input_seq < last_any || input_seq == 0 || (!is_decision && input_seq <= last_input) {
+            return Err(ExtentError::Disordered { log, input_seq });
+        }
+        if !is_decision {
+            last_input = input_seq;
+        }
+        last_any = input_seq;
+        found.push(Entry {
+            input_seq,
+            is_decision,
+            bytes,
+        });
+    }
+    Ok(found)
+}
+
+/// Takes two logs as one session and finds how far it can be decided again.
+///
+/// # Errors
+/// [`ExtentError`] when what is missing is not the tail of one log.
+pub fn session_extent(market: &[u8], orders: &[u8]) -> Result<SessionExtent, ExtentError> {
+    let (market, orders) = (entries("market", market)?, entries("orders", orders)?);
+    let last = |log: &[Entry<'_>]| log.last().map_or(0, |entry| entry.input_seq);
+    let mut extent = SessionExtent {
+        market_last_seq: last(&market),
+        orders_last_seq: last(&orders),
+        ..SessionExtent::default()
+    };
+    let inputs = |log: &[Entry<'_>]| log.iter().filter(|entry| !entry.is_decision).count();
+    if inputs(&market) + inputs(&orders) == 0 {
+        return Err(ExtentError::Empty);
+    }
+    let (mut left, mut right) = (market.iter(), orders.iter());
+    while let Some(entry) = next_of(&mut left, &mut right)? {
+        if !entry.is_decision && entry.input_seq == extent.ends_at + 1 {
+            extent.ends_at += 1;
+        }
+        let home = match (entry.is_decision, entry.input_seq <= extent.ends_at) {
+            (false, true) => &mut extent.inputs,
+            (false, false) => &mut extent.inputs_past,
+            (true, true) => &mut extent.decisions,
+            (true, false) => &mut extent.decisions_past,
+        };
+        home.extend_from_slice(entry.bytes);
+    }
+    let missing = extent.ends_at + 1;
+    extent.lost_tail = match (
+        extent.market_last_seq > missing,
+        extent.orders_last_seq >= missing,
+    ) {
+        (false, false) => None,
+        (false, true) => Some(LostTail::Market),
+        (true, false) => Some(LostTail::Orders),
+        (true, true) => return Err(ExtentError::Hole { input_seq: missing }),
+    };
+    Ok(extent)
+}
+
+/// The next record of both logs: by sequence, an input before the decisions it caused.
+fn next_of<'log, 'a>(
+    market: &mut std::slice::Iter<'log, Entry<'a>>,
+    orders: &mut std::slice::Iter<'log, Entry<'a>>,
+) -> Result<Option<Entry<'a>>, ExtentError> {
+    let is_market = match (market.as_slice().first(), orders.as_slice().first()) {
+        (Some(left), Some(right)) if left.input_seq == right.input_seq && !right.is_decision => {
+            return Err(ExtentError::Disordered {
+                log: "orders",
+                input_seq: right.input_seq,
+            });
+        }
+        (Some(left), Some(right)) => left.input_seq <= right.input_seq,
+        (left, _) => left.is_some(),
+    };
+    let from = if is_market { market } else { orders };
+    Ok(from.next().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+    use super::*;
+    use crate::record::{BrokerRecord, DecisionRecord, Record, TradeRecord};
+
+    fn of<R: Record>(input_seq: u64) -> Vec<u8> {
+        let mut record = R::empty();
+        record.header_mut().input_seq = input_seq;
+        record.as_bytes().to_vec()
+    }
+
+    fn trades(seqs: &[u64]) -> Vec<u8> {
+        seqs.iter()
+            .flat_map(|seq| of::<TradeRecord>(*seq))
+            .collect()
+    }
+
+    /// `b7` is a broker input, `d7` a decision caused by input 7.
+    fn orders(words: &str) -> Vec<u8> {
+        words
+            .split_whitespace()
+            .flat_map(|word| {
+                let seq = word[1..].parse().unwrap();
+                if word.starts_with('b') {
+                    of::<BrokerRecord>(seq)
+                } else {
+                    of::<DecisionRecord>(seq)
+                }
+            })
+            .collect()
+    }
+
+    fn seqs(tape: &[u8]) -> Vec<u64> {
+        Tape::new(tape)
+            .map(|item| item.unwrap().0.input_seq)
+            .collect()
+    }
+
+    /// (ends at, lost tail, inputs past, decisions, decisions past)
+    type Found = (u64, Option<LostTail>, Vec<u64>, Vec<u64>, Vec<u64>);
+
+    fn found(market: &[u64], order_words: &str) -> Result<Found, ExtentError> {
+        let extent = session_extent(&trades(market), &orders(order_words))?;
+        let expected: Vec<u64> = (1..=extent.ends_at).collect();
+        assert_eq!(seqs(&extent.inputs), expected);
+        Ok((
+            extent.ends_at,
+            extent.lost_tail,
+            seqs(&extent.inputs_past),
+            seqs(&extent.decisions),
+            seqs(&extent.decisions_past),
+        ))
+    }
+
+    #[test]
+    fn a_whole_session_ends_at_its_last_input_and_lists_nothing() {
+        let whole = found(&[1, 2, 4, 6], "d2 b3 d3 d4 b5");
+        assert_eq!(whole, Ok((6, None, vec![], vec![2, 3, 4], vec![])));
+        assert_eq!(found(&[1, 2], ""), Ok((2, None, vec![], vec![], vec![])));
+    }
+
+    #[test]
+    fn what_was_decided_on_a_lost_market_tail_is_listed() {
+        let lost = Some(LostTail::Market);
+        assert_eq!(
+            found(&[1, 2], "d2 b3 d3 d4 b5 d5 d6 d6"),
+            Ok((3, lost, vec![5], vec![2, 3], vec![4, 5, 6, 6]))
+        );
+        // Not one order input behind the cut: only the decision tells.
+        assert_eq!(
+            found(&[1, 2], "d2 d9"),
+            Ok((2, lost, vec![], vec![2], vec![9]))
+        );
+        assert_eq!(found(&[], "b3 d3"), Ok((0, lost, vec![3], vec![], vec![3])));
+    }
+
+    #[test]
+    fn a_lost_order_tail_ends_the_session_where_its_next_input_was() {
+        assert_eq!(
+            found(&[1, 2, 4, 6, 7], "d2 b3 d3"),
+            Ok((4, Some(LostTail::Orders), vec![6, 7], vec![2, 3], vec![]))
+        );
+    }
+
+    #[test]
+    fn a_hole_a_double_and_a_broken_order_are_no_lost_tail() {
+        assert_eq!(
+            found(&[1, 2, 5], "b6"),
+            Err(ExtentError::Hole { input_seq: 3 })
+        );
+        assert_eq!(
+            found(&[2, 3], "d3"),
+            Err(ExtentError::Hole { input_seq: 1 })
+        );
+        let disordered = |log, input_seq| Err(ExtentError::Disordered { log, input_seq });
+        assert_eq!(found(&[1, 2, 2], ""), disordered("market", 2));
+        assert_eq!(found(&[1, 3, 2], ""), disordered("market", 2));
+        assert_eq!(found(&[1, 2], "b2"), disordered("orders", 2));
+        assert_eq!(found(&[1, 2, 3], "d3 d2"), disordered("orders", 2));
+        assert_eq!(found(&[0], ""), disordered("market", 0));
+        assert_eq!(found(&[], "d3"), Err(ExtentError::Empty));
+        assert!(matches!(
+            session_extent(&[1, 2], &[]),
+            Err(ExtentError::Tape(_))
+        ));
+    }
+
+    /// Every pair of cuts of one session: the rules above, against a count that knows the truth.
+    #[test]
+    fn every_pair_of_cuts_gives_the_extent_that_the_whole_session_implies() {
+        let market = [1_u64, 2, 4, 6, 7, 10, 11];
+        let order_log = [
+            "d2", "b3", "d3", "d4", "b5", "d7", "b8", "b9", "d9", "d11", "d11",
+        ];
+        for kept_market in 0..=market.len() {
+            for kept_orders in 0..=order_log.len() {
+                let (left, right) = (&market[..kept_market], &order_log[..kept_orders]);
+                let seq = |word: &&str| word[1..].parse::<u64>().unwrap();
+                let there =
+                    |n: u64| left.contains(&n) || right.iter().any(|w| *w == format!("b{n}"));
+                let ends = (1..).take_while(|n| there(*n)).count() as u64;
+                let past = right
+                    .iter()
+                    .filter(|w| w.starts_with('d') && seq(w) > ends)
+                    .count();
+                match found(left, &right.join(" ")) {
+                    Ok(found) => {
+                        assert_eq!((found.0, found.4.len()), (ends, past));
+                    }
+                    Err(error) => {
+                        let has_input =
+                            !left.is_empty() || right.iter().any(|w| w.starts_with('b'));
+                        assert!(!has_input, "{kept_market} {kept_orders}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
