@@ -299,6 +299,7 @@ fn recovery_dict<'py>(py: Python<'py>, report: &RecoveryReport) -> PyResult<Boun
     table.set_item("code", report.code().code())?;
     table.set_item("segment_count", report.segment_count)?;
     table.set_item("last_seq", report.last_seq)?;
+    table.set_item("last_input_seq", report.last_input_seq)?;
     let mut cut: Option<(u64, u64, u64)> = None;
     let (action, path, fault): (&str, Option<&PathBuf>, Option<&Fault>) = match &report.tail {
         RecoveredTail::Nothing => ("nothing", None, None),

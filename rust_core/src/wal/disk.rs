@@ -43,15 +43,18 @@ pub(super) trait DiskFile: Debug + Send {
 pub(super) struct OsDisk;
 
 impl Disk for OsDisk {
+    /// Whoever created the folder, a moment ago or in an earlier life, may not have synced the
+    /// folders above it: an entry missing there after a power cut takes every record with it.
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         fs::create_dir_all(dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            _ => self.sync_dir(Path::new(".")),
+        for parent in fs::canonicalize(dir)?.ancestors().skip(1) {
+            match self.sync_dir(parent) {
+                // Not ours to read, so nothing in it was created by us.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                outcome => outcome?,
+            }
         }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

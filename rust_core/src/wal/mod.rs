@@ -31,6 +31,7 @@ mod error;
 mod frame;
 mod reader;
 mod recovery;
+mod sabotage;
 mod scan;
 mod segment;
 mod writer;

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use super::disk::{Disk, LockGuard, OsDisk};
 use super::error::{Fault, WalError};
 use super::reader::{Found, Step, read_failed, size, walk};
+use super::sabotage::{self, Sabotage};
 use super::segment::{FOOTER_BYTES, Footer, LogKind, SegmentState, SegmentStats, segment_path};
 use crate::reason::ReasonCode;
 
@@ -39,6 +40,9 @@ pub struct RecoveryReport {
     pub segment_count: u64,
     /// Sequence of the last record, `None` without one.
     pub last_seq: Option<u64>,
+    /// `input_seq` of the last record, `None` without one: what was decided on a later input of
+    /// this log has lost its cause.
+    pub last_input_seq: Option<u64>,
     /// What became of the last file.
     pub tail: RecoveredTail,
 }
@@ -130,8 +134,14 @@ pub(super) fn recover_on(
         dir: dir.to_path_buf(),
         segment_count: 0,
         last_seq: None,
+        last_input_seq: None,
         tail: RecoveredTail::Nothing,
     };
+    // A process that died between a rename and the sync of the folder left names that a power cut
+    // may still undo, in any order: what is built on them must come after them.
+    if !sabotage::is(Sabotage::NoFolderSync) {
+        sync_folder(disk, dir)?;
+    }
     let mut resume: Option<Resume> = None;
     let mut open: Option<Step> = None;
     walk(disk, dir, None, |step| match step {
@@ -218,6 +228,10 @@ fn seal_found(
 fn remove(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<(), WalError> {
     disk.remove(path)
         .map_err(write_failed(path, "removing an empty segment", 0))?;
+    sync_folder(disk, dir)
+}
+
+fn sync_folder(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     disk.sync_dir(dir)
         .map_err(write_failed(dir, "syncing the folder", 0))
 }
@@ -228,6 +242,7 @@ fn note(report: &mut RecoveryReport, resume: &mut Option<Resume>, found: &Found)
         .stats
         .map_or(info.first_seq.saturating_sub(1), |stats| stats.last_seq);
     report.last_seq = Some(last_seq);
+    report.last_input_seq = info.stats.map(|stats| stats.last_input_seq);
     *resume = Some(Resume {
         wal_id: info.wal_id,
         kind: info.kind,

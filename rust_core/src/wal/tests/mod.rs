@@ -3,7 +3,9 @@
 mod crafted;
 mod crash;
 mod damage;
+mod exhaustive;
 mod golden;
+mod images;
 mod negative_controls;
 mod round_trip;
 pub(super) mod sim_disk;
