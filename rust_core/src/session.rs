@@ -77,6 +77,10 @@ pub struct SessionOptions {
     /// Fencing number of the writer.
     #[serde(default = "epoch")]
     pub epoch: u32,
+    /// Age at which a segment is sealed, s; without it only size and trading day count. For paced
+    /// sessions: the wall clock moves where segments end, never what is in them.
+    #[serde(default)]
+    pub seal_after_s: Option<u64>,
 }
 
 fn segment_bytes() -> u64 {
@@ -162,6 +166,9 @@ impl WalSink {
                 segment_bytes: options.segment_bytes,
                 group_commit: Duration::from_millis(options.group_commit_ms),
                 epoch: options.epoch,
+                seal_after: options.seal_after_s.map(Duration::from_secs),
+                // What the market log eats must not keep an order out of its log.
+                reserve: kind == LogKind::Orders,
             };
             Writer::open(&session_dir.join(name), writer)
         };

@@ -9,6 +9,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::map::Map;
+use super::watermark::Words;
+
 /// Keeps a log's lock until dropped.
 pub(super) type LockGuard = Box<dyn Any + Send + Sync>;
 
@@ -24,6 +27,10 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The words of the watermark file; without a real folder they are in memory.
+    fn watermark(&self, _path: &Path) -> io::Result<Words> {
+        Ok(Words::Memory(Box::default()))
+    }
     /// Takes the lock file, or `None` if another holder has it.
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
 }
@@ -93,6 +100,10 @@ impl Disk for OsDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn watermark(&self, path: &Path) -> io::Result<Words> {
+        Map::create(path).map(Words::Mapped)
     }
 
     /// The lock file stays for ever: unlinking it would let two holders each lock their own.

@@ -71,6 +71,14 @@ pub enum Fault {
         /// In the footer, hexadecimal.
         expected: String,
     },
+    /// A sealed segment is not the one that the log's manifest names.
+    #[error("sha256 was {was}, the manifest says {expected}")]
+    Listed {
+        /// Of the segment, hexadecimal.
+        was: String,
+        /// In the manifest, hexadecimal.
+        expected: String,
+    },
     /// The payload is not one record of this schema that belongs into this log.
     #[error("payload is not one record of this log: {0}")]
     Record(#[from] RecordFault),
@@ -200,6 +208,16 @@ pub enum WalError {
         /// As it must be.
         expected: u64,
     },
+    /// A segment that the log's manifest names is not in the folder.
+    #[error("{path}: not there; the manifest says it was {status}{at}", path = path.display(), at = if place.is_empty() { String::new() } else { format!(" to {place}") })]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What the manifest says last of it.
+        status: &'static str,
+        /// Where the archive put it, else empty.
+        place: String,
+    },
     /// Another process writes or recovers this log.
     #[error("{path}: another process holds this lock; it writes or recovers the log", path = path.display())]
     Busy {
@@ -263,7 +281,7 @@ impl WalError {
             Self::SchemaMismatch { .. } => ReasonCode::WalSchemaMismatch,
             Self::WriteFailed { .. } => ReasonCode::WalWriteFailed,
             Self::ReadFailed { .. } => ReasonCode::WalReadFailed,
-            Self::SegmentGap { .. } => ReasonCode::LogSequenceGap,
+            Self::SegmentGap { .. } | Self::Missing { .. } => ReasonCode::LogSequenceGap,
             Self::Busy { .. } | Self::EpochBehind { .. } => ReasonCode::WalBusy,
             Self::Option { .. } => ReasonCode::SettingsInvalid,
             Self::RecordRefused { .. } | Self::Closed { .. } | Self::Invariant { .. } => {

@@ -26,14 +26,18 @@
     )
 )]
 
+mod ahead;
 mod disk;
 mod error;
 mod frame;
+mod manifest;
+mod map;
 mod reader;
 mod recovery;
 mod sabotage;
 mod scan;
 mod segment;
+mod watermark;
 mod writer;
 
 #[cfg(test)]
@@ -41,10 +45,12 @@ mod tests;
 
 pub use error::{Fault, Following, RecordFault, WalError};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+pub use manifest::{Entry, EntryKind, Identity, Manifest, append_taken_away, read_manifest};
 pub use reader::{Log, Segment, SegmentCheck, TornTail, read_log, read_segment, verify_segment};
-pub use recovery::{RecoveredTail, RecoveryReport, recover_log};
+pub use recovery::{ManifestFound, RecoveredTail, RecoveryReport, recover_log};
 pub use segment::{
     FOOTER_BYTES, FORMAT_VERSION, LogKind, SEGMENT_HEADER_BYTES, SegmentInfo, SegmentState,
     SegmentStats,
 };
+pub use watermark::{WatermarkView, WriterPhase, read_watermark};
 pub use writer::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Writer};

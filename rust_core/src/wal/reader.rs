@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::{Disk, OsDisk};
 use super::error::{Fault, Following, WalError};
+use super::manifest::{self, Manifest};
 use super::sabotage::{self, Sabotage};
 use super::scan::{Scan, Stop, find_following, must_be, scan_frames};
 use super::segment::{
@@ -95,7 +96,7 @@ pub fn read_segment(path: &Path) -> Result<Segment, WalError> {
 /// Reads all segments of a log in order.
 ///
 /// # Errors
-/// As [`read_segment`], and a missing or foreign segment (610).
+/// As [`read_segment`], a missing, archived or foreign segment (610), a damaged manifest (602).
 pub fn read_log(dir: &Path) -> Result<Log, WalError> {
     read_log_on(&OsDisk, dir)
 }
@@ -154,10 +155,25 @@ pub(super) fn check_bytes(
     check
 }
 
+/// Reads a log. Its writer and its archiver may be at work: what is missing is missing at a second
+/// look, with a manifest read after it was taken away.
 pub(super) fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> {
+    let mut tries_left = READ_TRIES_MAX;
+    loop {
+        tries_left -= 1;
+        match read_log_once(disk, dir) {
+            Err(WalError::Missing { .. }) if tries_left > 0 => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn read_log_once(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> {
+    // Before the folder: whatever it names is there when the folder is listed.
+    let manifest = manifest::read_on(disk, dir)?;
     let mut log = Log::default();
     let mut tape = Vec::new();
-    walk(disk, dir, Some(&mut tape), |step| {
+    walk(disk, dir, manifest.as_ref(), Some(&mut tape), |step| {
         match step {
             Step::Whole(found) => {
                 log.torn = found.torn;
@@ -167,6 +183,11 @@ pub(super) fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> 
             Step::Headless { .. } => {}
         }
     })?;
+    if let Some(manifest) = &manifest {
+        manifest.check(dir, &log.segments)?;
+        // A log without its archived segments is not the log.
+        manifest.check_none_away(dir, &log.segments)?;
+    }
     Ok(Log { tape, ..log })
 }
 
@@ -194,10 +215,12 @@ pub(super) enum Step {
 }
 
 /// Visits the segments of a log in order and checks that they follow each other. Their records go
-/// to `tape`, if there is one.
+/// to `tape`, if there is one. Segments that the manifest says were archived or deleted may be
+/// missing.
 pub(super) fn walk(
     disk: &dyn Disk,
     dir: &Path,
+    manifest: Option<&Manifest>,
     mut tape: Option<&mut Vec<u8>>,
     mut visit: impl FnMut(Step),
 ) -> Result<(), WalError> {
@@ -207,6 +230,9 @@ pub(super) fn walk(
     let mut files: Vec<(u64, SegmentState)> =
         names.iter().filter_map(|name| parse_name(name)).collect();
     files.sort_unstable_by_key(|file| file.0);
+    let mut away = manifest
+        .map(|manifest| manifest.taken_away(dir))
+        .unwrap_or_default();
     let mut before: Option<SegmentInfo> = None;
     let mut content = Vec::new();
     for (index, (segment_id, state)) in files.iter().copied().enumerate() {
@@ -229,11 +255,23 @@ pub(super) fn walk(
         }
         match read_segment_on(disk, &path, &mut content, tape.as_deref_mut()) {
             Ok(found) => {
-                if let Some(before) = &before {
-                    check_follows(before, &found.info)?;
+                if let Some(before) = before.take() {
+                    let before = (before.segment_id + 1..found.info.segment_id)
+                        .map_while(|id| away.remove(&id))
+                        .last()
+                        .unwrap_or(before);
+                    check_follows(&before, &found.info)?;
                 }
                 before = Some(found.info.clone());
                 visit(Step::Whole(Box::new(found)));
+            }
+            Err(WalError::TornHeader { path, .. })
+                if manifest.is_some_and(|manifest| manifest.has_begun(segment_id)) =>
+            {
+                return Err(WalError::Layout {
+                    path,
+                    what: "the manifest says this segment was begun: its header was durable and is lost",
+                });
             }
             Err(WalError::TornHeader { path, fault }) => visit(Step::Headless { path, fault }),
             Err(error) => return Err(error),

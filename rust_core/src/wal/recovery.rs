@@ -14,7 +14,12 @@
 //! | open | some | no evidence | cut there (601) and sealed |
 //! | open | any | a frame written when the bad one was durable | refused (602) |
 //!
-//! Each step can be interrupted and repeated: the cut and the footer are durable before the rename.
+//! Before anything else the files are held against the manifest: a segment that it names and the
+//! folder lacks (610), or one with another hash (603), is refused. Prepared segments (`.next`) held
+//! no record yet and are removed.
+//!
+//! Each step can be interrupted and repeated: the cut and the footer are durable before the rename,
+//! and the manifest names a cut or a removal before it is done, a sealed segment after.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,9 +28,13 @@ use sha2::{Digest, Sha256};
 
 use super::disk::{Disk, LockGuard, OsDisk};
 use super::error::{Fault, WalError};
+use super::manifest::{self, Entry, EntryKind, Identity, Manifest};
 use super::reader::{Found, Step, read_failed, size, walk};
 use super::sabotage::{self, Sabotage};
-use super::segment::{FOOTER_BYTES, Footer, LogKind, SegmentState, SegmentStats, segment_path};
+use super::segment::{
+    FOOTER_BYTES, Footer, LogKind, SegmentInfo, SegmentState, SegmentStats, is_next_name,
+    segment_path,
+};
 use crate::reason::ReasonCode;
 
 /// File in a log's folder whose lock the writer holds; it is never removed.
@@ -45,6 +54,8 @@ pub struct RecoveryReport {
     pub last_input_seq: Option<u64>,
     /// What became of the last file.
     pub tail: RecoveredTail,
+    /// What the manifest was.
+    pub manifest: ManifestFound,
 }
 
 impl RecoveryReport {
@@ -56,6 +67,32 @@ impl RecoveryReport {
                 ReasonCode::WalTornTail
             }
             _ => ReasonCode::Unset,
+        }
+    }
+}
+
+/// What a recovery found of the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestFound {
+    /// Nothing, and nothing to write into one.
+    Nothing,
+    /// All of it.
+    Whole,
+    /// An interrupted entry at its end, which was cut off.
+    Cut,
+    /// None beside segments: a log of an earlier version. It was made from the segments.
+    Rebuilt,
+}
+
+impl ManifestFound {
+    /// As shown to an operator.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Whole => "whole",
+            Self::Cut => "cut",
+            Self::Rebuilt => "rebuilt",
         }
     }
 }
@@ -102,6 +139,20 @@ pub(super) struct Resume {
     pub(super) last_seq: u64,
 }
 
+impl Resume {
+    fn after(info: &SegmentInfo) -> Self {
+        Self {
+            wal_id: info.wal_id,
+            kind: info.kind,
+            epoch: info.epoch,
+            segment_id: info.segment_id,
+            last_seq: info
+                .stats
+                .map_or(info.first_seq.saturating_sub(1), |stats| stats.last_seq),
+        }
+    }
+}
+
 /// Recovers a log: cuts a torn tail, seals the open segment, verifies all others.
 ///
 /// # Errors
@@ -118,11 +169,12 @@ pub fn recover_log(dir: &Path) -> Result<RecoveryReport, WalError> {
 
 pub(super) fn lock_log(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, WalError> {
     let path = dir.join(LOCK_NAME);
-    match disk.lock(&path) {
-        Ok(Some(guard)) => Ok(guard),
-        Ok(None) => Err(WalError::Busy { path }),
-        Err(error) => Err(write_failed(&path, "taking the lock", 0)(error)),
-    }
+    lock_at(disk, &path)?.ok_or(WalError::Busy { path })
+}
+
+pub(super) fn lock_at(disk: &dyn Disk, path: &Path) -> Result<Option<LockGuard>, WalError> {
+    disk.lock(path)
+        .map_err(write_failed(path, "taking the lock", 0))
 }
 
 /// Recovers the log in `dir`; the caller holds its lock.
@@ -130,53 +182,170 @@ pub(super) fn recover_on(
     disk: &dyn Disk,
     dir: &Path,
 ) -> Result<(RecoveryReport, Option<Resume>), WalError> {
-    let mut report = RecoveryReport {
-        dir: dir.to_path_buf(),
-        segment_count: 0,
-        last_seq: None,
-        last_input_seq: None,
-        tail: RecoveredTail::Nothing,
-    };
     // A process that died between a rename and the sync of the folder left names that a power cut
     // may still undo, in any order: what is built on them must come after them.
     if !sabotage::is(Sabotage::NoFolderSync) {
         sync_folder(disk, dir)?;
     }
-    let mut resume: Option<Resume> = None;
+    let listed = manifest::read_on(disk, dir)?;
+    let mut sealed: Vec<SegmentInfo> = Vec::new();
     let mut open: Option<Step> = None;
-    walk(disk, dir, None, |step| match step {
-        Step::Whole(found) if found.info.state == SegmentState::Sealed => {
-            report.segment_count += 1;
-            note(&mut report, &mut resume, &found);
-        }
+    walk(disk, dir, listed.as_ref(), None, |step| match step {
+        Step::Whole(found) if found.info.state == SegmentState::Sealed => sealed.push(found.info),
         step => open = Some(step),
     })?;
-    match open {
-        None => {}
+    let mut all = sealed.clone();
+    if let Some(Step::Whole(found)) = &open {
+        all.push(found.info.clone());
+    }
+    if let Some(listed) = &listed {
+        listed.check(dir, &all)?;
+    }
+    let identity = listed.as_ref().map(|listed| listed.identity).or_else(|| {
+        all.first().map(|info| Identity {
+            wal_id: info.wal_id,
+            kind: info.kind,
+        })
+    });
+    let mut notes = Notes {
+        disk,
+        dir,
+        identity,
+        entries: unlisted(listed.as_ref(), &sealed),
+    };
+    // What is refused stays as it is: nothing was changed before this line.
+    remove_prepared(disk, dir)?;
+    let tail = match open {
+        None => RecoveredTail::Nothing,
         Some(Step::Headless { path, fault }) => {
             remove(disk, dir, &path)?;
-            report.tail = RecoveredTail::Removed {
+            RecoveredTail::Removed {
                 path,
                 fault: Some(fault),
-            };
+            }
         }
         Some(Step::Whole(found)) => match found.info.stats {
-            None => {
-                remove(disk, dir, &found.info.path)?;
-                let fault = found.torn.as_ref().map(|torn| torn.fault.clone());
-                report.tail = RecoveredTail::Removed {
-                    path: found.info.path,
-                    fault,
-                };
-            }
-            Some(stats) => {
-                report.tail = seal_found(disk, dir, &found, stats)?;
-                report.segment_count += 1;
-                note(&mut report, &mut resume, &found);
-            }
+            None => remove_empty(&mut notes, *found)?,
+            Some(stats) => seal_last(&mut notes, &found, stats, &mut sealed)?,
         },
+    };
+    notes.add()?;
+    let mut resume = sealed.last().map(Resume::after);
+    let away = listed
+        .as_ref()
+        .and_then(|listed| listed.taken_away(dir).pop_last());
+    if let Some((_, away)) = away
+        && resume.is_none_or(|resume| resume.segment_id < away.segment_id)
+    {
+        resume = Some(Resume::after(&away));
     }
+    let report = RecoveryReport {
+        dir: dir.to_path_buf(),
+        segment_count: sealed.len() as u64,
+        last_seq: resume.map(|resume| resume.last_seq),
+        last_input_seq: sealed
+            .last()
+            .and_then(|info| info.stats)
+            .map(|stats| stats.last_input_seq),
+        tail,
+        manifest: match listed {
+            Some(listed) if listed.torn_bytes > 0 => ManifestFound::Cut,
+            Some(_) => ManifestFound::Whole,
+            None if sealed.is_empty() => ManifestFound::Nothing,
+            None => ManifestFound::Rebuilt,
+        },
+    };
     Ok((report, resume))
+}
+
+/// What recovery tells the manifest.
+#[derive(Debug)]
+struct Notes<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    identity: Option<Identity>,
+    entries: Vec<Entry>,
+}
+
+impl Notes<'_> {
+    /// Adds what was noted so far, durably.
+    fn add(&mut self) -> Result<(), WalError> {
+        if let Some(identity) = self.identity.filter(|_| !self.entries.is_empty()) {
+            manifest::append_waiting(self.disk, self.dir, identity, &self.entries)?;
+            self.entries.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Entries of sealed segments that the manifest does not name as such: all of a log of an earlier
+/// version, the last one of a writer that died between the rename and the entry.
+fn unlisted(listed: Option<&Manifest>, sealed: &[SegmentInfo]) -> Vec<Entry> {
+    let kind = if listed.is_some() {
+        EntryKind::SealedByRecovery
+    } else {
+        EntryKind::Adopted
+    };
+    let segments = listed.map(Manifest::segments).unwrap_or_default();
+    let is_listed = |info: &&SegmentInfo| {
+        let known = segments.get(&info.segment_id);
+        known.is_some_and(|known| known.sealed.is_some())
+    };
+    sealed
+        .iter()
+        .filter(|info| !is_listed(info))
+        .map(|info| Entry::of_sealed(kind, info))
+        .collect()
+}
+
+/// Prepared segments hold no record: the header comes with the rename to `.open`.
+fn remove_prepared(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
+    let names = disk
+        .list(dir)
+        .map_err(|error| read_failed(dir, "listing", error))?;
+    for name in names.iter().filter(|name| is_next_name(name)) {
+        remove(disk, dir, &dir.join(name))?;
+    }
+    Ok(())
+}
+
+fn remove_empty(notes: &mut Notes<'_>, found: Found) -> Result<RecoveredTail, WalError> {
+    let info = &found.info;
+    notes.entries.push(Entry::of(
+        EntryKind::Removed,
+        info.segment_id,
+        info.epoch,
+        info.first_seq,
+    ));
+    notes.add()?;
+    remove(notes.disk, notes.dir, &info.path)?;
+    Ok(RecoveredTail::Removed {
+        fault: found.torn.map(|torn| torn.fault),
+        path: found.info.path,
+    })
+}
+
+fn seal_last(
+    notes: &mut Notes<'_>,
+    found: &Found,
+    stats: SegmentStats,
+    sealed: &mut Vec<SegmentInfo>,
+) -> Result<RecoveredTail, WalError> {
+    let info = &found.info;
+    if let Some(torn) = &found.torn {
+        notes.entries.push(Entry {
+            record_count: torn.bytes,
+            data_bytes: torn.offset,
+            ..Entry::of(EntryKind::Cut, info.segment_id, info.epoch, torn.seq)
+        });
+        notes.add()?;
+    }
+    let (tail, info) = seal_found(notes.disk, notes.dir, found, stats)?;
+    notes
+        .entries
+        .push(Entry::of_sealed(EntryKind::SealedByRecovery, &info));
+    sealed.push(info);
+    Ok(tail)
 }
 
 /// Cuts an open segment behind its last whole frame, writes the footer if it has none, renames it.
@@ -185,8 +354,9 @@ fn seal_found(
     dir: &Path,
     found: &Found,
     stats: SegmentStats,
-) -> Result<RecoveredTail, WalError> {
+) -> Result<(RecoveredTail, SegmentInfo), WalError> {
     let info = &found.info;
+    let mut sha256 = info.sha256;
     let path = segment_path(dir, info.segment_id, SegmentState::Sealed);
     let fail = |operation| write_failed(&info.path, operation, stats.last_seq);
     let file = disk
@@ -198,10 +368,12 @@ fn seal_found(
             .map_err(|error| read_failed(&info.path, "reading", error))?;
         let data_bytes = usize::try_from(info.data_bytes).unwrap_or(usize::MAX);
         let data = bytes.get(..data_bytes).unwrap_or_default();
+        let digest = Sha256::digest(data).into();
+        sha256 = Some(digest);
         let footer = Footer {
             stats,
             data_bytes: info.data_bytes,
-            sha256: Sha256::digest(data).into(),
+            sha256: digest,
         };
         file.truncate(info.data_bytes)
             .map_err(fail("cutting the tail"))?;
@@ -213,7 +385,13 @@ fn seal_found(
     file.sync().map_err(fail("syncing"))?;
     disk.rename(&info.path, &path).map_err(fail("renaming"))?;
     disk.sync_dir(dir).map_err(fail("syncing the folder"))?;
-    Ok(match &found.torn {
+    let sealed = SegmentInfo {
+        path: path.clone(),
+        state: SegmentState::Sealed,
+        sha256,
+        ..info.clone()
+    };
+    let tail = match &found.torn {
         None => RecoveredTail::Sealed { path },
         Some(torn) => RecoveredTail::Cut {
             path,
@@ -222,12 +400,13 @@ fn seal_found(
             seq: torn.seq,
             fault: torn.fault.clone(),
         },
-    })
+    };
+    Ok((tail, sealed))
 }
 
 fn remove(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<(), WalError> {
     disk.remove(path)
-        .map_err(write_failed(path, "removing an empty segment", 0))?;
+        .map_err(write_failed(path, "removing a segment without a record", 0))?;
     sync_folder(disk, dir)
 }
 
@@ -236,23 +415,7 @@ fn sync_folder(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
         .map_err(write_failed(dir, "syncing the folder", 0))
 }
 
-fn note(report: &mut RecoveryReport, resume: &mut Option<Resume>, found: &Found) {
-    let info = &found.info;
-    let last_seq = info
-        .stats
-        .map_or(info.first_seq.saturating_sub(1), |stats| stats.last_seq);
-    report.last_seq = Some(last_seq);
-    report.last_input_seq = info.stats.map(|stats| stats.last_input_seq);
-    *resume = Some(Resume {
-        wal_id: info.wal_id,
-        kind: info.kind,
-        epoch: info.epoch,
-        segment_id: info.segment_id,
-        last_seq,
-    });
-}
-
-fn write_failed<'a>(
+pub(super) fn write_failed<'a>(
     path: &'a Path,
     operation: &'static str,
     durable_seq: u64,

@@ -14,6 +14,8 @@ pub(super) enum Sabotage {
     NeverRefuse,
     /// Recovery trusts the folder as it reads, synced or not.
     NoFolderSync,
+    /// The manifest's entries count as durable because they can be read.
+    NoManifestSync,
 }
 
 #[cfg(not(test))]

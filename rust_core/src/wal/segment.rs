@@ -25,6 +25,7 @@ pub const FOOTER_BYTES: usize = 112;
 /// Highest segment id a file name of eight digits can carry.
 pub(super) const SEGMENT_ID_MAX: u64 = 99_999_999;
 
+const NEXT_ENDING: &str = "next";
 const HEADER_MAGIC: &[u8; 8] = b"HFTWALS1";
 /// Read as a frame length this is far above every allowed one, so a footer is never a frame.
 const FOOTER_MAGIC: &[u8; 8] = b"HFTWALF1";
@@ -77,7 +78,7 @@ impl LogKind {
         self == home
     }
 
-    fn from_number(number: u16) -> Option<Self> {
+    pub(super) fn from_number(number: u16) -> Option<Self> {
         [Self::Market, Self::Orders]
             .into_iter()
             .find(|kind| *kind as u16 == number)
@@ -373,6 +374,22 @@ pub(super) fn segment_path(dir: &Path, segment_id: u64, state: SegmentState) -> 
     dir.join(format!("{segment_id:08}.{ending}"))
 }
 
+/// File name of the segment that is prepared while the one before it is written. No reader takes
+/// it for a segment.
+pub(super) fn next_path(dir: &Path, segment_id: u64) -> PathBuf {
+    dir.join(format!("{segment_id:08}.{NEXT_ENDING}"))
+}
+
+/// Whether a file name is that of a prepared segment.
+pub(super) fn is_next_name(name: &str) -> bool {
+    name.split_once('.')
+        .is_some_and(|(digits, ending)| ending == NEXT_ENDING && is_segment_number(digits))
+}
+
+fn is_segment_number(digits: &str) -> bool {
+    digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Segment id and state of a file name, or `None` if it is not a segment's.
 pub(super) fn parse_name(name: &str) -> Option<(u64, SegmentState)> {
     let (digits, ending) = name.split_once('.')?;
@@ -381,8 +398,7 @@ pub(super) fn parse_name(name: &str) -> Option<(u64, SegmentState)> {
         "seg" => SegmentState::Sealed,
         _ => return None,
     };
-    let is_number = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_number
+    is_segment_number(digits)
         .then(|| digits.parse().ok())
         .flatten()
         .map(|id| (id, state))

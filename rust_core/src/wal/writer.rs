@@ -8,25 +8,33 @@
 //! group-commit thread or by whoever needs durability first; those who wait find their records
 //! durable when they get the turn, which is the batching of `append_durable`.
 //!
+//! Where segments are cut (size, trading day, age, `rotate`) changes no record. Age alone reads a
+//! clock, in the thread. The next segment is prepared ahead (`ahead`), every begin and seal has its
+//! entry in the manifest, and the watermark file shows where the writer stands.
+//!
 //! It does not survive its own failure: open the log again, which recovers it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::ahead::Ahead;
 use super::disk::{Disk, DiskFile, LockGuard, OsDisk};
 use super::error::{RecordFault, WalError};
 use super::frame::{FRAME_PAYLOAD_BYTES_MAX, FrameHead, encode_frame, frame_bytes, frame_crc};
+use super::manifest::{self, Entry, EntryKind, Identity, MANIFEST_NAME, Pending};
 use super::reader::size;
 use super::recovery::{RecoveryReport, lock_log, recover_on};
 use super::segment::{
     FOOTER_BYTES, Footer, LogKind, SEGMENT_HEADER_BYTES, SEGMENT_ID_MAX, SegmentHeader,
     SegmentState, SegmentStats, check_home, check_record, segment_path,
 };
+use super::watermark::{WATERMARK_NAME, Watermark, WriterPhase};
+use crate::reason::ReasonCode;
 use crate::record::{RecordHeader, Tape};
 
 /// Smallest segment: a header, one frame of the largest size and a footer fit.
@@ -37,6 +45,10 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const WAKE_BYTES: usize = 1 << 20;
 /// Bytes waiting to be written at which an append commits them itself: the bound of the buffer.
 const BUFFER_BYTES_MAX: usize = 8 << 20;
+/// Memory of a buffer: it is never grown.
+const BUFFER_BYTES: usize = BUFFER_BYTES_MAX + frame_bytes(FRAME_PAYLOAD_BYTES_MAX);
+/// Cuts that two commits have between them without growing their list.
+const CUTS_MIN: usize = 16;
 
 const _: () = assert!(
     SEGMENT_HEADER_BYTES + frame_bytes(FRAME_PAYLOAD_BYTES_MAX) + FOOTER_BYTES
@@ -59,13 +71,19 @@ pub struct Options {
     pub group_commit: Duration,
     /// Fencing number of this writer; never below the log's.
     pub epoch: u32,
+    /// Age of its first record at which a segment is sealed; `None`: only size and trading day
+    /// count. Without a thread nobody looks.
+    pub seal_after: Option<Duration>,
+    /// Whether the space of the next segment is taken before a segment is used: then another
+    /// file cannot take it. Opening fails without it.
+    pub reserve: bool,
 }
 
 /// The writer of a log. Dropping it syncs what is left but seals nothing; see [`Writer::seal`].
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     recovery: RecoveryReport,
 }
 
@@ -95,7 +113,7 @@ impl Writer {
     pub fn append(&self, record: &[u8]) -> Result<u64, WalError> {
         let header = check_record(self.shared.options.kind, record)
             .map_err(|fault| self.shared.refused(fault))?;
-        self.shared.push(&header, record)
+        self.shared.push(&header, record, Wake::Thread)
     }
 
     /// Appends the records of a tape and returns the sequence of the last; of an empty tape, the
@@ -104,6 +122,10 @@ impl Writer {
     /// # Errors
     /// As [`Writer::append`].
     pub fn append_tape(&self, tape: &[u8]) -> Result<u64, WalError> {
+        self.push_tape(tape, Wake::Thread)
+    }
+
+    fn push_tape(&self, tape: &[u8], wake: Wake) -> Result<u64, WalError> {
         let shared = &self.shared;
         for item in Tape::new(tape) {
             let (header, _) = item.map_err(|fault| shared.refused(fault.into()))?;
@@ -111,7 +133,7 @@ impl Writer {
         }
         let mut last_seq = None;
         for (header, record) in Tape::new(tape).flatten() {
-            last_seq = Some(shared.push(&header, record)?);
+            last_seq = Some(shared.push(&header, record, wake)?);
         }
         last_seq.map_or_else(|| self.last_seq(), Ok)
     }
@@ -122,7 +144,7 @@ impl Writer {
     /// As [`Writer::append`]. After 605 it is not known whether the records are on disk; they are
     /// not acknowledged.
     pub fn append_durable(&self, tape: &[u8]) -> Result<u64, WalError> {
-        let seq = self.append_tape(tape)?;
+        let seq = self.push_tape(tape, Wake::Nobody)?;
         self.shared.commit(Some(seq))?;
         Ok(seq)
     }
@@ -140,6 +162,13 @@ impl Writer {
     pub fn last_seq(&self) -> Result<u64, WalError> {
         self.shared.healthy()?;
         Ok(self.shared.queue().last_seq)
+    }
+
+    /// Whether the next segment has its space. If not, the disk is full one segment early: what is
+    /// appended still fits into the open segment, and space that comes back is taken at once.
+    #[must_use]
+    pub fn has_space_ahead(&self) -> bool {
+        self.shared.ahead.has_space()
     }
 
     /// What opening the log found and did.
@@ -169,9 +198,7 @@ impl Writer {
         if queue.stats.is_none() {
             return Ok(());
         }
-        queue
-            .cut(Some(self.shared.options))
-            .map_err(|what| self.shared.broken(what))?;
+        queue.cut(true).map_err(|what| self.shared.broken(what))?;
         drop(queue);
         self.shared.commit(None)
     }
@@ -183,7 +210,7 @@ impl Writer {
     pub fn seal(self) -> Result<u64, WalError> {
         self.shared.healthy()?;
         let mut queue = self.shared.queue();
-        queue.cut(None).map_err(|what| self.shared.broken(what))?;
+        queue.cut(false).map_err(|what| self.shared.broken(what))?;
         drop(queue);
         self.shared.commit(None)?;
         Ok(self.durable_seq())
@@ -211,32 +238,67 @@ impl Writer {
                 (resume.segment_id + 1, resume.last_seq)
             }
         };
-        let mut queue = Queue::new(options, segment_id, last_seq);
-        queue.buffer.reserve(WAKE_BYTES);
+        let identity = Identity {
+            wal_id: options.wal_id,
+            kind: options.kind,
+        };
+        if let Some(listed) = manifest::read_on(disk.as_ref(), dir)? {
+            let Identity { wal_id, kind } = listed.identity;
+            check_identity(dir, &options, wal_id, kind, 0)?;
+        }
+        let queue = Queue::new(options, segment_id, last_seq);
+        let words = disk.watermark(&dir.join(WATERMARK_NAME));
+        let words = words.map_err(|source| {
+            Failed::new(dir.join(WATERMARK_NAME), 0, "making the watermark", source)
+                .into_error(last_seq)
+        })?;
+        let watermark =
+            Watermark::new(words, options.kind, options.wal_id, options.epoch, last_seq);
+        let watermark = Arc::new(watermark);
+        let ahead = Arc::new(Ahead::new(
+            Arc::clone(&disk),
+            dir.to_path_buf(),
+            options.segment_bytes,
+            Arc::clone(&watermark),
+        ));
         let mut io = Io {
             disk,
             dir: dir.to_path_buf(),
             options,
             open: None,
-            spare: Vec::with_capacity(WAKE_BYTES),
-            spare_cuts: Vec::new(),
+            spare: Vec::with_capacity(BUFFER_BYTES),
+            spare_cuts: Vec::with_capacity(CUTS_MIN),
+            manifest: Pending::new(dir, identity),
+            ahead: Arc::clone(&ahead),
+            watermark: Arc::clone(&watermark),
             lock: Some(lock),
         };
-        io.begin(queue.header)
-            .map_err(|step| step.into_error(last_seq))?;
+        let header = queue.header;
+        io.begin(header).map_err(|step| step.into_error(last_seq))?;
+        if options.reserve && !ahead.has_space() {
+            return Err(WalError::WriteFailed {
+                path: dir.to_path_buf(),
+                offset: 0,
+                operation: "reserving the second segment",
+                durable_seq: last_seq,
+                source: Arc::new(std::io::ErrorKind::StorageFull.into()),
+            });
+        }
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
             options,
             queue: Mutex::new(queue),
             wake: Condvar::new(),
             io: Mutex::new(io),
+            ahead,
+            watermark,
             durable_seq: AtomicU64::new(last_seq),
             failure: OnceLock::new(),
         });
-        let thread = start_thread(&shared)?;
+        let threads = start_threads(&shared)?;
         Ok(Self {
             shared,
-            thread,
+            threads,
             recovery,
         })
     }
@@ -248,12 +310,13 @@ impl Drop for Writer {
         queue.is_stopping = true;
         drop(queue);
         self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
+        self.shared.ahead.stop();
+        for thread in self.threads.drain(..) {
             // A panic of the thread has nobody left to be told; the records are not acknowledged.
             let _outcome = thread.join();
         }
         // A failure is kept in the writer that is being dropped; nothing more is acknowledged.
-        let _outcome = self.shared.commit(None);
+        let _outcome = self.shared.close();
     }
 }
 
@@ -305,22 +368,43 @@ fn check_identity(
     Ok(())
 }
 
-fn start_thread(shared: &Arc<Shared>) -> Result<Option<JoinHandle<()>>, WalError> {
+/// The thread that commits and the one that prepares; none without a group commit.
+fn start_threads(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, WalError> {
     if shared.options.group_commit.is_zero() {
-        return Ok(None);
+        shared.prepare()?;
+        return Ok(Vec::new());
     }
-    let worker = Arc::clone(shared);
-    std::thread::Builder::new()
-        .name("wal-sync".to_owned())
-        .spawn(move || worker.run())
-        .map(Some)
-        .map_err(|error| WalError::WriteFailed {
-            path: shared.dir.clone(),
-            offset: 0,
-            operation: "starting the group-commit thread",
-            durable_seq: shared.durable_seq.load(Ordering::Acquire),
-            source: Arc::new(error),
-        })
+    let start = |name: &str, body: fn(&Shared)| {
+        let worker = Arc::clone(shared);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || body(&worker))
+            .map_err(|error| WalError::WriteFailed {
+                path: shared.dir.clone(),
+                offset: 0,
+                operation: "starting a thread",
+                durable_seq: shared.durable_seq.load(Ordering::Acquire),
+                source: Arc::new(error),
+            })
+    };
+    let mut threads = vec![start("wal-ahead", Shared::run_ahead)?];
+    match start("wal-sync", Shared::run) {
+        Ok(thread) => threads.push(thread),
+        Err(error) => {
+            shared.ahead.stop();
+            return Err(error);
+        }
+    }
+    Ok(threads)
+}
+
+/// Whom an append wakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// The group-commit thread.
+    Thread,
+    /// Nobody: the caller commits.
+    Nobody,
 }
 
 /// What the writer and its thread share. Lock order: `io`, then `queue`.
@@ -331,6 +415,8 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     io: Mutex<Io>,
+    ahead: Arc<Ahead>,
+    watermark: Arc<Watermark>,
     durable_seq: AtomicU64,
     failure: OnceLock<WalError>,
 }
@@ -360,24 +446,31 @@ impl Shared {
         }
     }
 
+    /// Keeps the first failure; every later call answers with it.
+    fn fail(&self, step: Failed) -> WalError {
+        let error = step.into_error(self.durable_seq.load(Ordering::Acquire));
+        let failure = self.failure.get_or_init(|| error);
+        self.watermark
+            .set_phase(WriterPhase::Failed, failure.code());
+        failure.clone()
+    }
+
     /// Encodes one record into the buffer.
-    fn push(&self, header: &RecordHeader, record: &[u8]) -> Result<u64, WalError> {
+    fn push(&self, header: &RecordHeader, record: &[u8], wake: Wake) -> Result<u64, WalError> {
         self.healthy()?;
         let mut queue = self.queue();
         let before = queue.buffer.len();
-        if queue.segment_bytes + size(frame_bytes(record.len()) + FOOTER_BYTES)
-            > self.options.segment_bytes
-        {
-            queue
-                .cut(Some(self.options))
-                .map_err(|what| self.broken(what))?;
+        if queue.must_cut(header, record.len()) {
+            queue.cut(true).map_err(|what| self.broken(what))?;
         }
+        let is_first = queue.stats.is_none() && self.options.seal_after.is_some();
         queue
             .encode(header, record, self.durable_seq.load(Ordering::Acquire))
             .map_err(|what| self.broken(what))?;
         let (seq, after) = (queue.last_seq, queue.buffer.len());
         drop(queue);
-        if before == 0 || (before < WAKE_BYTES && after >= WAKE_BYTES) {
+        let is_due = before == 0 || (before < WAKE_BYTES && after >= WAKE_BYTES);
+        if is_first || (is_due && wake == Wake::Thread) {
             self.wake.notify_one();
         }
         if after >= BUFFER_BYTES_MAX {
@@ -403,50 +496,114 @@ impl Shared {
         std::mem::swap(&mut queue.cuts, &mut batch.cuts);
         batch.last_seq = queue.last_seq;
         drop(queue);
-        let outcome = io.write(&batch, &self.durable_seq).map_err(|step| {
-            let error = step.into_error(self.durable_seq.load(Ordering::Acquire));
-            self.failure.get_or_init(|| error).clone()
-        });
+        let outcome = io
+            .write(&batch, &self.durable_seq)
+            .map_err(|step| self.fail(step));
+        let has_cuts = !batch.cuts.is_empty();
         batch.buffer.clear();
         batch.cuts.clear();
         io.spare = batch.buffer;
         io.spare_cuts = batch.cuts;
-        outcome
+        outcome?;
+        // With a thread, it has been told.
+        if has_cuts && self.options.group_commit.is_zero() {
+            return self.prepare();
+        }
+        Ok(())
     }
 
-    /// The group-commit thread: sleeps without a record, else commits after `group_commit`.
+    /// Prepares the next segment in this thread.
+    fn prepare(&self) -> Result<(), WalError> {
+        self.ahead.prepare_now().map_err(|step| self.fail(step))
+    }
+
+    /// The last commit of a writer that is dropped.
+    fn close(&self) -> Result<(), WalError> {
+        self.commit(None)?;
+        let io = self.io.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sealed log has no open segment.
+        if io.open.is_some() {
+            self.ahead.end().map_err(|step| self.fail(step))?;
+            self.watermark
+                .set_phase(WriterPhase::Closed, ReasonCode::Unset);
+        }
+        Ok(())
+    }
+
+    /// The preparing thread.
+    fn run_ahead(&self) {
+        if let Err(step) = self.ahead.run() {
+            // Kept for every later call; nobody waits here.
+            let _failure = self.fail(step);
+        }
+    }
+
+    /// The group-commit thread: sleeps without a record, else commits after `group_commit`; cuts a
+    /// segment that is old enough.
     fn run(&self) {
         loop {
-            let queue = self.queue();
-            let queue = self
-                .wake
-                .wait_while(queue, |queue| queue.buffer.is_empty() && !queue.is_stopping)
-                .unwrap_or_else(PoisonError::into_inner);
-            let (queue, _) = self
+            let queue = self.sleep();
+            let (mut queue, _) = self
                 .wake
                 .wait_timeout_while(queue, self.options.group_commit, |queue| {
-                    queue.buffer.len() < WAKE_BYTES && !queue.is_stopping
+                    !queue.buffer.is_empty()
+                        && queue.buffer.len() < WAKE_BYTES
+                        && !queue.is_stopping
                 })
                 .unwrap_or_else(PoisonError::into_inner);
-            let is_stopping = queue.is_stopping;
+            if queue.is_stopping {
+                return;
+            }
+            let cut = match queue.seal_at {
+                Some(at) if at <= Instant::now() => queue.cut(true),
+                _ => Ok(()),
+            };
             drop(queue);
-            // The failure is kept for every later call; there is nothing left to do here.
-            if is_stopping || self.commit(None).is_err() {
+            // A failure is kept for every later call; there is nothing left to do here.
+            if cut.is_err() || self.commit(None).is_err() {
                 return;
             }
         }
+    }
+
+    /// Returns when there is a record to commit, a segment is old enough, or it is over.
+    fn sleep(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.queue();
+        while queue.buffer.is_empty() && !queue.is_stopping {
+            let Some(seal_at) = queue.seal_at else {
+                queue = self
+                    .wake
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = seal_at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (queue, _) = self
+                .wake
+                .wait_timeout(queue, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        queue
     }
 }
 
 /// What appends change: the buffer and where it will stand in the log.
 #[derive(Debug)]
 struct Queue {
+    options: Options,
     header: SegmentHeader,
     buffer: Vec<u8>,
     cuts: Vec<Cut>,
     chain: u32,
     segment_bytes: u64,
     stats: Option<SegmentStats>,
+    /// Of the records in the segment; 0 as long as none names one.
+    trading_day: u32,
+    /// When the thread seals the segment, if age counts and it has a record.
+    seal_at: Option<Instant>,
     last_seq: u64,
     is_stopping: bool,
 }
@@ -468,23 +625,38 @@ struct Batch {
 
 impl Queue {
     fn new(options: Options, segment_id: u64, last_seq: u64) -> Self {
-        let header = SegmentHeader {
+        let header = Self::header(options, segment_id, last_seq);
+        Self {
+            options,
+            header,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            cuts: Vec::with_capacity(CUTS_MIN),
+            chain: header.chain_seed(),
+            segment_bytes: size(SEGMENT_HEADER_BYTES),
+            stats: None,
+            trading_day: 0,
+            seal_at: None,
+            last_seq,
+            is_stopping: false,
+        }
+    }
+
+    fn header(options: Options, segment_id: u64, last_seq: u64) -> SegmentHeader {
+        SegmentHeader {
             kind: options.kind,
             wal_id: options.wal_id,
             segment_id,
             first_seq: last_seq + 1,
             epoch: options.epoch,
-        };
-        Self {
-            header,
-            buffer: Vec::new(),
-            cuts: Vec::new(),
-            chain: header.chain_seed(),
-            segment_bytes: size(SEGMENT_HEADER_BYTES),
-            stats: None,
-            last_seq,
-            is_stopping: false,
         }
+    }
+
+    /// Whether a record belongs into the next segment: this one is full, or of another day.
+    fn must_cut(&self, header: &RecordHeader, record_bytes: usize) -> bool {
+        let end = self.segment_bytes + size(frame_bytes(record_bytes) + FOOTER_BYTES);
+        let day = header.trading_day;
+        let is_other_day = day != 0 && self.trading_day != 0 && day != self.trading_day;
+        end > self.options.segment_bytes || (is_other_day && self.stats.is_some())
     }
 
     fn encode(
@@ -507,32 +679,39 @@ impl Queue {
         self.chain = encode_frame(&mut self.buffer, &head, record, frame_crc)
             .ok_or("a record is larger than a frame's payload")?;
         self.segment_bytes += size(frame_bytes(record.len()));
+        if self.trading_day == 0 {
+            self.trading_day = header.trading_day;
+        }
+        if self.stats.is_none()
+            && let Some(age) = self.options.seal_after
+        {
+            self.seal_at = Some(Instant::now() + age);
+        }
         self.stats = Some(SegmentStats::with(self.stats, seq, header));
         self.last_seq = seq;
         Ok(())
     }
 
-    /// Ends the segment here; with options, the next one follows.
-    fn cut(&mut self, options: Option<Options>) -> Result<(), &'static str> {
-        let next =
-            options.map(|options| Self::new(options, self.header.segment_id + 1, self.last_seq));
-        if next
-            .as_ref()
-            .is_some_and(|next| next.header.segment_id > SEGMENT_ID_MAX)
-        {
+    /// Ends the segment here; `is_going_on`: the next one follows.
+    fn cut(&mut self, is_going_on: bool) -> Result<(), &'static str> {
+        let segment_id = self.header.segment_id + 1;
+        if is_going_on && segment_id > SEGMENT_ID_MAX {
             return Err("segment ids of eight digits are used up");
         }
+        let next = is_going_on.then(|| Self::header(self.options, segment_id, self.last_seq));
         self.cuts.push(Cut {
             offset: self.buffer.len(),
             stats: self.stats,
-            next: next.as_ref().map(|next| next.header),
+            next,
         });
         if let Some(next) = next {
-            self.header = next.header;
-            self.chain = next.chain;
-            self.segment_bytes = next.segment_bytes;
+            self.header = next;
+            self.chain = next.chain_seed();
+            self.segment_bytes = size(SEGMENT_HEADER_BYTES);
         }
         self.stats = None;
+        self.trading_day = 0;
+        self.seal_at = None;
         Ok(())
     }
 }
@@ -546,6 +725,9 @@ struct Io {
     open: Option<OpenSegment>,
     spare: Vec<u8>,
     spare_cuts: Vec<Cut>,
+    manifest: Pending,
+    ahead: Arc<Ahead>,
+    watermark: Arc<Watermark>,
     /// Held until the last commit is done, by the thread too.
     lock: Option<LockGuard>,
 }
@@ -562,14 +744,28 @@ struct OpenSegment {
 
 /// A step that failed.
 #[derive(Debug)]
-struct Failed {
+pub(super) struct Failed {
     path: PathBuf,
     offset: u64,
     operation: &'static str,
-    source: std::io::Error,
+    pub(super) source: std::io::Error,
 }
 
 impl Failed {
+    pub(super) fn new(
+        path: PathBuf,
+        offset: u64,
+        operation: &'static str,
+        source: std::io::Error,
+    ) -> Self {
+        Self {
+            path,
+            offset,
+            operation,
+            source,
+        }
+    }
+
     fn into_error(self, durable_seq: u64) -> WalError {
         WalError::WriteFailed {
             path: self.path,
@@ -584,17 +780,22 @@ impl Failed {
 impl Io {
     /// Writes a batch over as many segments as it spans, syncs it, and moves the watermark.
     fn write(&mut self, batch: &Batch, durable_seq: &AtomicU64) -> Result<(), Failed> {
+        if batch.buffer.is_empty() && batch.cuts.is_empty() {
+            return Ok(());
+        }
+        self.watermark.writing(batch.last_seq);
         let mut from = 0;
         for cut in &batch.cuts {
             self.write_bytes(batch.buffer.get(from..cut.offset).unwrap_or_default())?;
             from = cut.offset;
-            self.seal(cut.stats)?;
+            let held_bytes = self.seal(cut.stats)?;
             if let Some(stats) = cut.stats {
                 durable_seq.store(stats.last_seq, Ordering::Release);
+                self.watermark.synced(stats.last_seq);
             }
             match cut.next {
-                Some(next) => self.begin(next)?,
-                None => self.lock = None,
+                Some(next) => self.begin_after(next, held_bytes)?,
+                None => self.end()?,
             }
         }
         let rest = batch.buffer.get(from..).unwrap_or_default();
@@ -603,8 +804,11 @@ impl Io {
         }
         self.write_bytes(rest)?;
         if let Some(open) = &self.open {
-            open.file.sync().map_err(open.failed("syncing"))?;
+            open.file
+                .sync()
+                .map_err(|source| open.failed("syncing", source))?;
             durable_seq.store(batch.last_seq, Ordering::Release);
+            self.watermark.synced(batch.last_seq);
         }
         Ok(())
     }
@@ -613,103 +817,141 @@ impl Io {
         if let Some(open) = self.open.as_mut().filter(|_| !bytes.is_empty()) {
             open.file
                 .write_at(open.data_bytes, bytes)
-                .map_err(open.failed("writing"))?;
+                .map_err(|source| open.failed("writing", source))?;
             open.sha256.update(bytes);
             open.data_bytes += size(bytes.len());
         }
         Ok(())
     }
 
-    /// Creates a segment; its header is durable before the first frame is written.
+    /// The first segment.
     fn begin(&mut self, header: SegmentHeader) -> Result<(), Failed> {
-        let path = segment_path(&self.dir, header.segment_id, SegmentState::Open);
-        let file = self
-            .disk
-            .create(&path)
-            .map_err(failed(&path, 0, "creating"))?;
+        self.begin_after(header, 0)
+    }
+
+    /// Makes the prepared file the open segment: its header is durable before it has its name, and
+    /// its name before the first frame is written.
+    fn begin_after(&mut self, header: SegmentHeader, held_bytes: u64) -> Result<(), Failed> {
+        let next = self.ahead.take(header.segment_id)?;
+        let failed = |operation| failed(&next.path, operation);
         let bytes = header.encode();
-        file.allocate(self.options.segment_bytes)
-            .map_err(failed(&path, 0, "reserving space"))?;
-        file.write_at(0, &bytes)
-            .map_err(failed(&path, 0, "writing the header"))?;
-        file.sync()
-            .map_err(failed(&path, 0, "syncing the header"))?;
+        next.file
+            .write_at(0, &bytes)
+            .map_err(failed("writing the header"))?;
+        next.file.sync().map_err(failed("syncing the header"))?;
+        let path = segment_path(&self.dir, header.segment_id, SegmentState::Open);
         self.disk
-            .sync_dir(&self.dir)
-            .map_err(failed(&self.dir, 0, "syncing the folder"))?;
-        let sha256 = Sha256::new_with_prefix(bytes);
-        let data_bytes = size(bytes.len());
+            .rename(&next.path, &path)
+            .map_err(failed("renaming"))?;
+        self.sync_dir()?;
         self.open = Some(OpenSegment {
-            file,
+            file: next.file,
             path,
             header,
-            data_bytes,
-            sha256,
+            data_bytes: size(bytes.len()),
+            sha256: Sha256::new_with_prefix(bytes),
         });
+        self.watermark.begun(header.segment_id);
+        self.manifest.push(Entry::of(
+            EntryKind::Begun,
+            header.segment_id,
+            header.epoch,
+            header.first_seq,
+        ));
+        let flushed = self.manifest.flush(self.disk.as_ref());
+        flushed.map_err(|error| self.unlisted(error))?;
+        self.ahead.want(header.segment_id + 1, held_bytes);
+        if self.options.reserve {
+            self.ahead.reserve_now()?;
+        }
         Ok(())
     }
 
-    /// Makes the open segment immutable, or removes it if it holds no record.
-    fn seal(&mut self, stats: Option<SegmentStats>) -> Result<(), Failed> {
+    /// Makes the open segment immutable, or removes it if it holds no record; returns what it held.
+    fn seal(&mut self, stats: Option<SegmentStats>) -> Result<u64, Failed> {
         let Some(open) = self.open.take() else {
-            return Ok(());
+            return Ok(0);
         };
-        if let Some(stats) = stats {
-            let sha256 = open.sha256.clone().finalize().into();
-            let footer = Footer {
-                stats,
-                data_bytes: open.data_bytes,
-                sha256,
-            };
-            let end = open.data_bytes + size(FOOTER_BYTES);
-            open.file
-                .write_at(open.data_bytes, &footer.encode())
-                .map_err(open.failed("writing the footer"))?;
-            open.file
-                .truncate(end)
-                .map_err(open.failed("cutting the reserved tail"))?;
-            open.file
-                .sync()
-                .map_err(open.failed("syncing the footer"))?;
-            let sealed = segment_path(&self.dir, open.header.segment_id, SegmentState::Sealed);
-            self.disk
-                .rename(&open.path, &sealed)
-                .map_err(open.failed("renaming"))?;
-        } else {
+        let SegmentHeader {
+            segment_id,
+            epoch,
+            first_seq,
+            ..
+        } = open.header;
+        let Some(stats) = stats else {
+            let removed = Entry::of(EntryKind::Removed, segment_id, epoch, first_seq);
+            self.manifest.push(removed);
+            let flushed = self.manifest.flush_waiting(self.disk.as_ref());
+            flushed.map_err(|error| self.unlisted(error))?;
             self.disk
                 .remove(&open.path)
-                .map_err(open.failed("removing the empty segment"))?;
-        }
+                .map_err(|source| open.failed("removing the empty segment", source))?;
+            self.sync_dir()?;
+            return Ok(0);
+        };
+        let sha256 = open.sha256.clone().finalize().into();
+        let footer = Footer {
+            stats,
+            data_bytes: open.data_bytes,
+            sha256,
+        };
+        let end = open.data_bytes + size(FOOTER_BYTES);
+        open.file
+            .write_at(open.data_bytes, &footer.encode())
+            .map_err(|source| open.failed("writing the footer", source))?;
+        open.file
+            .truncate(end)
+            .map_err(|source| open.failed("cutting the reserved tail", source))?;
+        open.file
+            .sync()
+            .map_err(|source| open.failed("syncing the footer", source))?;
+        let sealed = segment_path(&self.dir, segment_id, SegmentState::Sealed);
+        self.disk
+            .rename(&open.path, &sealed)
+            .map_err(|source| open.failed("renaming", source))?;
+        self.sync_dir()?;
+        self.manifest.push(Entry {
+            record_count: stats.record_count,
+            last_seq: stats.last_seq,
+            data_bytes: open.data_bytes,
+            sha256,
+            ..Entry::of(EntryKind::Sealed, segment_id, epoch, first_seq)
+        });
+        Ok(open.data_bytes)
+    }
+
+    /// The log has its last segment: nothing stays prepared, and nobody else is kept out.
+    fn end(&mut self) -> Result<(), Failed> {
+        let flushed = self.manifest.flush_waiting(self.disk.as_ref());
+        flushed.map_err(|error| self.unlisted(error))?;
+        self.ahead.end()?;
+        self.watermark
+            .set_phase(WriterPhase::Sealed, ReasonCode::Unset);
+        self.lock = None;
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> Result<(), Failed> {
         self.disk
             .sync_dir(&self.dir)
-            .map_err(failed(&self.dir, 0, "syncing the folder"))
+            .map_err(failed(&self.dir, "syncing the folder"))
+    }
+
+    fn unlisted(&self, error: WalError) -> Failed {
+        let source = std::io::Error::other(error);
+        Failed::new(self.dir.join(MANIFEST_NAME), 0, "adding an entry", source)
     }
 }
 
 impl OpenSegment {
-    fn failed(&self, operation: &'static str) -> impl FnOnce(std::io::Error) -> Failed + use<> {
-        let (path, offset) = (self.path.clone(), self.data_bytes);
-        move |source| Failed {
-            path,
-            offset,
-            operation,
-            source,
-        }
+    fn failed(&self, operation: &'static str, source: std::io::Error) -> Failed {
+        Failed::new(self.path.clone(), self.data_bytes, operation, source)
     }
 }
 
-fn failed(
-    path: &Path,
-    offset: u64,
-    operation: &'static str,
-) -> impl FnOnce(std::io::Error) -> Failed + use<> {
+fn failed(path: &Path, operation: &'static str) -> impl FnOnce(std::io::Error) -> Failed + use<> {
     let path = path.to_path_buf();
-    move |source| Failed {
-        path,
-        offset,
-        operation,
-        source,
-    }
+    move |source| Failed::new(path, 0, operation, source)
 }
 
 #[cfg(test)]

@@ -249,6 +249,111 @@ fn the_same_flips_catch_a_recovery_that_never_refuses_and_one_that_checks_no_che
     }
 }
 
+/// The files of a log of two sealed segments, an open one, a prepared one and the manifest.
+fn whole_log() -> (Vec<(PathBuf, Vec<u8>)>, Vec<Vec<u8>>) {
+    let disk = SimDisk::new(Fate::Reliable);
+    let options = Options {
+        segment_bytes: 1 << 10,
+        ..manual()
+    };
+    let writer = Writer::open_on(Arc::new(disk.clone()), Path::new(DIR), options).unwrap();
+    let mut tapes = vec![Vec::new()];
+    for number in 1..=13 {
+        let record = super::support::record(number);
+        writer.append_durable(&record).unwrap();
+        tapes.push([tapes[tapes.len() - 1].clone(), record].concat());
+    }
+    // As a process leaves them that is killed: dropping it would remove the prepared segment.
+    let files = disk.files();
+    drop(writer);
+    (files, tapes)
+}
+
+fn disk_of(files: &[(PathBuf, Vec<u8>)]) -> SimDisk {
+    let files: Vec<(&Path, &[u8])> = files
+        .iter()
+        .map(|(path, bytes)| (path.as_path(), bytes.as_slice()))
+        .collect();
+    SimDisk::with_files(&files)
+}
+
+#[test]
+fn every_bit_flip_of_every_file_of_a_log_is_refused_or_costs_no_record_but_the_last() {
+    let (mut files, tapes) = whole_log();
+    let names: Vec<String> = files
+        .iter()
+        .map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let kinds = [
+        "00000001.seg",
+        "00000002.seg",
+        "00000003.open",
+        "00000004.next",
+        "manifest.log",
+    ];
+    for kind in kinds {
+        assert!(names.iter().any(|name| name == kind), "{names:?}");
+    }
+    let watermark = tapes.len() - 1;
+    for (index, name) in names.iter().enumerate() {
+        let bits = files[index].1.len() * 8;
+        let (mut refused, mut whole, mut last_lost) = (0, 0, 0);
+        for bit in 0..bits {
+            flip(&mut files[index].1, bit);
+            let disk = disk_of(&files);
+            match recover_on(&disk, Path::new(DIR)) {
+                Err(_) => refused += 1,
+                Ok((report, _)) => {
+                    let count = usize::try_from(report.last_seq.unwrap_or(0)).unwrap();
+                    let read = read_log_on(&disk, Path::new(DIR)).unwrap();
+                    assert_eq!(read.tape, tapes[count], "{name}, bit {bit}");
+                    match watermark - count {
+                        0 => whole += 1,
+                        1 => last_lost += 1,
+                        lost => panic!("{name}, bit {bit}: {lost} records lost"),
+                    }
+                }
+            }
+            flip(&mut files[index].1, bit);
+        }
+        assert_eq!(refused + whole + last_lost, bits, "{name}");
+        match name.as_str() {
+            name if name.ends_with(".seg") => assert_eq!(refused, bits, "{name}"),
+            name if name.ends_with(".next") => assert_eq!(whole, bits, "{name}"),
+            // The last frame has no witness: only the watermark knows of it.
+            name if name.ends_with(".open") => {
+                let frame = frame_bytes(super::support::record(13).len());
+                assert_eq!(last_lost, frame * 8, "{name}");
+                assert!(refused > 0 && whole > 0, "{name}");
+            }
+            _ => assert_eq!(last_lost, 0, "{name}"),
+        }
+    }
+}
+
+#[test]
+fn every_missing_file_and_every_truncation_of_the_manifest_is_refused_or_costs_no_record() {
+    let (files, tapes) = whole_log();
+    let watermark = tapes.len() as u64 - 1;
+    for (index, (path, bytes)) in files.iter().enumerate() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut fewer = files.clone();
+        fewer.remove(index);
+        let outcome = recover_on(&disk_of(&fewer), Path::new(DIR));
+        if name.ends_with(".seg") || name.ends_with(".open") {
+            assert!(outcome.is_err(), "{name} is gone and nobody noticed");
+        } else {
+            assert_eq!(outcome.unwrap().0.last_seq, Some(watermark), "{name}");
+        }
+        for cut in (0..bytes.len()).filter(|_| name == "manifest.log") {
+            let mut shorter = files.clone();
+            shorter[index].1.truncate(cut);
+            let (report, _) = recover_on(&disk_of(&shorter), Path::new(DIR)).unwrap();
+            assert_eq!(report.last_seq, Some(watermark), "{name} cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn a_refused_flip_is_named_damage() {
     let mut bytes = segment(LogKind::Orders, SegmentState::Open);

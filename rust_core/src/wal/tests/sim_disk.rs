@@ -134,8 +134,17 @@ impl Moment {
         SimDisk(Arc::new(Mutex::new(self.state.as_ref().clone())))
     }
 
-    pub(in crate::wal) fn has_unsynced_names(&self) -> bool {
-        !self.state.unsynced_names.is_empty()
+    /// Whether names, or the content of a file of this name, are not synced.
+    pub(in crate::wal) fn has_unsynced(&self, file_name: &str) -> bool {
+        let is_loose = |content: &usize| {
+            let content = &self.state.contents[*content];
+            !Arc::ptr_eq(&content.durable, &content.current)
+        };
+        let mut named = self.state.names.iter().filter(|(path, _)| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name == Some(file_name)
+        });
+        !self.state.unsynced_names.is_empty() || named.any(|(_, content)| is_loose(content))
     }
 
     /// Whether every image of this moment is the same.
@@ -180,6 +189,16 @@ impl SimDisk {
         state.durable_names = state.names.clone();
         drop(state);
         disk
+    }
+
+    /// Every file and what it holds now.
+    pub(in crate::wal) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let state = self.state();
+        let named = state.names.iter();
+        let content = |index: &usize| state.contents[*index].current.to_vec();
+        named
+            .map(|(path, index)| (path.clone(), content(index)))
+            .collect()
     }
 
     /// What a file holds now.

@@ -40,6 +40,8 @@ pub(in crate::wal) fn manual() -> Options {
         segment_bytes: SEGMENT_BYTES_MIN,
         group_commit: Duration::ZERO,
         epoch: 3,
+        seal_after: None,
+        reserve: false,
     }
 }
 
@@ -79,7 +81,7 @@ pub(in crate::wal) fn segment_names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "lock")
+        .filter(|name| name.ends_with(".seg") || name.ends_with(".open"))
         .collect();
     names.sort();
     names
