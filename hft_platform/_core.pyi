@@ -62,6 +62,7 @@ __all__ = [
     "reason_codes",
     "record_layouts",
     "recover_log",
+    "salvage_log",
     "replay",
     "run_backtest",
     "run_package",
@@ -1248,6 +1249,29 @@ def read_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
     ------
     WalError
         When a segment is damaged or missing.
+    """
+
+def salvage_log(log_dir: str | PathLike[str], target: str | PathLike[str]) -> dict[str, Any]:
+    """Copy what is good in a damaged log into a new folder; the log itself is only read.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the damaged log.
+    target : path
+        Folder to make; must not exist.
+
+    Returns
+    -------
+    dict
+        ``log_dir``, ``wal_id``, ``log_kind``; ``parts``: the new logs, each without a hole;
+        ``holes``: file, bytes, sequences and input sequences that are missing.
+
+    Raises
+    ------
+    WalError
+        No whole record or an existing target (515), another schema (604), a live writer (611),
+        or the disk's refusal (605, 612).
     """
 
 def recover_log(log_dir: str | PathLike[str]) -> dict[str, Any]:

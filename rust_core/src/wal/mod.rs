@@ -35,6 +35,7 @@ mod map;
 mod reader;
 mod recovery;
 mod sabotage;
+mod salvage;
 mod scan;
 mod segment;
 mod watermark;
@@ -48,6 +49,7 @@ pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use manifest::{Entry, EntryKind, Identity, Manifest, append_taken_away, read_manifest};
 pub use reader::{Log, Segment, SegmentCheck, TornTail, read_log, read_segment, verify_segment};
 pub use recovery::{ManifestFound, RecoveredTail, RecoveryReport, recover_log};
+pub use salvage::{Hole, Salvage, SalvagedPart, salvage_log};
 pub use segment::{
     FOOTER_BYTES, FORMAT_VERSION, LogKind, SEGMENT_HEADER_BYTES, SegmentInfo, SegmentState,
     SegmentStats,

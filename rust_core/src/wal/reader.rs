@@ -461,7 +461,7 @@ fn inspect_open(
 }
 
 /// Whether what follows says that the frame with `bad_seq` was durable once.
-fn proves_damage(following: &Following, bad_seq: u64) -> bool {
+pub(super) fn proves_damage(following: &Following, bad_seq: u64) -> bool {
     if sabotage::is(Sabotage::RefuseAnyLaterFrame) {
         return following.frames > 0;
     }

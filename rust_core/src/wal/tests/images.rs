@@ -177,6 +177,8 @@ impl Tally {
 struct Control {
     /// Counts a record as acknowledged when it was appended.
     acks_before_sync: bool,
+    /// Every life but the last is killed between a change of names and its sync.
+    is_killed_frail: bool,
     /// Reserved space is not zeroed, and an earlier session of the same kind once stood there.
     is_recycled: bool,
 }
@@ -518,11 +520,13 @@ fn history(seed: u64, control: Control) -> Tally {
         // between a change of names or of the manifest and its sync, for such moments are few.
         let mut moments: Vec<&Moment> = scenes.iter().map(|scene| &scene.moment).collect();
         let is_frail = |moment: &Moment| moment.has_unsynced(MANIFEST_NAME);
-        if world.draw.below(2) == 0 && moments.iter().any(|moment| is_frail(moment)) {
+        let wants_frail = world.draw.below(2) == 0 || control.is_killed_frail;
+        if wants_frail && moments.iter().any(|moment| is_frail(moment)) {
             moments.retain(|moment| is_frail(moment));
         }
         let next = moments[world.draw.below(moments.len())];
-        world.disk = if world.draw.below(2) == 0 {
+        let is_cut = world.draw.below(2) == 0 && !control.is_killed_frail;
+        world.disk = if is_cut {
             next.image(&mut world.draw)
         } else {
             next.killed()
@@ -618,6 +622,10 @@ fn every_protection_taken_away_is_caught_by_the_same_images() {
         is_recycled: true,
         ..sound
     };
+    let frail = Control {
+        is_killed_frail: true,
+        ..sound
+    };
     let is_lost: fn(&Tally) -> bool = |tally| tally.lost > 0;
     let is_phantom: fn(&Tally) -> bool = |tally| tally.phantom > 0;
     let is_refused: fn(&Tally) -> bool = |tally| tally.refused > 0;
@@ -628,8 +636,8 @@ fn every_protection_taken_away_is_caught_by_the_same_images() {
         (Sabotage::NoChecksum, sound, is_phantom),
         (Sabotage::NoChainSeed, recycled, is_phantom),
         (Sabotage::RefuseAnyLaterFrame, sound, is_refused),
-        (Sabotage::NoFolderSync, sound, is_refused),
-        (Sabotage::NoManifestSync, sound, is_refused),
+        (Sabotage::NoFolderSync, frail, is_refused),
+        (Sabotage::NoManifestSync, frail, is_refused),
     ] {
         let tally = sabotage::with(sabotage, || until(is_caught, control));
         say(&tally.render(&format!("control: {sabotage:?}")));

@@ -8,6 +8,7 @@ mod golden;
 mod images;
 mod negative_controls;
 mod round_trip;
+mod salvage;
 pub(super) mod sim_disk;
 pub(super) mod support;
 mod write_failure;
