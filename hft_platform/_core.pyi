@@ -53,12 +53,16 @@ __all__ = [
     "glft_distances",
     "index_tape",
     "kernel_calls",
+    "manifest_append_archived",
+    "manifest_append_deleted",
     "math_addresses",
     "merge_logs",
     "merge_tapes",
     "package_order_layout",
     "read_log",
+    "read_manifest",
     "read_segment",
+    "read_watermark",
     "reason_codes",
     "record_layouts",
     "recover_log",
@@ -71,6 +75,7 @@ __all__ = [
     "signal_terms",
     "split_tape",
     "trade_cost",
+    "verify_log",
     "verify_segment",
 ]
 
@@ -1140,6 +1145,10 @@ class WalWriter:
         Longest time until an append is durable; 0: the caller syncs.
     epoch : int, optional
         Of the writer; never falls.
+    seal_after_ms : int or None, optional
+        Age at which a segment is sealed; None: only size and trading day count.
+    reserve : bool, optional
+        Take the space of the next segment before one is used; opening fails without it.
 
     Raises
     ------
@@ -1155,6 +1164,8 @@ class WalWriter:
         segment_bytes: int = ...,
         group_commit_ms: int = 10,
         epoch: int = 1,
+        seal_after_ms: int | None = None,
+        reserve: bool = False,
     ) -> Self: ...
     def append(self, tape: bytes) -> int:
         """Append records.
@@ -1189,6 +1200,9 @@ class WalWriter:
 
     def last_seq(self) -> int:
         """Sequence of the last record appended, 0 before the first."""
+
+    def has_space_ahead(self) -> bool:
+        """Whether the next segment has its space; if not, the disk is full one segment early."""
 
     def sync(self) -> int:
         """Make everything appended durable; returns the watermark."""
@@ -1248,7 +1262,7 @@ def read_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     WalError
-        When a segment is damaged or missing.
+        When a segment is damaged, missing, archived, or not the one that the manifest names.
     """
 
 def salvage_log(log_dir: str | PathLike[str], target: str | PathLike[str]) -> dict[str, Any]:
@@ -1286,7 +1300,8 @@ def recover_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``action`` (``nothing``, ``sealed``, ``cut`` or ``removed``), ``code``, ``segment_count``,
-        ``last_seq``, and what was cut.
+        ``last_seq``, ``manifest`` (``nothing``, ``whole``, ``cut`` or ``rebuilt``), and what was
+        cut.
 
     Raises
     ------
@@ -1307,6 +1322,106 @@ def verify_segment(path: str | PathLike[str]) -> dict[str, Any]:
     dict
         ``is_valid``, ``code``, ``message``, ``fault``, ``bad_offset``, ``valid_frames``,
         ``last_valid_seq``, ``following_frames``, ``info`` and more.
+    """
+
+def verify_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
+    """Hold every segment of a log against its footer, its neighbors and the manifest.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+
+    Returns
+    -------
+    dict
+        ``segment_count``, ``away_count`` (archived or deleted segments that are not in the folder)
+        and ``has_manifest``.
+
+    Raises
+    ------
+    WalError
+        For the first segment that is damaged, missing, or not the one that the manifest names.
+    """
+
+def read_manifest(log_dir: str | PathLike[str]) -> dict[str, Any] | None:
+    """Read what the log noted of its segments.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+
+    Returns
+    -------
+    dict or None
+        ``wal_id``, ``log_kind``, ``torn_bytes`` and ``entries``, oldest first, each with ``kind``,
+        ``segment_id``, ``epoch``, ``record_count``, ``first_seq``, ``last_seq``, ``data_bytes``,
+        ``sha256`` and ``place``; None for a log that has no manifest yet.
+
+    Raises
+    ------
+    WalError
+        When it is damaged or cannot be read.
+    """
+
+def manifest_append_archived(
+    log_dir: str | PathLike[str], segment_ids: list[int], place: str = "archive"
+) -> None:
+    """Note, durably, that sealed segments are about to leave the folder; then remove the files.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+    segment_ids : list of int
+        Segments of which a copy is in the archive.
+    place : str, optional
+        Where; an operator is told it when the log is read without them.
+
+    Raises
+    ------
+    WalError
+        A segment that is not sealed (SETTINGS_INVALID), or another process is adding its own
+        entries (WAL_BUSY: try again).
+    """
+
+def manifest_append_deleted(log_dir: str | PathLike[str], segment_ids: list[int]) -> None:
+    """Note, durably, that sealed segments are about to be deleted for good.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+    segment_ids : list of int
+        Sealed or archived segments.
+
+    Raises
+    ------
+    WalError
+        As `manifest_append_archived`.
+    """
+
+def read_watermark(log_dir: str | PathLike[str]) -> dict[str, Any] | None:
+    """Where the writer of a log stands, without a lock; advisory, no recovery reads it.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the log.
+
+    Returns
+    -------
+    dict or None
+        ``wal_id``, ``log_kind``, ``epoch``, ``last_seq`` (handed to the disk), ``durable_seq``,
+        ``segment_id``, ``phase`` (``open``, ``sealed``, ``closed`` or ``failed``),
+        ``failure_code``, ``has_space_ahead`` and ``sync_time_ns`` (wall clock of the last sync);
+        None without a watermark.
+
+    Raises
+    ------
+    WalError
+        When it is no watermark or cannot be read.
     """
 
 # Generator.

@@ -270,6 +270,7 @@ def test_a_log_cut_by_a_crash_is_recovered_to_whole_records(
     log = session_dir / "market"
     raw, tape = (log / "00000001.seg").read_bytes(), _core.read_log(str(log))["tape"]
     (log / "00000001.seg").unlink()
+    (log / "manifest.log").unlink()
     (log / "00000001.open").write_bytes(raw[: int(share * len(raw))])
     exit_code, content, _ = command(
         cli.main, capsys, "wal", "recover", session_dir.name, "--workspace", str(root / "ws")

@@ -56,6 +56,8 @@ STEP_RECORDS = 20_000
 """Records between two looks at the latch when running unpaced: some 50 ms."""
 PACED_STEP_RECORDS = 500
 """The same when paced, where an order waits for the disk."""
+SEAL_AFTER_S = 60
+"""Age at which a paced session's segments are sealed, so that a loader is a minute behind."""
 STEP_SECONDS = 0.2
 """Time between two looks when paced: a fifth of the second in which a halt must act."""
 HALT, RESUME_ARM, RESUME_CONFIRM, WITHDRAW, SET_WEIGHT = 1, 2, 3, 6, 7
@@ -371,9 +373,13 @@ def _log_options(run_id: str, request: RunRequest) -> dict[str, Any]:
     """Paced sessions sync every decision before its request leaves, as live does.
 
     In virtual time there is no broker to be ahead of: the log is synced in groups, and a crash
-    loses at most a session that can be run again.
+    loses at most a session that can be run again. Nor does the wall clock cut segments there:
+    only a paced session has readers that wait for a sealed one.
     """
-    return {"wal_id": _wal_id(run_id), "durable": "group" if request.speed is None else "record"}
+    options = {"wal_id": _wal_id(run_id), "durable": "group"}
+    if request.speed is not None:
+        options |= {"durable": "record", "seal_after_s": SEAL_AFTER_S}
+    return options
 
 
 def _wal_id(run_id: str) -> int:

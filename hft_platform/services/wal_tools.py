@@ -6,6 +6,7 @@ is, without a session and without a store.
 Invariants:
 1. inspect and verify change no byte; recover changes only what `docs/wal-format.md` says.
 2. Every file is looked at: a damaged one is a problem with its code and does not hide the others.
+3. verify holds every log against its manifest: a segment that is gone is a problem too.
 """
 
 from __future__ import annotations
@@ -99,7 +100,24 @@ def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
         return _recover(logs)
     for log in logs:
         files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
-    return _check(action, files)
+    report = _check(action, files)
+    if action == "verify":
+        report.problems.extend(_of_whole_logs(logs, report.problems))
+    return report
+
+
+def _of_whole_logs(logs: list[Path], known: list[str]) -> list[str]:
+    """What no segment shows alone: one that is missing, or not the one the manifest names."""
+    problems = []
+    for log in logs:
+        if any(f": {log.name}/" in problem for problem in known):
+            continue
+        try:
+            with typed_errors(f"log {log.name}"):
+                _core.verify_log(str(log))
+        except PlatformError as error:
+            problems.append(_problem(error.code, error.message))
+    return problems
 
 
 def _recover(logs: list[Path]) -> WalReport:

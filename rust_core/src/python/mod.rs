@@ -14,12 +14,14 @@ mod simulation;
 mod strategy;
 mod trace;
 mod wal;
+mod wal_state;
 
 /// The extension module `hft_platform._core`.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     record::register(module)?;
     wal::register(module)?;
+    wal_state::register(module)?;
     engine::register(module)?;
     alpha::register(module)?;
     simulation::register(module)?;

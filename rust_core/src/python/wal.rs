@@ -22,11 +22,11 @@ create_exception!(
     "A log was refused or could not be written: args are (reason code, message)."
 );
 
-fn raised(error: &wal::WalError) -> PyErr {
+pub(super) fn raised(error: &wal::WalError) -> PyErr {
     WalError::new_err((error.code().code(), error.to_string()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -69,7 +69,11 @@ impl PyWalWriter {
 #[pymethods]
 impl PyWalWriter {
     #[new]
-    #[pyo3(signature = (log_dir, wal_id, log_kind, segment_bytes = 64 << 20, group_commit_ms = 10, epoch = 1))]
+    #[pyo3(signature = (log_dir, wal_id, log_kind, segment_bytes = 64 << 20, group_commit_ms = 10, epoch = 1, seal_after_ms = None, reserve = false))]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "keywords of a Python constructor"
+    )]
     fn new(
         py: Python<'_>,
         log_dir: PathBuf,
@@ -78,6 +82,8 @@ impl PyWalWriter {
         segment_bytes: u64,
         group_commit_ms: u64,
         epoch: u32,
+        seal_after_ms: Option<u64>,
+        reserve: bool,
     ) -> PyResult<Self> {
         let kind = LogKind::from_name(log_kind).ok_or_else(|| {
             raised(&wal::WalError::Option {
@@ -94,6 +100,8 @@ impl PyWalWriter {
             segment_bytes,
             group_commit,
             epoch,
+            seal_after: seal_after_ms.map(Duration::from_millis),
+            reserve,
         };
         let writer = py
             .detach(|| Writer::open(&log_dir, options))
@@ -122,6 +130,11 @@ impl PyWalWriter {
     /// Sequence of the last record appended, 0 before the first.
     fn last_seq(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, Writer::last_seq)
+    }
+
+    /// Whether the next segment has its space; if not, the disk is full one segment early.
+    fn has_space_ahead(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, |writer| Ok(writer.has_space_ahead()))
     }
 
     /// Make everything appended so far durable; returns the watermark.
@@ -339,6 +352,7 @@ fn recovery_dict<'py>(py: Python<'py>, report: &RecoveryReport) -> PyResult<Boun
     table.set_item("segment_count", report.segment_count)?;
     table.set_item("last_seq", report.last_seq)?;
     table.set_item("last_input_seq", report.last_input_seq)?;
+    table.set_item("manifest", report.manifest.name())?;
     let mut cut: Option<(u64, u64, u64)> = None;
     let (action, path, fault): (&str, Option<&PathBuf>, Option<&Fault>) = match &report.tail {
         RecoveredTail::Nothing => ("nothing", None, None),

@@ -47,7 +47,10 @@ mod tests;
 pub use error::{Fault, Following, RecordFault, WalError};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use manifest::{Entry, EntryKind, Identity, Manifest, append_taken_away, read_manifest};
-pub use reader::{Log, Segment, SegmentCheck, TornTail, read_log, read_segment, verify_segment};
+pub use reader::{
+    Log, LogCheck, Segment, SegmentCheck, TornTail, read_log, read_segment, verify_log,
+    verify_segment,
+};
 pub use recovery::{ManifestFound, RecoveredTail, RecoveryReport, recover_log};
 pub use salvage::{Hole, Salvage, SalvagedPart, salvage_log};
 pub use segment::{

@@ -101,6 +101,47 @@ pub fn read_log(dir: &Path) -> Result<Log, WalError> {
     read_log_on(&OsDisk, dir)
 }
 
+/// What a whole log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogCheck {
+    /// Segments in its folder.
+    pub segment_count: u64,
+    /// Segments that were archived or deleted, and are not in the folder.
+    pub away_count: u64,
+    /// False for a log of an earlier version, of which a lost last segment is not noticed.
+    pub has_manifest: bool,
+}
+
+/// Holds every segment of a log against its footer, its neighbors and the manifest.
+///
+/// # Errors
+/// As [`read_log`]; archived and deleted segments may be missing.
+pub fn verify_log(dir: &Path) -> Result<LogCheck, WalError> {
+    again_if_missing(|| verify_log_once(dir))
+}
+
+fn verify_log_once(dir: &Path) -> Result<LogCheck, WalError> {
+    let manifest = manifest::read_on(&OsDisk, dir)?;
+    let mut segments = Vec::new();
+    walk(&OsDisk, dir, manifest.as_ref(), None, |step| {
+        if let Step::Whole(found) = step {
+            segments.push(found.info);
+        }
+    })?;
+    let mut away_count = 0;
+    if let Some(manifest) = &manifest {
+        manifest.check(dir, &segments)?;
+        let mut away = manifest.taken_away(dir);
+        away.retain(|id, _| segments.iter().all(|info| info.segment_id != *id));
+        away_count = size(away.len());
+    }
+    Ok(LogCheck {
+        segment_count: size(segments.len()),
+        away_count,
+        has_manifest: manifest.is_some(),
+    })
+}
+
 /// Checks one segment and reports what it found; only a file that cannot be read is an error.
 ///
 /// # Errors
@@ -155,17 +196,20 @@ pub(super) fn check_bytes(
     check
 }
 
-/// Reads a log. Its writer and its archiver may be at work: what is missing is missing at a second
-/// look, with a manifest read after it was taken away.
 pub(super) fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> {
-    let mut tries_left = READ_TRIES_MAX;
-    loop {
-        tries_left -= 1;
-        match read_log_once(disk, dir) {
-            Err(WalError::Missing { .. }) if tries_left > 0 => {}
+    again_if_missing(|| read_log_once(disk, dir))
+}
+
+/// A log's writer and archiver may be at work: what is missing is missing at a second look, with a
+/// manifest read after the file was taken away.
+fn again_if_missing<T>(look: impl Fn() -> Result<T, WalError>) -> Result<T, WalError> {
+    for _ in 1..READ_TRIES_MAX {
+        match look() {
+            Err(WalError::Missing { .. }) => {}
             outcome => return outcome,
         }
     }
+    look()
 }
 
 fn read_log_once(disk: &dyn Disk, dir: &Path) -> Result<Log, WalError> {

@@ -224,6 +224,11 @@ def test_empty_logs_are_no_parity_of_nothing(copied: Copied) -> None:
     _, session_dir = copied
     for kind in ("market", "orders"):
         (session_dir / kind / "00000001.seg").unlink()
+    with pytest.raises(PlatformError, match="the manifest says it was sealed") as caught:
+        replay_session(session_dir)
+    assert caught.value.code == ReasonCode.LOG_SEQUENCE_GAP
+    for kind in ("market", "orders"):
+        (session_dir / kind / "manifest.log").unlink()
     with pytest.raises(PlatformError, match="hold no input") as caught:
         replay_session(session_dir)
     assert caught.value.code == ReasonCode.LOG_SEQUENCE_GAP
@@ -259,11 +264,11 @@ def test_an_open_segment_cut_at_any_byte_recovers_a_prefix_and_never_passes_for_
     log = session_dir / kind
     whole = (log / "00000001.seg").read_bytes()
     tape = _core.read_log(str(log))["tape"]
-    (log / "00000001.seg").unlink()
     outcomes: set[str] = set()
     for cut in np.linspace(0, len(whole) - 1, CUTS).astype(int).tolist():
-        for path in log.glob("0*"):
-            path.unlink()
+        # The writer died before it could seal: its manifest says nothing of that either.
+        for path in (*log.glob("0*"), log / "manifest.log"):
+            path.unlink(missing_ok=True)
         (log / "00000001.open").write_bytes(whole[:cut])
         _core.recover_log(str(log))
         kept = _core.read_log(str(log))["tape"]

@@ -100,7 +100,8 @@ def test_a_session_trades_ends_flat_and_replays_bit_for_bit(
     files = sorted(path.name for path in outcome.session_dir.rglob("*") if path.is_file())
     assert files == [
         "00000001.seg", "00000001.seg", "config.yaml", "engine.json", "latency.json",
-        "lock", "lock", "parity.json", "summary.json",
+        "lock", "lock", "manifest.lock", "manifest.lock", "manifest.log", "manifest.log",
+        "parity.json", "summary.json", "watermark", "watermark",
     ]  # fmt: skip
 
 

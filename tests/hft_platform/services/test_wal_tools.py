@@ -87,6 +87,10 @@ def test_recover_seals_what_a_crash_left_and_says_what_was_cut(copied: Copied) -
     raw = sealed.read_bytes()
     tape = _core.read_log(str(sealed.parent))["tape"]
     sealed.unlink()
+    gone = wal_command("verify", live.ws, session_dir.name)
+    assert gone.problems[0].startswith("LOG_SEQUENCE_GAP (610)")
+    assert "the manifest says it was sealed" in gone.problems[0]
+    sealed.with_name("manifest.log").unlink()
     sealed.with_suffix(".open").write_bytes(raw[: len(raw) // 2])
     torn = wal_command("verify", live.ws, session_dir.name)
     assert "WAL_TORN_TAIL (601)" in torn.problems[0]
