@@ -128,9 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     resume = add("resume", _resume, "Lift a halt in two steps: read the token, then confirm it.")
     resume.add_argument("--confirm", metavar="TOKEN", help="the token that the first step printed")
 
-    wal = add("wal", _wal, "Inspect, verify, recover or load write-ahead logs.")
-    wal.add_argument("action", choices=["inspect", "verify", "recover", "load"])
+    wal = add("wal", _wal, "Inspect, verify, recover, salvage or load write-ahead logs.")
+    wal.add_argument("action", choices=["inspect", "verify", "recover", "salvage", "load"])
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
+    wal.add_argument(
+        "--target", type=Path, help="salvage: folder to make (default: beside the log)"
+    )
+    wal.add_argument(
+        "--swap-in", metavar="TOKEN", help="salvage: put what was salvaged in the log's place"
+    )
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -450,7 +456,13 @@ def _resume(arguments: argparse.Namespace) -> int:
 def _wal(arguments: argparse.Namespace) -> int:
     from hft_platform.services.wal_tools import wal_command
 
-    report = wal_command(arguments.action, arguments.workspace, arguments.path)
+    report = wal_command(
+        arguments.action,
+        arguments.workspace,
+        arguments.path,
+        target=arguments.target,
+        swap_in=arguments.swap_in,
+    )
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
 

@@ -29,6 +29,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
+from hft_platform.services.wal_salvage import require_unsalvaged
 
 DIFFERENCES_SHOWN = 20
 """More than this many differing decisions are counted, not listed."""
@@ -86,11 +87,13 @@ def read_session(session_dir: Path) -> SessionLogs:
     Raises
     ------
     PlatformError
-        WAL damage with its code; LOG_SEQUENCE_GAP when the merged logs do not hold every input
-        sequence from 1 on exactly once.
+        WAL damage with its code; WAL_SALVAGED for a log put together after damage;
+        LOG_SEQUENCE_GAP when the merged logs do not hold every input sequence from 1 on exactly
+        once.
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
+        require_unsalvaged(session_dir / kind)
         with typed_errors(f"{session_dir.name}/{kind}"):
             log = _core.read_log(str(session_dir / kind))
         tapes.append(log["tape"])

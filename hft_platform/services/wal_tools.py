@@ -1,10 +1,11 @@
-"""The operator's log tools: inspect, verify, recover, load.
+"""The operator's log tools: inspect, verify, recover, salvage, load.
 
 Why: the log is the only thing that is always right, so an operator must be able to ask whether it
 is, without a session and without a store.
 
 Invariants:
-1. inspect and verify change no byte; recover changes only what `docs/wal-format.md` says.
+1. inspect, verify and salvage change no byte of a log; recover changes only what
+   `docs/wal-format.md` says, and a salvage is swapped in only with its token.
 2. Every file is looked at: a damaged one is a problem with its code and does not hide the others.
 3. verify holds every log against its manifest: a segment that is gone is a problem too.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.services import wal_salvage
 from hft_platform.services.core_calls import typed_errors
 
 INSPECTED = (
@@ -59,17 +61,28 @@ class WalReport:
         return "\n".join(lines) or "no segment there"
 
 
-def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
+def wal_command(
+    action: str,
+    workspace: Path,
+    path: str | None,
+    *,
+    target: Path | None = None,
+    swap_in: str | None = None,
+) -> WalReport:
     """Run one of the tools on a segment, a log folder, a session or the whole workspace.
 
     Parameters
     ----------
     action : str
-        ``inspect``, ``verify``, ``recover`` or ``load``.
+        ``inspect``, ``verify``, ``recover``, ``salvage`` or ``load``.
     workspace : Path
         Workspace folder.
     path : str or None
         Segment file, log folder, session folder or run id; ``load`` takes none.
+    target : Path, optional
+        Folder that ``salvage`` makes.
+    swap_in : str, optional
+        Token of a salvage that takes the damaged log's place.
 
     Returns
     -------
@@ -89,20 +102,37 @@ def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
             f"wal {action} needs a segment, log folder or session",
             next_step="hft-live status names the sessions",
         )
+    if action == "salvage" and swap_in is not None:
+        return WalReport("salvage", [wal_salvage.swap_in(Path(path), swap_in)])
     files, logs = _find(workspace, path)
-    if action == "recover":
+    if action in ("recover", "salvage"):
         if files:
             raise PlatformError(
                 ReasonCode.CONFIG_NOT_FOUND,
-                f"{path} is a file; a log is recovered as a whole",
-                next_step=f"hft-live wal recover {Path(path).parent}",
+                f"{path} is a file; a log is taken as a whole",
+                next_step=f"hft-live wal {action} {Path(path).parent}",
             )
-        return _recover(logs)
+        return _recover(logs) if action == "recover" else _salvage(logs, target)
     for log in logs:
         files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
     report = _check(action, files)
     if action == "verify":
         report.problems.extend(_of_whole_logs(logs, report.problems))
+    return report
+
+
+def _salvage(logs: list[Path], target: Path | None) -> WalReport:
+    if target is not None and len(logs) > 1:
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"--target is for one log; the session has {len(logs)}",
+            next_step=f"hft-live wal salvage {logs[0]}",
+        )
+    report = WalReport("salvage", [])
+    for log in logs:
+        row, problems = wal_salvage.salvage(log, target=target)
+        report.rows.append(row)
+        report.problems.extend(f"{log.name}: {problem}" for problem in problems)
     return report
 
 

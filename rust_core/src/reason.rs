@@ -205,6 +205,7 @@ reason_codes! {
     MigrationChanged = 613, "an applied schema migration is not the one in the files", "an edited, deleted or renumbered SQL file", "restore the file; change the schema with a new migration";
     BusOverflow = 614, "a reader of the bus was lapped by its publisher", "a monitor or a Python strategy slower than the records", "nothing if rare; the reader counts what it lost, the log has everything";
     WalSalvaged = 615, "the log was salvaged: records are missing from it", "hft-live wal salvage was swapped in after damage", "it is no evidence; salvage.json says what is missing";
+    BackupMismatch = 616, "a backup is unfinished, or a file in it is not the one that was backed up", "an interrupted backup, damage or an edit", "nothing was restored; take another backup";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";
