@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal, drill.
+"""hft-live: run, replay, explain, status, halt, resume, wal, backup, restore, drill.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -137,6 +137,14 @@ def _parser() -> argparse.ArgumentParser:
     wal.add_argument(
         "--swap-in", metavar="TOKEN", help="salvage: put what was salvaged in the log's place"
     )
+
+    copy = add("backup", _backup, "Copy logs, ledgers, audit chain and promotions of a workspace.")
+    copy.add_argument("target", type=Path, help="new or empty folder")
+    copy.add_argument("--with-keys", action="store_true", help="take the private keys as well")
+    copy.add_argument("--with-market", action="store_true", help="take the market logs as well")
+
+    back = add("restore", _restore, "Verify a backup and make a workspace of it (--workspace).")
+    back.add_argument("source", type=Path, help="folder that backup made")
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -465,6 +473,42 @@ def _wal(arguments: argparse.Namespace) -> int:
     )
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.backup import backup
+
+    report = backup(
+        arguments.workspace,
+        arguments.target,
+        with_keys=arguments.with_keys,
+        with_market=arguments.with_market,
+    )
+    _print(
+        arguments,
+        report.as_dict(),
+        lambda: (
+            f"{report.files} files, {report.size_bytes} bytes, {len(report.logs)} logs"
+            f" in {report.folder}\nnext: keep it on another disk; hft-live restore"
+        ),
+    )
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.backup import restore
+
+    report = restore(arguments.source, arguments.workspace)
+    logs = "\n".join(f"  {path}: records up to {seq}" for path, seq in report.logs.items())
+    _print(
+        arguments,
+        report.as_dict(),
+        lambda: (
+            f"{report.files} files restored to {report.folder}, logs verified\n{logs}\n"
+            f"next: hft-research audit verify --workspace {report.folder}"
+        ),
+    )
+    return 0
 
 
 def _drill(arguments: argparse.Namespace) -> int:

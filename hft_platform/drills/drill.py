@@ -21,7 +21,7 @@ from typing import Any
 
 from hft_platform.errors import PlatformError, ReasonCode
 
-MODULES: tuple[str, ...] = ("wal",)
+MODULES: tuple[str, ...] = ("wal", "backup")
 """Modules of `hft_platform.drills` that hold drills, in the order in which they are run."""
 
 
