@@ -24,6 +24,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Tape:
     def __init__(self, type_name: str) -> None:
         dtype = records.DTYPES[type_name]
         self._bytes = bytearray(records.empty(type_name, 1).tobytes())
-        fields = dtype.fields or {}
+        fields: Mapping[str, Any] = dtype.fields or {}
         self._at = {
             name: fields[name][1] for name in ("input_seq", "source_seq", "sequence_time_ns")
         }

@@ -309,7 +309,8 @@ def _durable_seq(log: Path) -> int | None:
     if not (log / "watermark").exists():
         return None
     with typed_errors(f"{log.parent.name}/{log.name}"):
-        return int(_core.read_watermark(str(log))["durable_seq"])
+        watermark = _core.read_watermark(str(log))
+    return None if watermark is None else int(watermark["durable_seq"])
 
 
 def _frames_end(tape: bytes, first_seq: int, durable_seq: int) -> int:
