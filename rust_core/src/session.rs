@@ -179,6 +179,15 @@ impl WalSink {
         })
     }
 
+    #[cfg(test)]
+    fn of(market: Writer, orders: Writer, durability: Durability) -> Self {
+        Self {
+            market,
+            orders,
+            durability,
+        }
+    }
+
     /// Seals both logs and returns the last sequence of each.
     ///
     /// # Errors
@@ -210,6 +219,8 @@ impl Sink for WalSink {
         };
         let must_wait = decisions.iter().any(is_latch)
             || (self.durability == Durability::Record && decisions.iter().any(is_approved));
+        // What made these decisions may have failed in its thread since it was appended.
+        self.market.check().map_err(|error| sink_error(&error))?;
         let tape = bytemuck::cast_slice(decisions);
         let appended = if must_wait {
             self.orders.append_durable(tape)
@@ -682,6 +693,71 @@ impl Drop for SessionThread {
         self.tasks = None;
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+mod tests {
+    use super::*;
+    use crate::record::TradeRecord;
+    use crate::wal::failing_writer;
+
+    fn approved() -> DecisionRecord {
+        DecisionRecord {
+            verdict: 1,
+            ..DecisionRecord::empty()
+        }
+    }
+
+    fn trade() -> TradeRecord {
+        TradeRecord::empty()
+    }
+
+    /// Invariant 3 on a disk whose sync fails once (EIO): no later call of the sink succeeds, so the
+    /// simulation, which dispatches behind it, is over.
+    #[test]
+    fn after_a_failed_sync_of_either_log_nothing_is_taken_any_more() {
+        for broken in [LogKind::Market, LogKind::Orders] {
+            let (market, market_disk) = failing_writer("market", LogKind::Market);
+            let (orders, orders_disk) = failing_writer("orders", LogKind::Orders);
+            let mut sink = WalSink::of(market, orders, Durability::Record);
+            let record = trade();
+            sink.input(&record.header, record.as_bytes()).unwrap();
+            sink.decisions(&[approved()]).unwrap();
+            match broken {
+                LogKind::Market => {
+                    sink.input(&record.header, record.as_bytes()).unwrap();
+                    market_disk.fail_next_sync();
+                    // As its thread does, behind the session's back.
+                    assert!(sink.market.sync().is_err());
+                }
+                LogKind::Orders => orders_disk.fail_next_sync(),
+            }
+            let steps = (market_disk.steps(), orders_disk.steps());
+            let refused = sink.decisions(&[approved()]).unwrap_err();
+            assert_eq!(refused.code, ReasonCode::WalWriteFailed, "{broken:?}");
+            let after = (market_disk.steps(), orders_disk.steps());
+            if broken == LogKind::Market {
+                assert_eq!(after, steps, "the order log is not written either");
+            }
+            // Never tried again: the disk sees nothing more of the log that failed.
+            for _ in 0..3 {
+                assert!(sink.decisions(&[approved()]).is_err());
+                if broken == LogKind::Market {
+                    assert!(sink.input(&record.header, record.as_bytes()).is_err());
+                }
+            }
+            assert!(sink.seal().is_err());
+            match broken {
+                LogKind::Market => assert_eq!(market_disk.steps(), steps.0),
+                LogKind::Orders => assert_eq!(orders_disk.steps(), after.1),
+            }
         }
     }
 }

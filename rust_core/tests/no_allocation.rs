@@ -16,8 +16,11 @@ use std::thread::LocalKey;
 use _core::alpha::{Expression, Program};
 use _core::engine::{Engine, EngineConfig, KernelConfig};
 use _core::kernel::{KernelShape, Kernels};
-use _core::record::{CommandKind, HealthKind, HealthRecord, Record, Tape};
+use _core::record::{
+    BrokerRecord, CommandKind, HealthKind, HealthRecord, Record, Tape, TradeRecord,
+};
 use _core::storm_guard::Band;
+use _core::wal::{LogKind, Options, Writer};
 use support::{MAKER, SECOND, Session, TAKER, book, command, tape};
 
 const COST_TAKER: &str = r#"{"kind":"cost_taker","entry_ticks":1.0,"exit_ticks":0.0,"hold_ns":5000000000,
@@ -228,6 +231,39 @@ fn a_whole_day_allocates_nothing_after_construction() {
         drop(std::hint::black_box(vec![1_u8; 100]));
         assert!(ALLOCATIONS.get() > counted);
     }
+}
+
+/// The log's path from a record to its acknowledgement, segment changes apart.
+#[test]
+fn appending_to_a_log_allocates_nothing() {
+    let dir = std::env::temp_dir().join(format!("hft-no-allocation-{}", std::process::id()));
+    let options = |kind, group_commit| Options {
+        wal_id: 1,
+        kind,
+        segment_bytes: 16 << 20,
+        group_commit,
+        epoch: 1,
+        seal_after: None,
+        reserve: kind == LogKind::Orders,
+    };
+    let second = std::time::Duration::from_secs(1);
+    let market = Writer::open(&dir.join("market"), options(LogKind::Market, second)).unwrap();
+    // Without a thread the commit is done here, where allocations are counted.
+    let orders = options(LogKind::Orders, std::time::Duration::ZERO);
+    let orders = Writer::open(&dir.join("orders"), orders).unwrap();
+    let (trade, broker) = (TradeRecord::empty(), BrokerRecord::empty());
+    let batch = [trade.as_bytes(), trade.as_bytes()].concat();
+    let counted = ALLOCATIONS.get();
+    for _ in 0..200 {
+        market.append(trade.as_bytes()).unwrap();
+        market.append_tape(&batch).unwrap();
+        orders.append_durable(broker.as_bytes()).unwrap();
+    }
+    market.sync().unwrap();
+    assert_eq!(ALLOCATIONS.get(), counted);
+    assert_eq!((market.durable_seq(), orders.durable_seq()), (600, 200));
+    drop((market, orders));
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Invariant 1 of alphas: what a program says it needs is what it asks the allocator for.

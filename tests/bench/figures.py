@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hft_platform import _core, records
+from hft_platform import _core
 from hft_platform.config.canonical import canonical_json
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
 from hft_platform.config.settings import load_settings
@@ -102,28 +102,6 @@ def _decide_times(text: str, tape: bytes, profile: str) -> dict[str, int]:
         remove(folder)
 
 
-def wal() -> dict[str, Any]:
-    """Appends of 96-byte trade records without waiting for a sync."""
-    count = 500_000
-    tape = records.empty("Trade", count).tobytes()
-
-    def rate() -> float:
-        folder = temporary_folder()
-        try:
-            writer = _core.WalWriter(str(folder / "market"), 7, "market", 64 << 20, 10, 1)
-            started = time.perf_counter()
-            writer.append(tape)
-            seconds = time.perf_counter() - started
-            writer.seal()
-            return count / seconds
-        finally:
-            remove(folder)
-
-    return {
-        "wal.append_per_s": spread(repeat(rate), "records/s", "the recorder keeps up with any feed")
-    }
-
-
 def loader() -> dict[str, Any]:
     """Sealed segments of one session into the embedded store, verified."""
     script = (
@@ -205,7 +183,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "bus": rust.bus,
     "order": rust.order,
     "normaliser": normaliser,
-    "wal": wal,
+    "wal": rust.wal,
     "loader": loader,
     "backtest": backtest,
     "demo": demo,

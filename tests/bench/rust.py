@@ -23,7 +23,7 @@ def cargo_bench(name: str, tape: bytes | None = None) -> str:
     """Run one benchmark program; returns what it printed."""
     folder = temporary_folder()
     try:
-        environment = dict(os.environ)
+        environment = dict(os.environ) | {"HFT_BENCH_FOLDER": str(folder)}
         if tape is not None:
             path = folder / "session.tape"
             path.write_bytes(tape)
@@ -128,4 +128,33 @@ def order() -> dict[str, Any]:
             ("order.cost_at_1k_ns", "ns", "book, order, answer and fill around order 1,000"),
             ("risk.evaluate_ns_p50", "ns", "every check, all passing"),
         )
+    }
+
+
+WAL_FIGURES = (
+    (
+        "append_per_s",
+        "records/s",
+        "128-byte records into the buffer: what an append costs",
+    ),
+    (
+        "sustained_per_s",
+        "records/s",
+        "the same written, synced, sealed and hashed",
+    ),
+    ("group_ack_ms_p50", "ms", "append to acknowledgement, 500,000 records/s, 10 ms group commit"),
+    ("group_ack_ms_p99", "ms", "the same, segment changes included"),
+    ("order_append_over_fdatasync", "ratio", "a durable order beside a bare fdatasync, medians"),
+    ("order_append_us_p50", "us", "a durable append to the order log"),
+    ("fdatasync_us_p50", "us", "write and fdatasync of as many bytes into a zeroed file"),
+    ("recovery_gb_per_s", "GB/s", "a recovery that verifies every byte, from the page cache"),
+)
+
+
+def wal() -> dict[str, Any]:
+    """The log as deployed: append, acknowledgement, durable order, recovery."""
+    runs = [printed("wal") for _ in range(PROGRAM_RUNS)]
+    return {
+        f"wal.{name}": spread([float(run[name]) for run in runs], unit, protects)
+        for name, unit, protects in WAL_FIGURES
     }

@@ -43,6 +43,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::failing::failing_writer;
 
 pub use error::{Fault, Following, RecordFault, WalError};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};

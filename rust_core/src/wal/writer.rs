@@ -155,6 +155,14 @@ impl Writer {
         self.shared.durable_seq.load(Ordering::Acquire)
     }
 
+    /// Answers with the failure of this writer, if it has failed; its threads may have found it.
+    ///
+    /// # Errors
+    /// The failure (605).
+    pub fn check(&self) -> Result<(), WalError> {
+        self.shared.healthy()
+    }
+
     /// Sequence of the last record appended, 0 before the first.
     ///
     /// # Errors

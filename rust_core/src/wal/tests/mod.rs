@@ -4,6 +4,7 @@ mod crafted;
 mod crash;
 mod damage;
 mod exhaustive;
+pub(crate) mod failing;
 mod golden;
 mod images;
 mod manifest;
