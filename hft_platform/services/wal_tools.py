@@ -115,10 +115,34 @@ def wal_command(
         return _recover(logs) if action == "recover" else _salvage(logs, target)
     for log in logs:
         files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
+    # Before the segments: what it says was acknowledged, they hold.
+    acknowledged = {log.name: _acknowledged(log) for log in logs}
     report = _check(action, files)
     if action == "verify":
         report.problems.extend(_of_whole_logs(logs, report.problems))
+        report.problems.extend(_below_watermark(report, acknowledged))
     return report
+
+
+def _acknowledged(log: Path) -> int:
+    try:
+        watermark = _core.read_watermark(str(log))
+    except _core.WalError:
+        # Advisory: a damaged one says nothing.
+        return 0
+    return 0 if watermark is None else int(watermark["durable_seq"])
+
+
+def _below_watermark(report: WalReport, acknowledged: dict[str, int]) -> list[str]:
+    """A log that ends before what its writer acknowledged: damage that looks like a torn write."""
+    problems = []
+    for name, durable_seq in acknowledged.items():
+        held = [row for row in report.rows if row["segment"].startswith(f"{name}/")]
+        last_seq = max((row["last_valid_seq"] or 0 for row in held), default=durable_seq)
+        if last_seq < durable_seq and not report.problems:
+            text = f"{name}: records up to {durable_seq} were acknowledged, it holds {last_seq}"
+            problems.append(_problem(int(ReasonCode.WAL_DAMAGED), text))
+    return problems
 
 
 def _salvage(logs: list[Path], target: Path | None) -> WalReport:
