@@ -139,7 +139,13 @@ def _below_watermark(report: WalReport, acknowledged: dict[str, int]) -> list[st
     for name, durable_seq in acknowledged.items():
         held = [row for row in report.rows if row["segment"].startswith(f"{name}/")]
         last_seq = max((row["last_valid_seq"] or 0 for row in held), default=durable_seq)
-        if last_seq < durable_seq and not report.problems:
+        # Of other damage the segment's own problem says more.
+        others = [
+            problem
+            for problem in report.problems
+            if f" {name}/" in problem and not problem.startswith("WAL_TORN_TAIL")
+        ]
+        if last_seq < durable_seq and not others:
             text = f"{name}: records up to {durable_seq} were acknowledged, it holds {last_seq}"
             problems.append(_problem(int(ReasonCode.WAL_DAMAGED), text))
     return problems

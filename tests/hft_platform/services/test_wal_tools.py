@@ -146,5 +146,6 @@ def test_a_damaged_last_commit_stands_out_against_the_watermark(tmp_path: Path) 
     raw = bytearray(segment.read_bytes())
     raw[128 + 5 * (40 + records.DTYPES["Trade"].itemsize) - 1] ^= 1
     segment.write_bytes(raw)
-    (problem,) = wal_command("verify", tmp_path, str(log)).problems
+    torn, problem = wal_command("verify", tmp_path, str(log)).problems
+    assert torn.startswith("WAL_TORN_TAIL")
     assert "records up to 5 were acknowledged, it holds 4" in problem
