@@ -1300,8 +1300,8 @@ def recover_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``action`` (``nothing``, ``sealed``, ``cut`` or ``removed``), ``code``, ``segment_count``,
-        ``last_seq``, ``manifest`` (``nothing``, ``whole``, ``cut`` or ``rebuilt``), and what was
-        cut.
+        ``last_seq``, ``last_input_seq`` of the last record, ``manifest`` (``nothing``, ``whole``,
+        ``cut`` or ``rebuilt``), and what was cut.
 
     Raises
     ------

@@ -54,11 +54,21 @@ impl Disk for OsDisk {
     /// folders above it: an entry missing there after a power cut takes every record with it.
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
-        for parent in fs::canonicalize(dir)?.ancestors().skip(1) {
+        for (height, parent) in fs::canonicalize(dir)?.ancestors().skip(1).enumerate() {
+            use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
             match self.sync_dir(parent) {
-                // Not ours to read, so nothing in it was created by us.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-                outcome => outcome?,
+                Ok(()) => {}
+                // Not ours to read or to write, so nothing in it was created by us.
+                Err(error)
+                    if height > 0
+                        && matches!(
+                            error.kind(),
+                            InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+                        ) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -249,8 +249,10 @@ fn the_same_flips_catch_a_recovery_that_never_refuses_and_one_that_checks_no_che
     }
 }
 
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
 /// The files of a log of two sealed segments, an open one, a prepared one and the manifest.
-fn whole_log() -> (Vec<(PathBuf, Vec<u8>)>, Vec<Vec<u8>>) {
+fn whole_log() -> (Files, Vec<Vec<u8>>) {
     let disk = SimDisk::new(Fate::Reliable);
     let options = Options {
         segment_bytes: 1 << 10,
