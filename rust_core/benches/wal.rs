@@ -167,7 +167,7 @@ fn order_append_us(record: &[u8]) -> (Vec<f64>, Vec<f64>) {
     };
     let (mut log, mut disk) = (Vec::with_capacity(ORDERS), Vec::with_capacity(ORDERS));
     for index in 0..ORDERS {
-        let append = || drop(writer.append_durable(record).unwrap());
+        let append = || assert!(writer.append_durable(record).unwrap() > 0);
         let write = || {
             let offset = (index * FRAME_BYTES) as u64;
             bare.write_all_at(&frame, offset).unwrap();

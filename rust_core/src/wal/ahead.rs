@@ -26,7 +26,7 @@ use super::writer::Failed;
 /// Zeros written with one sync: what a sync of the log may have to wait behind.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 /// Least that is zeroed of a segment of enough bytes; more where the one before held more.
-const ZERO_BYTES_MIN: u64 = 8 << 20;
+const ZERO_BYTES_MIN: u64 = 4 << 20;
 /// How long the thread waits before it asks a full disk again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -108,16 +108,21 @@ impl Ahead {
         self.has_space.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Asks for a segment; `held_bytes` is what the one before held.
+    /// Asks for the segment behind one that held this much.
     pub(super) fn want(&self, segment_id: u64, held_bytes: u64) {
-        let zero_bytes = held_bytes
-            .saturating_mul(2)
-            .max(ZERO_BYTES_MIN)
-            .min(self.segment_bytes);
+        self.want_zeroed(segment_id, held_bytes.saturating_mul(2).max(ZERO_BYTES_MIN));
+    }
+
+    /// Asks for the segment that a writer begins with: its opening waits for it.
+    pub(super) fn want_first(&self, segment_id: u64) {
+        self.want_zeroed(segment_id, size(ZERO_CHUNK_BYTES));
+    }
+
+    fn want_zeroed(&self, segment_id: u64, zero_bytes: u64) {
         self.set_space(false);
         self.state().slot = Slot::Wanted(Want {
             segment_id,
-            zero_bytes,
+            zero_bytes: zero_bytes.min(self.segment_bytes),
             has_failed: false,
         });
         self.changed.notify_all();

@@ -832,8 +832,12 @@ impl Io {
         Ok(())
     }
 
-    /// The first segment.
+    /// The first segment of this writer.
     fn begin(&mut self, header: SegmentHeader) -> Result<(), Failed> {
+        if self.options.reserve {
+            self.ahead.want_first(header.segment_id);
+            self.ahead.prepare_now()?;
+        }
         self.begin_after(header, 0)
     }
 
