@@ -116,7 +116,7 @@ def wal_command(
     for log in logs:
         files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
     # Before the segments: what it says was acknowledged, they hold.
-    acknowledged = {log.name: _acknowledged(log) for log in logs}
+    acknowledged = {log: _acknowledged(log) for log in logs}
     report = _check(action, files)
     if action == "verify":
         report.problems.extend(_of_whole_logs(logs, report.problems))
@@ -133,12 +133,27 @@ def _acknowledged(log: Path) -> int:
     return 0 if watermark is None else int(watermark["durable_seq"])
 
 
-def _below_watermark(report: WalReport, acknowledged: dict[str, int]) -> list[str]:
+def _last_away(log: Path) -> int:
+    """Last record of the segments that were archived or deleted on purpose."""
+    try:
+        manifest = _core.read_manifest(str(log))
+    except _core.WalError:
+        return 0
+    entries = [] if manifest is None else manifest["entries"]
+    return max(
+        (entry["last_seq"] for entry in entries if entry["kind"] in ("archived", "deleted")),
+        default=0,
+    )
+
+
+def _below_watermark(report: WalReport, acknowledged: dict[Path, int]) -> list[str]:
     """A log that ends before what its writer acknowledged: damage that looks like a torn write."""
     problems = []
-    for name, durable_seq in acknowledged.items():
+    for log, durable_seq in acknowledged.items():
+        name = log.name
         held = [row for row in report.rows if row["segment"].startswith(f"{name}/")]
         last_seq = max((row["last_valid_seq"] or 0 for row in held), default=durable_seq)
+        last_seq = max(last_seq, _last_away(log))
         # Of other damage the segment's own problem says more.
         others = [
             problem
