@@ -262,14 +262,27 @@ def _copy_folder(copied: _Copied, folder: Path, *, is_locked: bool) -> None:
 def _copy_log(copied: _Copied, log: Path) -> None:
     """Copy a log. Its writer may seal a segment, or an archive take one away, meanwhile."""
     for attempt in range(COPY_TRIES_MAX):
+        name = log.relative_to(copied.workspace).as_posix()
         try:
             last_seq = _copy_log_once(copied, log)
-        except FileNotFoundError:
+            # A folder that is listed during a rename may show neither name: the copy tells.
+            with typed_errors(name):
+                _core.verify_log(str(copied.target / name))
+        except PlatformError:
             copied.forget(log)
             if attempt + 1 == COPY_TRIES_MAX:
                 raise
             continue
-        copied.logs[log.relative_to(copied.workspace).as_posix()] = last_seq
+        except FileNotFoundError as error:
+            copied.forget(log)
+            if attempt + 1 == COPY_TRIES_MAX:
+                raise PlatformError(
+                    ReasonCode.WAL_READ_FAILED,
+                    f"{name} changes faster than it can be copied: {error.filename} is gone",
+                    next_step="hft-live backup, when the session is quieter",
+                ) from error
+            continue
+        copied.logs[name] = last_seq
         return
 
 
