@@ -76,6 +76,7 @@ round-trip: build ## send one session through log, store and dataset and hash ev
 fuzz: build ## 10 million damaged records, a million expressions and SDK payloads each (5 minutes); FUZZ=<% of that>
 	@cd rust_core && HFT_FUZZ_CASES=$$((100000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_records
 	@cd rust_core && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --test fuzz_expressions
+	@cd rust_core && HFT_FUZZ_CASES=$$((100000 * $(or $(FUZZ),100))) cargo test --profile fuzz --locked --quiet --lib wal::tests::images
 	@cd rust_core && HFT_FUZZ_CASES=11000 cargo test --profile fuzz --locked --quiet --test expressions
 	@source $(BIN)/activate && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) python -m pytest -q --timeout 1800 tests/hft_platform/feed/test_shioaji_fuzz.py -k "damage"
 

@@ -71,6 +71,7 @@ __all__ = [
     "run_backtest",
     "run_package",
     "run_script",
+    "salvage_log",
     "sample_latency",
     "session_extent",
     "signal_terms",
@@ -1385,6 +1386,29 @@ def read_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
         When a segment is damaged, missing, archived, or not the one that the manifest names.
     """
 
+def salvage_log(log_dir: str | PathLike[str], target: str | PathLike[str]) -> dict[str, Any]:
+    """Copy what is good in a damaged log into a new folder; the log itself is only read.
+
+    Parameters
+    ----------
+    log_dir : path
+        Folder of the damaged log.
+    target : path
+        Folder to make; must not exist.
+
+    Returns
+    -------
+    dict
+        ``log_dir``, ``wal_id``, ``log_kind``; ``parts``: the new logs, each without a hole;
+        ``holes``: file, bytes, sequences and input sequences that are missing.
+
+    Raises
+    ------
+    WalError
+        No whole record or an existing target (515), another schema (604), a live writer (611),
+        or the disk's refusal (605, 612).
+    """
+
 def recover_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
     """Bring a log into its final form: all segments sealed.
 
@@ -1397,8 +1421,8 @@ def recover_log(log_dir: str | PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``action`` (``nothing``, ``sealed``, ``cut`` or ``removed``), ``code``, ``segment_count``,
-        ``last_seq``, ``manifest`` (``nothing``, ``whole``, ``cut`` or ``rebuilt``), and what was
-        cut.
+        ``last_seq``, ``last_input_seq`` of the last record, ``manifest`` (``nothing``, ``whole``,
+        ``cut`` or ``rebuilt``), and what was cut.
 
     Raises
     ------

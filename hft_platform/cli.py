@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal, metrics, drill.
+"""hft-live: run, replay, explain, status, halt, resume, wal, backup, restore, metrics, drill.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -137,8 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     resume = add("resume", _resume, "Lift a halt in two steps: read the token, then confirm it.")
     resume.add_argument("--confirm", metavar="TOKEN", help="the token that the first step printed")
 
-    wal = add("wal", _wal, "Inspect, verify, recover, load or follow write-ahead logs.")
-    wal.add_argument("action", choices=["inspect", "verify", "recover", "load", "follow"])
+    wal = add("wal", _wal, "Inspect, verify, recover, salvage, load or follow write-ahead logs.")
+    actions = ["inspect", "verify", "recover", "salvage", "load", "follow"]
+    wal.add_argument("action", choices=actions)
     wal.add_argument("path", nargs="?", help="segment file, log folder, run id or session folder")
     # Given by `run` to its own child: how often it was started before, and its time for the rest.
     wal.add_argument("--child", type=int, help=argparse.SUPPRESS)
@@ -148,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     wal.add_argument(
         "--check", action="store_true", help="load: hold all that is loaded against the contract"
+    )
+    wal.add_argument(
+        "--target", type=Path, help="salvage: folder to make (default: beside the log)"
+    )
+    wal.add_argument(
+        "--swap-in", metavar="TOKEN", help="salvage: put what was salvaged in the log's place"
     )
 
     metrics = add(
@@ -161,6 +168,14 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-remote", action="store_true", help="with an address that others can reach"
     )
     metrics.add_argument("--once", action="store_true", help="print the metrics and end")
+
+    copy = add("backup", _backup, "Copy logs, ledgers, audit chain and promotions of a workspace.")
+    copy.add_argument("target", type=Path, help="new or empty folder")
+    copy.add_argument("--with-keys", action="store_true", help="take the private keys as well")
+    copy.add_argument("--with-market", action="store_true", help="take the market logs as well")
+
+    back = add("restore", _restore, "Verify a backup and make a workspace of it (--workspace).")
+    back.add_argument("source", type=Path, help="folder that backup made")
 
     drill = add("drill", _drill, "Rehearse an outage in a folder of its own (docs/drills.md).")
     drill.add_argument("name", help="a drill, all, or list")
@@ -511,7 +526,13 @@ def _wal(arguments: argparse.Namespace) -> int:
             ReasonCode.SETTINGS_INVALID,
             f"--follow and --check belong to wal load; action was {arguments.action}",
         )
-    report = wal_command(arguments.action, arguments.workspace, arguments.path)
+    report = wal_command(
+        arguments.action,
+        arguments.workspace,
+        arguments.path,
+        target=arguments.target,
+        swap_in=arguments.swap_in,
+    )
     _print(arguments, report.as_dict(), report.render)
     return 0 if report.is_sound else 1
 
@@ -590,6 +611,42 @@ def _metrics(arguments: argparse.Namespace) -> int:
     _print(arguments, {"url": url}, lambda: url)
     sys.stdout.flush()
     thread.join()
+    return 0
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.backup import backup
+
+    report = backup(
+        arguments.workspace,
+        arguments.target,
+        with_keys=arguments.with_keys,
+        with_market=arguments.with_market,
+    )
+    _print(
+        arguments,
+        report.as_dict(),
+        lambda: (
+            f"{report.files} files, {report.size_bytes} bytes, {len(report.logs)} logs"
+            f" in {report.folder}\nnext: keep it on another disk; hft-live restore"
+        ),
+    )
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.backup import restore
+
+    report = restore(arguments.source, arguments.workspace)
+    logs = "\n".join(f"  {path}: records up to {seq}" for path, seq in report.logs.items())
+    _print(
+        arguments,
+        report.as_dict(),
+        lambda: (
+            f"{report.files} files restored to {report.folder}, logs verified\n{logs}\n"
+            f"next: hft-research audit verify --workspace {report.folder}"
+        ),
+    )
     return 0
 
 

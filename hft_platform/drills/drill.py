@@ -23,7 +23,7 @@ from typing import Any
 
 from hft_platform.errors import PlatformError, ReasonCode
 
-MODULES: tuple[str, ...] = ("store", "loading", "direct", "disk", "clock")
+MODULES: tuple[str, ...] = ("wal", "disk", "clock", "store", "loading", "direct", "backup")
 """Modules of `hft_platform.drills` that hold drills, in the order in which they are run."""
 
 

@@ -37,6 +37,7 @@ from hft_platform.recorder.session_recovery import SessionExtent
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
 from hft_platform.services.shed_ranges import ShedRange, check_sequence
+from hft_platform.services.wal_salvage import require_unsalvaged
 
 DIFFERENCES_SHOWN = 20
 """More than this many differing decisions are counted, not listed."""
@@ -118,13 +119,14 @@ def read_session(session_dir: Path) -> SessionLogs:
     Raises
     ------
     PlatformError
-        WAL damage with its code; LOG_SEQUENCE_GAP when the merged logs do not hold every input
-        sequence from 1 on exactly once, SHED_INVALID when SHED records do not fit what is missing.
-        Of a recovered session they must do so up to where one log lost its tail, and what lies
-        behind is left out.
+        WAL damage with its code; WAL_SALVAGED for a log put together after damage;
+        LOG_SEQUENCE_GAP when the merged logs do not hold every input sequence from 1 on exactly
+        once, SHED_INVALID when SHED records do not fit what is missing. Of a recovered session they
+        must do so up to where one log lost its tail, and what lies behind is left out.
     """
     tapes, segments = [], []
     for kind in ("market", "orders"):
+        require_unsalvaged(session_dir / kind)
         with typed_errors(f"{session_dir.name}/{kind}"), whole_log(session_dir / kind) as folder:
             log = _core.read_log(str(folder))
             if folder != session_dir / kind:

@@ -1,10 +1,11 @@
-"""The operator's log tools: inspect, verify, recover. Loading: `wal_load`.
+"""The operator's log tools: inspect, verify, recover, salvage. Loading: `wal_load`.
 
 Why: the log is the only thing that is always right, so an operator must be able to ask whether it
 is, without a session and without a store.
 
 Invariants:
-1. inspect and verify change no byte; recover changes only what `docs/wal-format.md` says.
+1. inspect, verify and salvage change no byte of a log; recover changes only what
+   `docs/wal-format.md` says, and a salvage is swapped in only with its token.
 2. Every file is looked at: a damaged one is a problem with its code and does not hide the others.
 3. verify holds every log against its manifest: a segment that is gone is a problem too.
 4. Recovering a session lists every decision whose cause was lost, and every order of theirs.
@@ -19,6 +20,7 @@ from typing import Any
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import session_recovery
+from hft_platform.services import wal_salvage
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.explain import ACTIONS, EVENT_NAMES
 from hft_platform.services.explain_text import units
@@ -66,17 +68,28 @@ class WalReport:
         return "\n".join(lines) or "no segment there"
 
 
-def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
+def wal_command(
+    action: str,
+    workspace: Path,
+    path: str | None,
+    *,
+    target: Path | None = None,
+    swap_in: str | None = None,
+) -> WalReport:
     """Run one of the tools on a segment, a log folder, a session or the whole workspace.
 
     Parameters
     ----------
     action : str
-        ``inspect``, ``verify`` or ``recover``.
+        ``inspect``, ``verify``, ``recover`` or ``salvage``.
     workspace : Path
         Workspace folder.
     path : str or None
         Segment file, log folder, session folder or run id.
+    target : Path, optional
+        Folder that ``salvage`` makes.
+    swap_in : str, optional
+        Token of a salvage that takes the damaged log's place.
 
     Returns
     -------
@@ -94,20 +107,82 @@ def wal_command(action: str, workspace: Path, path: str | None) -> WalReport:
             f"wal {action} needs a segment, log folder or session",
             next_step="hft-live status names the sessions",
         )
+    if action == "salvage" and swap_in is not None:
+        return WalReport("salvage", [wal_salvage.swap_in(Path(path), swap_in)])
     files, logs = _find(workspace, path)
-    if action == "recover":
+    if action in ("recover", "salvage"):
         if files:
             raise PlatformError(
                 ReasonCode.CONFIG_NOT_FOUND,
-                f"{path} is a file; a log is recovered as a whole",
-                next_step=f"hft-live wal recover {Path(path).parent}",
+                f"{path} is a file; a log is taken as a whole",
+                next_step=f"hft-live wal {action} {Path(path).parent}",
             )
-        return _recover(logs)
+        return _recover(logs) if action == "recover" else _salvage(logs, target)
     for log in logs:
         files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
+    # Before the segments: what it says was acknowledged, they hold.
+    acknowledged = {log: _acknowledged(log) for log in logs}
     report = _check(action, files)
     if action == "verify":
         report.problems.extend(_of_whole_logs(logs, report.problems))
+        report.problems.extend(_below_watermark(report, acknowledged))
+    return report
+
+
+def _acknowledged(log: Path) -> int:
+    try:
+        watermark = _core.read_watermark(str(log))
+    except _core.WalError:
+        # Advisory: a damaged one says nothing.
+        return 0
+    return 0 if watermark is None else int(watermark["durable_seq"])
+
+
+def _last_away(log: Path) -> int:
+    """Last record of the segments that were archived or deleted on purpose."""
+    try:
+        manifest = _core.read_manifest(str(log))
+    except _core.WalError:
+        return 0
+    entries = [] if manifest is None else manifest["entries"]
+    return max(
+        (entry["last_seq"] for entry in entries if entry["kind"] in ("archived", "deleted")),
+        default=0,
+    )
+
+
+def _below_watermark(report: WalReport, acknowledged: dict[Path, int]) -> list[str]:
+    """A log that ends before what its writer acknowledged: damage that looks like a torn write."""
+    problems = []
+    for log, durable_seq in acknowledged.items():
+        name = log.name
+        held = [row for row in report.rows if row["segment"].startswith(f"{name}/")]
+        last_seq = max((row["last_valid_seq"] or 0 for row in held), default=durable_seq)
+        last_seq = max(last_seq, _last_away(log))
+        # Of other damage the segment's own problem says more.
+        others = [
+            problem
+            for problem in report.problems
+            if f" {name}/" in problem and not problem.startswith("WAL_TORN_TAIL")
+        ]
+        if last_seq < durable_seq and not others:
+            text = f"{name}: records up to {durable_seq} were acknowledged, it holds {last_seq}"
+            problems.append(_problem(int(ReasonCode.WAL_DAMAGED), text))
+    return problems
+
+
+def _salvage(logs: list[Path], target: Path | None) -> WalReport:
+    if target is not None and len(logs) > 1:
+        raise PlatformError(
+            ReasonCode.CONFIG_NOT_FOUND,
+            f"--target is for one log; the session has {len(logs)}",
+            next_step=f"hft-live wal salvage {logs[0]}",
+        )
+    report = WalReport("salvage", [])
+    for log in logs:
+        row, problems = wal_salvage.salvage(log, target=target)
+        report.rows.append(row)
+        report.problems.extend(f"{log.name}: {problem}" for problem in problems)
     return report
 
 

@@ -223,6 +223,8 @@ reason_codes! {
     ViewMismatch = 643, "a materialized view does not hold what its table holds", "an insert cut short long ago, or a view changed by hand", "rebuild the view's rows of that run and day (docs/store.md)";
     DeduplicationOff = 644, "a table would not notice an insert that comes twice", "a table or view made by hand, a changed setting", "set the table's deduplication window as the message says";
     ManifestMismatch = 645, "a log's manifest and its segments disagree", "a replaced, lost or foreign file", "restore the segment that the manifest names";
+    WalSalvaged = 650, "the log was salvaged: records are missing from it", "hft-live wal salvage was swapped in after damage", "it is no evidence; salvage.json says what is missing";
+    BackupMismatch = 651, "a backup is unfinished, or a file in it is not the one that was backed up", "an interrupted backup, damage or an edit", "nothing was restored; take another backup";
 
     GateThresholdMissed = 701, "a statistic missed its threshold", "most alphas", "read the verdict";
     GateInsufficientEvidence = 702, "too few sessions or trades to decide", "short recordings", "collect as many days as the verdict says";

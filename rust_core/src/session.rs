@@ -220,6 +220,9 @@ impl WalSink {
             market,
             orders,
             durability,
+            shedder: Shedder::default(),
+            written: WrittenBytes::default(),
+            is_market_lost: false,
         }
     }
 

@@ -14,7 +14,8 @@ from hft_platform.errors import ReasonCode
 from tests.rust_core.wal_tapes import refused, trades
 
 RECORD_BYTES = records.DTYPES["Trade"].itemsize
-KILLS = 50
+KILLS = 10
+"""A kill a process start each; the drill `wal-kill` does 200 and more by forking."""
 RECORDS_PER_LIFE = 400
 
 APPEND_AND_PRINT = """

@@ -243,6 +243,45 @@ fn verify_segment(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> 
     check_dict(py, &check)
 }
 
+/// Copy what is good in a damaged log into a new folder; the log is only read.
+#[pyfunction]
+fn salvage_log(py: Python<'_>, log_dir: PathBuf, target: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+    let salvage = py
+        .detach(|| wal::salvage_log(&log_dir, &target))
+        .map_err(|error| raised(&error))?;
+    let parts = salvage.parts.iter().map(|part| {
+        let table = PyDict::new(py);
+        table.set_item("log_dir", part.dir.to_string_lossy())?;
+        table.set_item("record_count", part.stats.record_count)?;
+        table.set_item("first_seq", part.stats.first_seq)?;
+        table.set_item("last_seq", part.stats.last_seq)?;
+        table.set_item("first_input_seq", part.stats.first_input_seq)?;
+        table.set_item("last_input_seq", part.stats.last_input_seq)?;
+        Ok(table)
+    });
+    let holes = salvage.holes.iter().map(|hole| {
+        let table = PyDict::new(py);
+        let name = hole.path.file_name().unwrap_or_default();
+        table.set_item("file_name", name.to_string_lossy())?;
+        table.set_item("from_offset", hole.from_offset)?;
+        table.set_item("to_offset", hole.to_offset)?;
+        table.set_item("fault", &hole.fault)?;
+        table.set_item("first_seq", hole.first_seq)?;
+        table.set_item("last_seq", hole.last_seq)?;
+        table.set_item("after_input_seq", hole.after_input_seq)?;
+        table.set_item("before_input_seq", hole.before_input_seq)?;
+        table.set_item("was_durable", hole.was_durable)?;
+        Ok(table)
+    });
+    let table = PyDict::new(py);
+    table.set_item("log_dir", salvage.dir.to_string_lossy())?;
+    table.set_item("wal_id", salvage.wal_id)?;
+    table.set_item("log_kind", salvage.kind.name())?;
+    table.set_item("parts", parts.collect::<PyResult<Vec<_>>>()?)?;
+    table.set_item("holes", holes.collect::<PyResult<Vec<_>>>()?)?;
+    Ok(table)
+}
+
 fn info_dict<'py>(py: Python<'py>, info: &SegmentInfo) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("path", info.path.to_string_lossy())?;
@@ -316,6 +355,7 @@ fn recovery_dict<'py>(py: Python<'py>, report: &RecoveryReport) -> PyResult<Boun
     table.set_item("code", report.code().code())?;
     table.set_item("segment_count", report.segment_count)?;
     table.set_item("last_seq", report.last_seq)?;
+    table.set_item("last_input_seq", report.last_input_seq)?;
     table.set_item("manifest", report.manifest.name())?;
     let mut cut: Option<(u64, u64, u64)> = None;
     let (action, path, fault): (&str, Option<&PathBuf>, Option<&Fault>) = match &report.tail {
@@ -380,6 +420,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_segment, module)?)?;
     module.add_function(wrap_pyfunction!(read_log, module)?)?;
     module.add_function(wrap_pyfunction!(recover_log, module)?)?;
+    module.add_function(wrap_pyfunction!(salvage_log, module)?)?;
     module.add_function(wrap_pyfunction!(verify_segment, module)?)?;
     Ok(())
 }

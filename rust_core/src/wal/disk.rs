@@ -50,15 +50,28 @@ pub(super) trait DiskFile: Debug + Send {
 pub(super) struct OsDisk;
 
 impl Disk for OsDisk {
+    /// Whoever created the folder, a moment ago or in an earlier life, may not have synced the
+    /// folders above it: an entry missing there after a power cut takes every record with it.
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         fs::create_dir_all(dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            _ => self.sync_dir(Path::new(".")),
+        for (height, parent) in fs::canonicalize(dir)?.ancestors().skip(1).enumerate() {
+            use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+            match self.sync_dir(parent) {
+                Ok(()) => {}
+                // Not ours to read or to write, so nothing in it was created by us.
+                Err(error)
+                    if height > 0
+                        && matches!(
+                            error.kind(),
+                            InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+                        ) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Following, WalError};
 use super::reader::{read_failed, size};
-use super::scan::{Scan, Stop, next_frame};
+use super::scan::{Scan, Stop, next_frame, record_bytes};
 use super::segment::{
     Footer, HeaderFault, LogKind, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentState, segment_path,
 };
@@ -243,7 +243,7 @@ impl SegmentFollower {
         tape: &mut Vec<u8>,
         places: &mut Vec<Place>,
     ) -> Option<super::error::Fault> {
-        let mut used = 0;
+        let (mut used, mut upgraded) = (0, Vec::new());
         while places.len() < records_max {
             let rest = block.get(used..).unwrap_or_default();
             if rest.is_empty() || Footer::starts(rest) {
@@ -255,11 +255,11 @@ impl SegmentFollower {
                 stats: None,
                 stop: Stop::End,
             };
-            let frame = match next_frame(rest, &self.header, &expected, at.chain) {
+            let frame = match next_frame(rest, &self.header, &expected, at.chain, &mut upgraded) {
                 Ok((frame, _)) => frame,
                 Err(fault) => return Some(fault),
             };
-            tape.extend_from_slice(frame.payload);
+            tape.extend_from_slice(record_bytes(&frame, &self.header, &upgraded));
             used += frame.frame_bytes();
             at.offset += size(frame.frame_bytes());
             at.next_seq = frame.seq.saturating_add(1);

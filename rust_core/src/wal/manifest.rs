@@ -26,8 +26,10 @@ use super::frame::{
 };
 use super::reader::{read_failed, size};
 use super::recovery::{lock_at, write_failed};
+use super::sabotage::{self, Sabotage};
 use super::scan::find_following;
 use super::segment::{LogKind, SegmentInfo, SegmentState, segment_path};
+use crate::record_upgrade::SegmentSchema;
 
 /// The manifest's file name.
 pub(super) const MANIFEST_NAME: &str = "manifest.log";
@@ -365,6 +367,7 @@ impl Manifest {
             wal_id: self.identity.wal_id,
             segment_id: sealed.segment_id,
             epoch: sealed.epoch,
+            schema: SegmentSchema::Current,
             first_seq: sealed.first_seq,
             stats: Some(stats),
             file_bytes: 0,
@@ -581,6 +584,11 @@ fn append_locked(
     } else {
         disk.open(&path).map_err(fail("opening"))?
     };
+    // Entries that another process wrote and did not live to sync: a frame that says they were
+    // durable must not be on the disk before they are.
+    if !is_new && !sabotage::is(Sabotage::NoManifestSync) {
+        file.sync().map_err(fail("syncing"))?;
+    }
     if !is_new && manifest.is_none_or(|manifest| manifest.torn_bytes > 0) {
         file.truncate(offset).map_err(fail("cutting the tail"))?;
     }

@@ -35,6 +35,8 @@ mod manifest;
 mod map;
 mod reader;
 mod recovery;
+mod sabotage;
+mod salvage;
 mod scan;
 mod segment;
 mod slow_disk;
@@ -55,6 +57,7 @@ pub use reader::{
     verify_segment,
 };
 pub use recovery::{ManifestFound, RecoveredTail, RecoveryReport, recover_log};
+pub use salvage::{Hole, Salvage, SalvagedPart, salvage_log};
 pub use segment::{
     FOOTER_BYTES, FORMAT_VERSION, LogKind, SEGMENT_HEADER_BYTES, SegmentInfo, SegmentState,
     SegmentStats,

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::disk::{Disk, OsDisk};
 use super::error::{Fault, Following, WalError};
 use super::manifest::{self, Manifest};
+use super::sabotage::{self, Sabotage};
 use super::scan::{Scan, Stop, find_following, must_be, scan_frames};
 use super::segment::{
     FOOTER_BYTES, Footer, HeaderFault, LogKind, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentInfo,
@@ -484,10 +485,7 @@ fn inspect_open(
         Stop::Bad(fault) => fault.clone(),
     };
     let following = find_following(bytes, scan.data_bytes, Some(scan.next_seq), header.epoch);
-    if following
-        .durable_seq
-        .is_some_and(|durable_seq| durable_seq >= scan.next_seq)
-    {
+    if proves_damage(&following, scan.next_seq) {
         return Err(WalError::Damaged {
             path: path.to_path_buf(),
             offset: size(scan.data_bytes),
@@ -504,6 +502,17 @@ fn inspect_open(
         following,
     });
     Ok(found)
+}
+
+/// Whether what follows says that the frame with `bad_seq` was durable once.
+pub(super) fn proves_damage(following: &Following, bad_seq: u64) -> bool {
+    if sabotage::is(Sabotage::RefuseAnyLaterFrame) {
+        return following.frames > 0;
+    }
+    !sabotage::is(Sabotage::NeverRefuse)
+        && following
+            .durable_seq
+            .is_some_and(|durable_seq| durable_seq >= bad_seq)
 }
 
 /// The bytes up to the end of a footer behind the frames, if only zeros follow it: the writer died

@@ -30,6 +30,7 @@ use super::disk::{Disk, LockGuard, OsDisk};
 use super::error::{Fault, WalError};
 use super::manifest::{self, Entry, EntryKind, Identity, Manifest};
 use super::reader::{Found, Step, read_failed, size, walk};
+use super::sabotage::{self, Sabotage};
 use super::segment::{
     FOOTER_BYTES, Footer, LogKind, SegmentInfo, SegmentState, SegmentStats, is_next_name,
     segment_path,
@@ -48,6 +49,9 @@ pub struct RecoveryReport {
     pub segment_count: u64,
     /// Sequence of the last record, `None` without one.
     pub last_seq: Option<u64>,
+    /// `input_seq` of the last record, `None` without one: what was decided on a later input of
+    /// this log has lost its cause.
+    pub last_input_seq: Option<u64>,
     /// What became of the last file.
     pub tail: RecoveredTail,
     /// What the manifest was.
@@ -178,6 +182,11 @@ pub(super) fn recover_on(
     disk: &dyn Disk,
     dir: &Path,
 ) -> Result<(RecoveryReport, Option<Resume>), WalError> {
+    // A process that died between a rename and the sync of the folder left names that a power cut
+    // may still undo, in any order: what is built on them must come after them.
+    if !sabotage::is(Sabotage::NoFolderSync) {
+        sync_folder(disk, dir)?;
+    }
     let listed = manifest::read_on(disk, dir)?;
     let mut sealed: Vec<SegmentInfo> = Vec::new();
     let mut open: Option<Step> = None;
@@ -234,6 +243,10 @@ pub(super) fn recover_on(
         dir: dir.to_path_buf(),
         segment_count: sealed.len() as u64,
         last_seq: resume.map(|resume| resume.last_seq),
+        last_input_seq: sealed
+            .last()
+            .and_then(|info| info.stats)
+            .map(|stats| stats.last_input_seq),
         tail,
         manifest: match listed {
             Some(listed) if listed.torn_bytes > 0 => ManifestFound::Cut,
@@ -394,6 +407,10 @@ fn seal_found(
 fn remove(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<(), WalError> {
     disk.remove(path)
         .map_err(write_failed(path, "removing a segment without a record", 0))?;
+    sync_folder(disk, dir)
+}
+
+fn sync_folder(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     disk.sync_dir(dir)
         .map_err(write_failed(dir, "syncing the folder", 0))
 }

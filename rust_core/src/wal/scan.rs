@@ -61,10 +61,7 @@ pub(super) fn scan_frames(
         match next_frame(rest, header, &scan, chain, &mut upgraded) {
             Ok((frame, stats)) => {
                 if let Some(tape) = tape.as_deref_mut() {
-                    tape.extend_from_slice(match header.schema {
-                        SegmentSchema::Current => frame.payload,
-                        SegmentSchema::Earlier(_) => &upgraded,
-                    });
+                    tape.extend_from_slice(record_bytes(&frame, header, &upgraded));
                 }
                 chain = frame.crc;
                 scan.data_bytes += frame.frame_bytes();
@@ -79,6 +76,18 @@ pub(super) fn scan_frames(
                 };
             }
         }
+    }
+}
+
+/// The record of a frame that `next_frame` gave, in today's layout.
+pub(super) fn record_bytes<'a>(
+    frame: &Frame<'a>,
+    header: &SegmentHeader,
+    upgraded: &'a [u8],
+) -> &'a [u8] {
+    match header.schema {
+        SegmentSchema::Current => frame.payload,
+        SegmentSchema::Earlier(_) => upgraded,
     }
 }
 

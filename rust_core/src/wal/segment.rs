@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, RecordFault};
 use super::frame::{array_at, put, u16_at, u32_at, u64_at};
+use super::sabotage::{self, Sabotage};
 use crate::record::{self, RecordHeader, RecordType, Tape, TapeError};
 use crate::record_upgrade::{EarlierSchema, SegmentSchema};
 
@@ -275,6 +276,9 @@ impl SegmentHeader {
 
     /// Start of the frames' checksum chain: bytes of another segment never fit it.
     pub(super) fn chain_seed(&self) -> u32 {
+        if sabotage::is(Sabotage::NoChainSeed) {
+            return 0;
+        }
         crc32c::crc32c_append(
             crc32c::crc32c(&self.wal_id.to_le_bytes()),
             &self.segment_id.to_le_bytes(),
@@ -461,22 +465,18 @@ fn crc_of(bytes: &[u8], crc_at: usize) -> u32 {
 
 /// The schema a header names, if this build can read records of it.
 fn known_schema(versions: (u16, u32), hash: &[u8; 32]) -> Result<SegmentSchema, HeaderFault> {
-    let was = schema_name(versions, hash);
-    let expected = (FORMAT_VERSION, u32::from(record::SCHEMA_VERSION));
-    let expected = schema_name(expected, &SegmentSchema::Current.hash());
+    let refused = |behind: &str| {
+        let known = (FORMAT_VERSION, u32::from(record::SCHEMA_VERSION));
+        let expected = schema_name(known, &SegmentSchema::Current.hash());
+        let was = schema_name(versions, hash);
+        Err(HeaderFault::Schema(was, format!("{expected}{behind}")))
+    };
     match SegmentSchema::find(versions.1, hash).filter(|_| versions.0 == FORMAT_VERSION) {
-        None => Err(HeaderFault::Schema(
-            was,
-            format!("{expected} or an earlier one that is kept"),
-        )),
-        Some(SegmentSchema::Earlier(earlier)) if earlier.upgrade.is_err() => {
-            let why = earlier.upgrade.as_ref().err().map(ToString::to_string);
-            let why = why.unwrap_or_default();
-            Err(HeaderFault::Schema(
-                was,
-                format!("{expected}; it cannot be upgraded: {why}"),
-            ))
-        }
+        None => refused(" or an earlier one that is kept"),
+        Some(SegmentSchema::Earlier(earlier)) => match &earlier.upgrade {
+            Err(why) => refused(&format!("; it cannot be upgraded: {why}")),
+            Ok(_) => Ok(SegmentSchema::Earlier(earlier)),
+        },
         Some(schema) => Ok(schema),
     }
 }

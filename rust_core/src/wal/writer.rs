@@ -96,6 +96,7 @@ impl Writer {
     /// As `recover_log`; options out of range or contradicting the log (515); an epoch below the
     /// log's (611); a disk that refuses (605).
     pub fn open(dir: &Path, options: Options) -> Result<Self, WalError> {
+        check_segment_bytes(dir, &options)?;
         Self::open_on(Arc::new(OsDisk), dir, options)
     }
 
@@ -105,6 +106,13 @@ impl Writer {
     /// As [`Writer::open`].
     pub fn open_slowed(dir: &Path, options: Options, delay: SyncDelay) -> Result<Self, WalError> {
         Self::open_on(Arc::new(SlowDisk::new(delay)), dir, options)
+    }
+
+    /// The watermark for a test that looks at it while the writer is at work.
+    #[cfg(test)]
+    pub(super) fn watermark(&self) -> impl Fn() -> u64 + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.durable_seq.load(Ordering::Acquire)
     }
 
     /// Appends one record and returns its sequence. It is durable once [`Writer::durable_seq`]
@@ -238,14 +246,6 @@ impl Writer {
         dir: &Path,
         options: Options,
     ) -> Result<Self, WalError> {
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes) {
-            return Err(WalError::Option {
-                path: dir.to_path_buf(),
-                option: "segment_bytes",
-                was: options.segment_bytes.to_string(),
-                expected: format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"),
-            });
-        }
         disk.create_dir(dir)
             .map_err(|error| WalError::WriteFailed {
                 path: dir.to_path_buf(),
@@ -343,6 +343,18 @@ impl Drop for Writer {
         // A failure is kept in the writer that is being dropped; nothing more is acknowledged.
         let _outcome = self.shared.close();
     }
+}
+
+fn check_segment_bytes(dir: &Path, options: &Options) -> Result<(), WalError> {
+    if (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes) {
+        return Ok(());
+    }
+    Err(WalError::Option {
+        path: dir.to_path_buf(),
+        option: "segment_bytes",
+        was: options.segment_bytes.to_string(),
+        expected: format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"),
+    })
 }
 
 fn check_identity(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hft_platform import _core
+from hft_platform import _core, records
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.wal_tools import INSPECTED, wal_command
 from tests.hft_platform.services.live_workspace import Live
@@ -98,6 +98,10 @@ def test_recover_seals_what_a_crash_left_and_says_what_was_cut(copied: Copied) -
     assert (market["action"], orders["action"]) == ("nothing", "cut")
     assert orders["code"] == ReasonCode.WAL_TORN_TAIL
     assert tape.startswith(_core.read_log(str(sealed.parent))["tape"])
+    # This test took acknowledged records away; a real crash does not, and the watermark knows.
+    (problem,) = wal_command("verify", live.ws, session_dir.name).problems
+    assert "were acknowledged, it holds" in problem
+    (sealed.parent / "watermark").unlink()
     assert wal_command("verify", live.ws, session_dir.name).is_sound
     again = wal_command("recover", live.ws, session_dir.name)
     assert [row["action"] for row in again.rows[:2]] == ["nothing", "nothing"]
@@ -132,3 +136,19 @@ def test_nothing_there_is_a_typed_error(live: Live, action: str) -> None:
         with pytest.raises(PlatformError) as caught:
             wal_command(action, live.ws, name)
         assert caught.value.code == ReasonCode.CONFIG_NOT_FOUND
+
+
+def test_a_damaged_last_commit_stands_out_against_the_watermark(tmp_path: Path) -> None:
+    """The log alone takes it for a torn write: nothing was written after it that says otherwise."""
+    log = tmp_path / "market"
+    writer = _core.WalWriter(str(log), 7, "market", segment_bytes=16 << 10, group_commit_ms=0)
+    writer.append_durable(records.empty("Trade", 5).tobytes())
+    writer.close()
+    assert wal_command("verify", tmp_path, str(log)).is_sound
+    segment = log / "00000001.open"
+    raw = bytearray(segment.read_bytes())
+    raw[128 + 5 * (40 + records.DTYPES["Trade"].itemsize) - 1] ^= 1
+    segment.write_bytes(raw)
+    torn, problem = wal_command("verify", tmp_path, str(log)).problems
+    assert torn.startswith("WAL_TORN_TAIL")
+    assert "records up to 5 were acknowledged, it holds 4" in problem
