@@ -1005,7 +1005,7 @@ class PaperSession:
         Folder in which ``market/`` and ``orders/`` are made.
     options_json : str
         ``wal_id``, and if wanted ``durable`` (``record`` or ``group``), ``segment_bytes``,
-        ``group_commit_ms``, ``epoch``; for drills ``drill_sync_delay``.
+        ``group_commit_ms``, ``epoch``, ``seal_after_s``; for drills ``drill_sync_delay``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
 

@@ -711,7 +711,7 @@ impl Queue {
         if self.stats.is_none()
             && let Some(age) = self.options.seal_after
         {
-            self.seal_at = Some(Instant::now() + age);
+            self.seal_at = Instant::now().checked_add(age);
         }
         self.stats = Some(SegmentStats::with(self.stats, seq, header));
         self.last_seq = seq;
