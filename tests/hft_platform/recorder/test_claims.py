@@ -13,7 +13,7 @@ import pytest
 from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
 from hft_platform.recorder.ledger import SegmentKey
 
-CLAIMS = 150
+CLAIMS = 300
 """Claims of each process in the stress."""
 GOLDEN = 9
 """Segments move between ledgers when this changes; then every store is counted again."""
@@ -55,6 +55,10 @@ def unlinking():
     path.unlink(missing_ok=True)
     return overlaps
 
+# All begin together.
+(folder / f"ready-{me}").touch()
+while len(list(folder.glob("ready-*"))) < 3:
+    time.sleep(0.001)
 claims = overlaps = 0
 end = time.monotonic() + 50
 while claims < wanted and time.monotonic() < end:
