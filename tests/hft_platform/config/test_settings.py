@@ -46,6 +46,8 @@ def test_a_later_layer_wins_key_by_key(tmp_path: Path) -> None:
         ("account_limits:\n  exit_collar_bps: 49\n", "exit_collar_bps"),
         ("account_limits: 5\n", "account_limits"),
         ("promotion_validity_days: 0\n", "promotion_validity_days"),
+        ("loader: {retention_days: 6}\n", "loader.retention_days"),
+        ("loader: {archive_after_days: -1}\n", "loader.archive_after_days"),
         ("storm_guard:\n  risk_capital: 0\n", "risk_capital"),
         ("storm_guard:\n  feed_gap_ns: {storm_out: 9000000000}\n", "storm_out is below"),
         ("storm_guard:\n  feed_gap_ns: {storm_in: 1000000}\n", "milder level"),

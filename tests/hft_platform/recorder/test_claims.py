@@ -13,7 +13,8 @@ import pytest
 from hft_platform.recorder.claims import SHARDS, FileClaimRegistry, shard_of
 from hft_platform.recorder.ledger import SegmentKey
 
-SECONDS = 1.0
+CLAIMS = 300
+"""Claims of each process in the stress."""
 GOLDEN = 9
 """Segments move between ledgers when this changes; then every store is counted again."""
 # Claims and lets go as fast as it can; while it holds the claim it marks a shared byte, and counts
@@ -23,7 +24,7 @@ import fcntl, json, mmap, os, sys, time
 from pathlib import Path
 from hft_platform.recorder.claims import FileClaimRegistry
 
-how, folder, seconds, me = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+how, folder, wanted, me = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 with (folder / "mark").open("r+b") as file:
     mark = mmap.mmap(file.fileno(), 1)
 
@@ -54,9 +55,13 @@ def unlinking():
     path.unlink(missing_ok=True)
     return overlaps
 
+# All begin together.
+(folder / f"ready-{me}").touch()
+while len(list(folder.glob("ready-*"))) < 3:
+    time.sleep(0.001)
 claims = overlaps = 0
-end = time.monotonic() + seconds
-while time.monotonic() < end:
+end = time.monotonic() + 50
+while claims < wanted and time.monotonic() < end:
     found = sound() if how == "sound" else unlinking()
     if found is not None:
         claims += 1
@@ -69,7 +74,7 @@ def _stress(how: str, folder: Path) -> tuple[int, int]:
     (folder / "mark").write_bytes(b"\0")
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", STRESS, how, str(folder), str(SECONDS), str(me)],
+            [sys.executable, "-c", STRESS, how, str(folder), str(CLAIMS), str(me)],
             stdout=subprocess.PIPE,
         )
         for me in (1, 2, 3)
@@ -81,14 +86,13 @@ def _stress(how: str, folder: Path) -> tuple[int, int]:
 
 def test_three_processes_never_hold_a_claim_together(tmp_path: Path) -> None:
     claims, overlaps = _stress("sound", tmp_path)
-    assert claims > 100
-    assert overlaps == 0
+    assert (claims, overlaps) == (3 * CLAIMS, 0)
 
 
 def test_unlock_close_unlink_lets_two_hold_the_claim(tmp_path: Path) -> None:
     """Negative control: the harness sees what the sound way prevents."""
     claims, overlaps = _stress("unlinking", tmp_path)
-    assert claims > 100
+    assert claims == 3 * CLAIMS
     assert overlaps > 0
 
 

@@ -19,7 +19,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import native
 from hft_platform.recorder.breaker import State
 from hft_platform.recorder.store import POLICY, Store, open_store
-from hft_platform.services.wal_tools import wal_command
+from hft_platform.services.wal_load import load_once
 from research.loop import load_wal
 
 HASTY = dataclasses.replace(
@@ -243,7 +243,7 @@ def test_commands_and_assets_use_the_store_of_the_settings(
 ) -> None:
     appended = write_session(tmp_path, "by-settings", records_count=100, seed=1)
     monkeypatch.setenv("HFT_STORE__DSN", server.dsn)
-    report = wal_command("load", tmp_path, None)
+    report = load_once(tmp_path)
     assert report.rows[0]["rows_inserted"] == appended.record_count
     again = load_wal(tmp_path)
     assert again["load"]["rows_inserted"] == 0
