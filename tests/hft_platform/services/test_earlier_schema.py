@@ -44,7 +44,10 @@ def full_hash(repository: Path, start: str) -> bytes:
 
 
 def age(path: Path, schema: bytes) -> None:
-    """Make a segment what a build of another schema would have written of the same records."""
+    """Make a segment what a build of another schema would have written of the same records.
+
+    Types only came to be so far; when one changes, its records must be brought down here too.
+    """
     raw = bytearray(path.read_bytes())
     raw[40:72] = schema
     raw[124:128] = crc32c(bytes(raw[:124]))

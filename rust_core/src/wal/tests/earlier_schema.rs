@@ -21,7 +21,9 @@ fn first_schema() -> SegmentSchema {
     SegmentSchema::Earlier(earlier_schemas().iter().find(first).unwrap())
 }
 
-/// The bytes of a segment as a build of another schema wrote them; a footer is made again.
+/// The bytes of a segment as a build of another schema wrote them; a footer is made again. The
+/// records stay: between the first schema and today's, types only came to be. When one changes, bring
+/// its records down here too.
 fn as_written_by(schema: SegmentSchema, bytes: &[u8]) -> Vec<u8> {
     let header = SegmentHeader::decode(bytes).unwrap();
     let mut bytes = bytes.to_vec();
