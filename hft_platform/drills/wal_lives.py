@@ -40,7 +40,7 @@ LIVES_PER_LOG = 100
 STEPS, ROTATE_STEPS = 96, 24
 """Records of the market log between two seals, and between two rotations."""
 OPENING_SHARE = 0.2
-OPENING_S_MAX, WORKING_S_MAX = 0.010, 0.012
+OPENING_S_MAX, WORKING_S_MAX = 0.005, 0.012
 OPEN_S_MAX = 30.0
 """Longest wait for a life to open its logs."""
 FIRST_TIME_NS = 1_775_000_000_000_000_000
