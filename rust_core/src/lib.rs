@@ -27,6 +27,7 @@ pub mod session;
 pub mod simulation;
 pub mod storm_guard;
 pub mod strategy;
+pub mod ticks;
 pub mod wal;
 
 #[cfg(feature = "python")]

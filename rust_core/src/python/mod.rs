@@ -8,6 +8,7 @@ mod datetime_memory;
 mod engine;
 mod generator;
 mod kernel;
+mod market;
 mod normaliser;
 mod record;
 mod simulation;
@@ -29,5 +30,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     normaliser::register(module)?;
     bus::register(module)?;
     kernel::register(module)?;
+    market::register(module)?;
     Ok(())
 }
