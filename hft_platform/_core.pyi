@@ -34,6 +34,7 @@ __all__ = [
     "PaperSession",
     "SegmentFollower",
     "TapeError",
+    "TickLadder",
     "WalError",
     "WalWriter",
     "avellaneda_stoikov_quotes",
@@ -652,6 +653,51 @@ def feature_registry() -> list[dict[str, Any]]:
     list of dict
         ``id``, ``name``, ``unit``, ``formula``, ``warm_up_ns``, ``source``, ``reset``.
     """
+
+@final
+class TickLadder:
+    """The prices that orders may have: a step that may grow with the price.
+
+    Parameters
+    ----------
+    bands : list of (int, int)
+        First price and step of each band, scaled, the first from 0, rising. A band starts on a
+        multiple of its own step and of the one before.
+
+    Raises
+    ------
+    ConfigError
+        CONFIG_MALFORMED naming the band and what is allowed.
+    """
+
+    def __new__(cls, bands: list[tuple[int, int]]) -> TickLadder: ...
+    @property
+    def bands(self) -> list[tuple[int, int]]:
+        """First price and step of each band."""
+
+    @property
+    def finest(self) -> int:
+        """The smallest step."""
+
+    def tick_at(self, price: int) -> int:
+        """Step of the band that holds a price."""
+
+    def is_on_grid(self, price: int) -> bool:
+        """Whether an order may have this price."""
+
+    def floor(self, price: int) -> int | None:
+        """The highest price of the ladder at or below, None when there is none above 0."""
+
+    def ceil(self, price: int) -> int | None:
+        """The lowest price of the ladder at or above."""
+
+    def step(self, price: int, direction: int) -> int | None:
+        """The next price of the ladder upward (+1) or downward (-1)."""
+
+    def daily_limits(self, reference: int, bps: int) -> tuple[int, int] | None:
+        """Limit-down and limit-up around a reference price, rounded inward to the ladder."""
+
+    def __eq__(self, other: object, /) -> bool: ...
 
 def trade_cost(
     costs_json: str, price: int, qty: int, multiplier: int, side: int, is_maker: bool = False

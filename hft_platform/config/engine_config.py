@@ -343,7 +343,8 @@ def build_engine_config(
             "phases": [phase.as_dict() for phase in (*session.preopen_phases, *session.phases)],
         },
         "instruments": [
-            _instrument(instrument, limits_of.get(instrument.symbol)) for instrument in used
+            _instrument(instrument.on(session.trading_day), limits_of.get(instrument.symbol))
+            for instrument in used
         ],
         "alphas": [
             _alpha(index, spec, find(spec.symbol).instrument_id) for index, spec in enumerate(specs)
@@ -396,7 +397,7 @@ def _instrument(instrument: Instrument, daily: tuple[int, int] | None) -> dict[s
     return {
         "instrument_id": instrument.instrument_id,
         "symbol": instrument.symbol,
-        "tick_size": instrument.tick_size,
+        **_ticks(instrument, daily),
         "lot_size": instrument.lot_size,
         "multiplier": instrument.multiplier,
         "limit_up": daily[0] if daily else None,
@@ -406,6 +407,14 @@ def _instrument(instrument: Instrument, daily: tuple[int, int] | None) -> dict[s
         "eligibility": instrument.eligibility,
         "costs": instrument.costs.as_dict(),
     }
+
+
+def _ticks(instrument: Instrument, daily: tuple[int, int] | None) -> dict[str, Any]:
+    """The ladder, and the step that signals are counted in: that in the middle of the day."""
+    if len(instrument.tick_bands) == 1:
+        return {"tick_size": instrument.tick_size}
+    middle = 0 if daily is None else (daily[0] + daily[1]) // 2
+    return {"tick_size": instrument.ticks.tick_at(middle)} | instrument.bands_json()
 
 
 def _finder(instruments: Any) -> Callable[[str], Instrument]:  # Any: a table or an iterable

@@ -172,6 +172,7 @@ def _entry(instrument: Instrument, first_ns: int, last_ns: int) -> dict[str, Any
         "is_odd_lot": instrument.symbol.endswith(ODD_LOT_SUFFIX),
         "lot_size": instrument.lot_size,
         "tick_size": instrument.tick_size,
+        **instrument.bands_json(),
         "gap_ns": instrument.gap_ns,
         "sessions": [
             {

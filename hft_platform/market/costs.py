@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode
@@ -33,6 +33,8 @@ class TaifexFutureCosts:
         One lot, one side, scaled money.
     """
 
+    kind: ClassVar[str] = "taifex_future"
+
     tax_rate_ppb: int
     tax_round: bool
     commission_per_lot: int
@@ -40,10 +42,52 @@ class TaifexFutureCosts:
     def as_dict(self) -> dict[str, Any]:
         """What the core parses."""
         return {
-            "kind": "taifex_future",
+            "kind": self.kind,
             "tax_rate_ppb": self.tax_rate_ppb,
             "tax_round": self.tax_round,
             "commission_per_lot": self.commission_per_lot,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TaifexOptionCosts(TaifexFutureCosts):
+    """Transaction tax on the premium of each side and a commission per lot.
+
+    Attributes are those of `TaifexFutureCosts`; 1,000,000 of `tax_rate_ppb` is 0.1 %.
+    """
+
+    kind: ClassVar[str] = "taifex_option"
+
+
+@dataclass(frozen=True, slots=True)
+class TaiwanStockCosts:
+    """A brokerage fee on both sides and a tax on sales, each cut to whole units of currency.
+
+    Attributes
+    ----------
+    fee_rate_ppb : int
+        Fee in parts of 1e9 of the value; 1,425,000 is 0.1425 %.
+    fee_share_ppm : int
+        What the broker's discount leaves of it, parts per million.
+    fee_min : int
+        Least fee of a trade, scaled money.
+    sell_tax_ppb : int
+        Tax of a sale in parts of 1e9 of its value; half the rate when bought the same day.
+    """
+
+    fee_rate_ppb: int
+    fee_share_ppm: int
+    fee_min: int
+    sell_tax_ppb: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the core parses."""
+        return {
+            "kind": "taiwan_stock",
+            "fee_rate_ppb": self.fee_rate_ppb,
+            "fee_share_ppm": self.fee_share_ppm,
+            "fee_min": self.fee_min,
+            "sell_tax_ppb": self.sell_tax_ppb,
         }
 
 
@@ -69,7 +113,7 @@ class ValueBpsCosts:
         }
 
 
-CostModel = TaifexFutureCosts | ValueBpsCosts
+CostModel = TaifexFutureCosts | TaifexOptionCosts | TaiwanStockCosts | ValueBpsCosts
 
 
 def trade_cost(

@@ -20,9 +20,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hft_platform import _core
 from hft_platform.config.yaml_files import validated
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.market.costs import CostModel, TaifexFutureCosts, ValueBpsCosts
+from hft_platform.market.costs import (
+    CostModel,
+    TaifexFutureCosts,
+    TaifexOptionCosts,
+    TaiwanStockCosts,
+    ValueBpsCosts,
+)
 from hft_platform.market.sessions import (
     Calendar,
     ContinuousCalendar,
@@ -53,6 +60,20 @@ def _scaled(value: object) -> int:
     if not number.is_finite() or not 0 < number < VALUE_MAX * SCALE or number % 1:
         raise ValueError("allowed is a decimal number above 0, below 1e10, at most 8 decimals")
     return int(number)
+
+
+def _ladder(value: object) -> tuple[tuple[int, int], ...]:
+    """A step, or rows of first price and step, as the core's ladder has them."""
+    rows = value if isinstance(value, list) else [[0, value]]
+    bands = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 2:
+            raise ValueError("allowed is a step, or rows of [first price, step]")
+        bands.append((_scaled_or_zero(row[0]), _scaled(row[1])))
+    try:
+        return tuple(_core.TickLadder(bands).bands)
+    except _core.ConfigError as error:
+        raise ValueError(str(error.args[1])) from error
 
 
 def _scaled_or_zero(value: object) -> int:
@@ -99,6 +120,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
+_Days = list[Annotated[int, BeforeValidator(_day)]]
+
+
 class HoursModel(_Strict):
     """Hours of one daily session."""
 
@@ -109,13 +133,16 @@ class HoursModel(_Strict):
     force_flat_s: _Seconds
     preopen_s: _Seconds
     no_cancel_s: _Seconds
+    close_auction_s: _Seconds
 
     @model_validator(mode="after")
     def _phases_fit(self) -> HoursModel:
         length = (self.close - self.open) % _DAY_S or _DAY_S
+        length -= self.close_auction_s
         if not self.force_flat_s <= self.close_only_s < length:
             raise ValueError(
-                f"allowed is force_flat_s <= close_only_s < length of the session, {length} s"
+                "allowed is force_flat_s <= close_only_s < length of the session before its closing"
+                f" auction, {length} s"
             )
         if self.no_cancel_s > self.preopen_s:
             raise ValueError("allowed is no_cancel_s <= preopen_s: it ends the pre-open window")
@@ -132,8 +159,10 @@ class ExchangeModel(_Strict):
         Field(min_length=1, max_length=8),
     ]
     last_day_close: _Clock | None
-    holidays: list[Annotated[int, BeforeValidator(_day)]]
-    without_night: list[Annotated[int, BeforeValidator(_day)]]
+    holidays: _CalendarName | _Days
+    without_night: _Days
+    extra_days: _Days
+    early_closes: dict[Annotated[int, BeforeValidator(_day)], _Clock]
 
     @model_validator(mode="after")
     def _sessions_do_not_overlap(self) -> ExchangeModel:
@@ -166,16 +195,33 @@ class ContinuousModel(_Strict):
 
 
 class TaifexCostsModel(_Strict):
-    """Costs of TAIFEX futures; `commission_per_lot` in whole currency."""
+    """Costs of TAIFEX futures and options; `commission_per_lot` in whole currency."""
 
-    kind: Literal["taifex_future"]
+    kind: Literal["taifex_future", "taifex_option"]
     tax_rate_ppb: Annotated[int, Field(ge=0, le=1_000_000_000)]
     tax_round: bool
     commission_per_lot: Annotated[int, BeforeValidator(_scaled_or_zero)]
 
     def model(self) -> CostModel:
         """The dataclass behind it."""
-        return TaifexFutureCosts(self.tax_rate_ppb, self.tax_round, self.commission_per_lot)
+        model = TaifexFutureCosts if self.kind == "taifex_future" else TaifexOptionCosts
+        return model(self.tax_rate_ppb, self.tax_round, self.commission_per_lot)
+
+
+class StockCostsModel(_Strict):
+    """Costs of Taiwan's stocks and funds; `fee_min` in whole currency."""
+
+    kind: Literal["taiwan_stock"]
+    fee_rate_ppb: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    fee_share_ppm: Annotated[int, Field(ge=0, le=1_000_000)]
+    fee_min: Annotated[int, BeforeValidator(_scaled_or_zero)]
+    sell_tax_ppb: Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+    def model(self) -> CostModel:
+        """The dataclass behind it."""
+        return TaiwanStockCosts(
+            self.fee_rate_ppb, self.fee_share_ppm, self.fee_min, self.sell_tax_ppb
+        )
 
 
 class BpsCostsModel(_Strict):
@@ -197,23 +243,56 @@ class RollModel(_Strict):
     trading_days_before: Annotated[int, Field(ge=0, le=20)]
 
 
+_Costs = Annotated[TaifexCostsModel | StockCostsModel | BpsCostsModel, Field(discriminator="kind")]
+_Ladder = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_ladder)]
+_Bps = Annotated[int, Field(gt=0, lt=10_000)]
+_Lots = Annotated[int, Field(gt=0, lt=1 << 31)]
+_Eligibility = Literal["full", "no_day_trade", "disposition", "closed"]
+
+
+class ChangeModel(_Strict):
+    """What rules are from a trading day on; what is left out stays, null lifts a cap."""
+
+    from_day: Annotated[int, BeforeValidator(_day)]
+    tick_size: _Ladder | None = None
+    lot_size: _Scaled | None = None
+    multiplier: _Scaled | None = None
+    costs: _Costs | None = None
+    price_limit_bps: _Bps | None = None
+    order_lots_max: _Lots | None = None
+    banding_bps: _Bps | None = None
+    eligibility: _Eligibility | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ChangeModel:
+        if not self.model_fields_set - {"from_day"}:
+            raise ValueError("allowed is at least one field beside from_day")
+        return self
+
+
 class ProductModel(_Strict):
     """What all contracts of a product root share."""
 
     venue: Literal["TAIFEX", "TWSE", "TPEX", "BINANCE_USDM", "BINANCE_SPOT", "SIM"]
-    kind: Literal["future", "stock", "perpetual", "spot"]
+    kind: Literal["future", "option", "stock", "fund", "perpetual", "spot"]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3,5}$")]
-    tick_size: _Scaled
+    tick_size: _Ladder
     lot_size: _Scaled
     multiplier: _Scaled
     calendar: _CalendarName
-    costs: Annotated[TaifexCostsModel | BpsCostsModel, Field(discriminator="kind")]
-    price_limit_bps: Annotated[int, Field(gt=0, lt=10_000)] | None
-    order_lots_max: Annotated[int, Field(gt=0, lt=1 << 31)] | None
-    banding_bps: Annotated[int, Field(gt=0, le=10_000)] | None
-    eligibility: Literal["full", "no_day_trade", "disposition", "closed"]
+    costs: _Costs
+    price_limit_bps: _Bps | None
+    order_lots_max: _Lots | None
+    banding_bps: _Bps | None
+    eligibility: _Eligibility
     roll_rule: RollModel
     gap_ms: Annotated[int, Field(gt=0, le=_DAY_S * 1000)]
+    changes: Annotated[list[ChangeModel], Field(max_length=64)] = []
+
+    @model_validator(mode="after")
+    def _changes_in_order(self) -> ProductModel:
+        _require_rising(self.changes)
+        return self
 
 
 class InstrumentModel(_Strict):
@@ -223,12 +302,25 @@ class InstrumentModel(_Strict):
     product: _Name
     last_trading_day: Annotated[int, BeforeValidator(_day_or_zero)]
     recording_names: list[Annotated[str, Field(min_length=2, max_length=64)]]
+    changes: Annotated[list[ChangeModel], Field(max_length=64)] = []
+
+    @model_validator(mode="after")
+    def _changes_in_order(self) -> InstrumentModel:
+        _require_rising(self.changes)
+        return self
+
+
+def _require_rising(changes: list[ChangeModel]) -> None:
+    days = [change.from_day for change in changes]
+    if days != sorted(set(days)):
+        raise ValueError("allowed are changes in the order of their from_day, one a day")
 
 
 class InstrumentFile(_Strict):
     """One file."""
 
     schema_: Literal[1] = Field(alias="schema")
+    holiday_lists: dict[_CalendarName, _Days] = {}
     calendars: dict[
         _CalendarName, Annotated[ExchangeModel | ContinuousModel, Field(discriminator="kind")]
     ] = {}
@@ -251,11 +343,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """All files as one."""
+    """All files as one; `closed_days` are the holidays of each calendar that has them."""
 
     calendars: dict[str, ExchangeModel | ContinuousModel]
     products: dict[str, ProductModel]
     instruments: dict[str, InstrumentModel]
+    closed_days: dict[str, list[int]]
 
 
 def merge(layers: Iterable[Layer]) -> Merged:
@@ -276,14 +369,29 @@ def merge(layers: Iterable[Layer]) -> Merged:
     PlatformError
         SETTINGS_INVALID naming file, field, value and what is allowed.
     """
-    merged = Merged({}, {}, {})
+    merged = Merged({}, {}, {}, {})
     origin: dict[str, str] = {}
+    holiday_lists: dict[str, list[int]] = {}
     for layer in layers:
+        holiday_lists.update(layer.content.holiday_lists)
+        origin |= {f"calendars.{name}": layer.name for name in layer.content.calendars}
         merged.calendars.update(layer.content.calendars)
         merged.products.update(layer.content.products)
         merged.instruments.update(layer.content.instruments)
         origin |= {f"products.{name}": layer.name for name in layer.content.products}
         origin |= {f"instruments.{name}": layer.name for name in layer.content.instruments}
+    for name, calendar in sorted(merged.calendars.items()):
+        if not isinstance(calendar, ExchangeModel):
+            continue
+        if isinstance(calendar.holidays, list):
+            merged.closed_days[name] = calendar.holidays
+        else:
+            if calendar.holidays not in holiday_lists:
+                raise _refused(
+                    origin, f"calendars.{name}", "holidays", calendar.holidays,
+                    ["a list of days", *sorted(holiday_lists)],
+                )  # fmt: skip
+            merged.closed_days[name] = holiday_lists[calendar.holidays]
     for name, product in sorted(merged.products.items()):
         if product.calendar not in merged.calendars:
             raise _refused(
@@ -311,8 +419,9 @@ def _check_instrument(
     product = merged.products.get(row.product)
     if product is None:
         raise _refused(origin, place, "product", row.product, sorted(merged.products))
-    if (product.kind == "future") != bool(row.last_trading_day) and product.venue != "SIM":
-        allowed = "a date as yyyymmdd" if product.kind == "future" else "0: it does not end"
+    ends = product.kind in ("future", "option")
+    if ends != bool(row.last_trading_day) and product.venue != "SIM":
+        allowed = "a date as yyyymmdd" if ends else "0: it does not end"
         raise _refused(origin, place, "last_trading_day", row.last_trading_day, allowed)
     problem = _expiry_problem(symbol, row, product)
     if problem:
@@ -347,7 +456,7 @@ def _refused(
     )
 
 
-def _exchange(name: str, model: ExchangeModel) -> Calendar:
+def _exchange(name: str, model: ExchangeModel, merged: Merged) -> Calendar:
     hours = tuple(
         SessionHours(
             name=label,
@@ -358,6 +467,7 @@ def _exchange(name: str, model: ExchangeModel) -> Calendar:
             force_flat_s=row.force_flat_s,
             preopen_s=row.preopen_s,
             no_cancel_s=row.no_cancel_s,
+            close_auction_s=row.close_auction_s,
         )
         for label, row in sorted(model.sessions.items(), key=lambda item: item[1].open)
     )
@@ -365,13 +475,15 @@ def _exchange(name: str, model: ExchangeModel) -> Calendar:
         name=name,
         utc_offset_s=model.utc_offset,
         hours=hours,
-        holidays=frozenset(model.holidays),
+        holidays=frozenset(merged.closed_days[name]),
         without_night=frozenset(model.without_night),
         last_day_close_s=model.last_day_close,
+        extra_days=frozenset(model.extra_days),
+        early_closes=tuple(sorted(model.early_closes.items())),
     )
 
 
-def _continuous(name: str, model: ContinuousModel) -> Calendar:
+def _continuous(name: str, model: ContinuousModel, _merged: Merged) -> Calendar:
     return ContinuousCalendar(
         name=name,
         session_minutes=model.session_minutes,
@@ -380,7 +492,7 @@ def _continuous(name: str, model: ContinuousModel) -> Calendar:
     )
 
 
-CALENDAR_OF: dict[type[BaseModel], Callable[[str, Any], Calendar]] = {
+CALENDAR_OF: dict[type[BaseModel], Callable[[str, Any, Merged], Calendar]] = {
     # Any: the model that is the key
     ExchangeModel: _exchange,
     ContinuousModel: _continuous,

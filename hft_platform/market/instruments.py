@@ -17,17 +17,34 @@ from __future__ import annotations
 import importlib.resources
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from hft_platform import _core
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.yaml_files import parse_yaml, read_yaml
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.costs import CostModel
-from hft_platform.market.instrument_files import CALENDAR_OF, Layer, Merged, ProductModel, merge
-from hft_platform.market.sessions import Calendar, third_wednesday, yyyymmdd
+from hft_platform.market.instrument_files import (
+    CALENDAR_OF,
+    ChangeModel,
+    Layer,
+    Merged,
+    ProductModel,
+    merge,
+)
+from hft_platform.market.sessions import (
+    Calendar,
+    ExchangeCalendar,
+    date_of,
+    third_wednesday,
+    yyyymmdd,
+)
+
+ALIASES = ("R1", "R2", "C0", "C1")
+"""Endings of a product root that stand for a contract (see `InstrumentTable.contract`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +73,9 @@ class Instrument:
         Stable number in records, from YAML.
     symbol, product_root, venue, kind, currency : str
         ``TXFD6``, ``TXF``, ``TAIFEX``, ``future``, ``TWD``.
-    tick_size, lot_size, multiplier : int
+    tick_bands : tuple of (int, int)
+        First price and step of each band of the tick ladder, scaled.
+    lot_size, multiplier : int
         Scaled; `multiplier` is money per 1.0 of price and 1.0 of quantity.
     last_trading_day : int
         yyyymmdd, 0 when the contract does not end.
@@ -64,8 +83,8 @@ class Instrument:
         Name of its calendar.
     calendar_rule : ExchangeCalendar or ContinuousCalendar
         The calendar itself.
-    costs : TaifexFutureCosts or ValueBpsCosts
-        The cost model.
+    costs : CostModel
+        What a trade costs.
     price_limit_bps : int or None
         Daily limit around the reference price.
     order_qty_max : int or None
@@ -80,6 +99,8 @@ class Instrument:
         Silence after which time windows start over.
     recording_names : tuple of str
         Patterns of recording file names, as in ``TXFD6_*``.
+    changes : tuple of (int, dict)
+        What becomes of fields from a trading day on, in order; `on` applies them.
     """
 
     instrument_id: int
@@ -88,7 +109,7 @@ class Instrument:
     venue: str
     kind: str
     currency: str
-    tick_size: int
+    tick_bands: tuple[tuple[int, int], ...]
     lot_size: int
     multiplier: int
     last_trading_day: int
@@ -102,6 +123,31 @@ class Instrument:
     roll_rule: RollRule
     gap_ns: int
     recording_names: tuple[str, ...]
+    changes: tuple[tuple[int, Mapping[str, Any]], ...] = ()
+
+    @property
+    def ticks(self) -> _core.TickLadder:
+        """The prices that orders may have."""
+        return _core.TickLadder(list(self.tick_bands))
+
+    @property
+    def tick_size(self) -> int:
+        """Step of price, scaled; of a ladder the finest."""
+        return self.tick_bands[0][1]
+
+    def on(self, trading_day: int) -> Instrument:
+        """The instrument by the rules of a trading day, yyyymmdd."""
+        fields: dict[str, Any] = {}
+        for from_day, change in self.changes:
+            if from_day <= trading_day:
+                fields |= change
+        return replace(self, changes=(), **fields)
+
+    def bands_json(self) -> dict[str, Any]:
+        """``tick_bands`` as the core parses them; nothing where one step holds at every price."""
+        if len(self.tick_bands) == 1:
+            return {}
+        return {"tick_bands": [{"from": start, "tick": tick} for start, tick in self.tick_bands]}
 
     def costs_json(self) -> dict[str, Any]:
         """Cost model as the core parses it."""
@@ -111,15 +157,23 @@ class Instrument:
         """Limit-up and limit-down prices around a reference, rounded inward to the tick."""
         if self.price_limit_bps is None:
             return None
-        band, tick = reference_price * self.price_limit_bps, self.tick_size
-        up = (reference_price * 10_000 + band) // 10_000 // tick * tick
-        down = -((-(reference_price * 10_000 - band) // 10_000) // tick) * tick
+        limits = self.ticks.daily_limits(reference_price, self.price_limit_bps)
+        if limits is None:
+            raise PlatformError(
+                ReasonCode.VALUE_OUT_OF_RANGE,
+                f"{self.symbol}: a reference price of {reference_price} has no daily limits",
+            )
+        down, up = limits
         return up, down
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that changes what ingestion makes of a row, for content hashes."""
         rule = asdict(self.calendar_rule)
         plain = {k: sorted(v) if isinstance(v, frozenset) else v for k, v in rule.items()}
+        changes = [
+            {"from_day": day} | {key: _plain(value) for key, value in change.items()}
+            for day, change in self.changes
+        ]
         return {
             "instrument_id": self.instrument_id,
             "symbol": self.symbol,
@@ -127,7 +181,7 @@ class Instrument:
             "venue": self.venue,
             "kind": self.kind,
             "currency": self.currency,
-            "tick_size": self.tick_size,
+            "tick_bands": self.tick_bands,
             "lot_size": self.lot_size,
             "multiplier": self.multiplier,
             "last_trading_day": self.last_trading_day,
@@ -139,6 +193,7 @@ class Instrument:
             "eligibility": self.eligibility,
             "roll_rule": asdict(self.roll_rule),
             "gap_ns": self.gap_ns,
+            "changes": changes,
         }
 
 
@@ -240,6 +295,57 @@ class InstrumentTable:
             )
         return found[0]
 
+    def contract(self, name: str, trading_day: int) -> Instrument:
+        """The contract that a symbol or an alias stands for on a trading day.
+
+        ``TXFR1`` and ``TXFR2`` are the contracts that end next and after that, the last trading day
+        included. ``TXFC0`` and ``TXFC1`` are the one to trade by the product's roll rule and the
+        one after it: they move on as many trading days before the end as the rule says.
+
+        Parameters
+        ----------
+        name : str
+            A symbol, or a product root with ``R1``, ``R2``, ``C0`` or ``C1``.
+        trading_day : int
+            yyyymmdd.
+
+        Returns
+        -------
+        Instrument
+            By the rules of that day.
+
+        Raises
+        ------
+        PlatformError
+            UNKNOWN_INSTRUMENT for an unknown name, or an alias beyond the known contracts;
+            ROLL_NOT_PERMITTED for a symbol whose contract has ended.
+        """
+        alias = re.fullmatch(r"([A-Z0-9]{3})(R1|R2|C0|C1)", name)
+        if alias is None or name in self._by_symbol:
+            found = self.by_symbol(name)
+            if found.last_trading_day and trading_day > found.last_trading_day:
+                raise PlatformError(
+                    ReasonCode.ROLL_NOT_PERMITTED,
+                    f"{name} ended on {found.last_trading_day}; the trading day is {trading_day}",
+                )
+            return found.on(trading_day)
+        root, place = alias[1], alias[2]
+        last_day = roll_day if place.startswith("C") else _last_day
+        listed = sorted(
+            (last_day(row), row.symbol)
+            for row in self
+            if row.product_root == root and row.last_trading_day
+        )
+        ahead = [symbol for day, symbol in listed if day >= trading_day]
+        index = ALIASES.index(place) % 2
+        if index >= len(ahead):
+            raise self._unknown(
+                f"{name} on {trading_day}: {len(ahead)} known contracts of {root} are not over",
+                f"{root}?",
+                f"{root}*",
+            )
+        return self._by_symbol[ahead[index]].on(trading_day)
+
     def _unknown(self, message: str, hint: str, pattern: str) -> PlatformError:
         yaml_text = _advice(self._products, hint, pattern, max(self._by_id, default=0) + 1)
         return PlatformError(
@@ -248,6 +354,48 @@ class InstrumentTable:
             next_step=f"add to config/instruments/local.yaml (correct it first):\n{yaml_text}",
             facts={"yaml": yaml_text, "hint": hint},
         )
+
+
+def _last_day(instrument: Instrument) -> int:
+    return instrument.last_trading_day
+
+
+class RollTerms(Protocol):
+    """A roll rule, of a product or of a signed config."""
+
+    @property
+    def kind(self) -> str:
+        """``none`` or ``flatten_before_last_trading_day``."""
+
+    @property
+    def trading_days_before(self) -> int:
+        """How many trading days before the last one."""
+
+
+def roll_day(instrument: Instrument, rule: RollTerms | None = None) -> int:
+    """Last trading day on which a contract may be opened.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        With its calendar and last trading day.
+    rule : RollTerms, optional
+        The product's by default.
+
+    Returns
+    -------
+    int
+        yyyymmdd, 0 when the contract does not end.
+    """
+    rule, calendar = rule or instrument.roll_rule, instrument.calendar_rule
+    if not instrument.last_trading_day or rule.kind == "none":
+        return instrument.last_trading_day
+    if not isinstance(calendar, ExchangeCalendar):
+        return instrument.last_trading_day
+    day = date_of(instrument.last_trading_day)
+    for _ in range(rule.trading_days_before):
+        day = calendar.previous_trading_day(day)
+    return yyyymmdd(day)
 
 
 def load_instruments(config_dir: Path | None = None) -> InstrumentTable:
@@ -299,21 +447,50 @@ def _instrument(symbol: str, merged: Merged) -> Instrument:
         venue=product.venue,
         kind=product.kind,
         currency=product.currency,
-        tick_size=product.tick_size,
+        tick_bands=product.tick_size,
         lot_size=product.lot_size,
         multiplier=product.multiplier,
         last_trading_day=row.last_trading_day,
         calendar=product.calendar,
-        calendar_rule=CALENDAR_OF[type(calendar)](product.calendar, calendar),
+        calendar_rule=CALENDAR_OF[type(calendar)](product.calendar, calendar, merged),
         costs=product.costs.model(),
         price_limit_bps=product.price_limit_bps,
-        order_qty_max=product.order_lots_max and product.order_lots_max * product.lot_size,
+        order_qty_max=_lots(product.order_lots_max, product.lot_size),
         banding_bps=product.banding_bps,
         eligibility=product.eligibility,
         roll_rule=RollRule(product.roll_rule.kind, product.roll_rule.trading_days_before),
         gap_ns=product.gap_ms * 1_000_000,
         recording_names=tuple(row.recording_names),
+        changes=_changes(product, [*product.changes, *row.changes]),
     )
+
+
+def _changes(
+    product: ProductModel, changes: list[ChangeModel]
+) -> tuple[tuple[int, Mapping[str, Any]], ...]:
+    """Rows of `Instrument.changes`; at one day the contract's own come after the product's."""
+    result = []
+    lot_size, lots_max = product.lot_size, product.order_lots_max
+    for change in sorted(changes, key=lambda change: change.from_day):
+        # What is named is changed, also to null: a cap that is lifted.
+        named = {key: getattr(change, key) for key in change.model_fields_set - {"from_day"}}
+        lot_size = named.get("lot_size", lot_size)
+        lots_max = named.pop("order_lots_max", lots_max)
+        if "tick_size" in named:
+            named["tick_bands"] = named.pop("tick_size")
+        if "costs" in named:
+            named["costs"] = named["costs"].model()
+        result.append((change.from_day, named | {"order_qty_max": _lots(lots_max, lot_size)}))
+    return tuple(result)
+
+
+def _lots(count: int | None, lot_size: int) -> int | None:
+    return None if count is None else count * lot_size
+
+
+def _plain(value: Any) -> Any:  # Any: a field of an instrument, and its JSON
+    as_dict = getattr(value, "as_dict", None)
+    return value if as_dict is None else as_dict()
 
 
 def _advice(
@@ -359,8 +536,8 @@ def _usual_last_day(symbol: str) -> str:
 _FUTURE_PRODUCT = """\
 products:
   NEW_PRODUCT:
-    venue: TAIFEX            # TAIFEX, BINANCE_USDM, BINANCE_SPOT or SIM
-    kind: future             # future, perpetual or spot
+    venue: TAIFEX            # TAIFEX, TWSE, TPEX, BINANCE_USDM, BINANCE_SPOT or SIM
+    kind: future             # future, option, stock, fund, perpetual or spot
     currency: TWD
     tick_size: 1
     lot_size: 1

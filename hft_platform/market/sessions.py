@@ -6,7 +6,8 @@ a Friday night is part of Monday. One rule serves datasets, engine and gates.
 Invariants:
 1. Sessions of an instrument do not overlap; start is inside, end is outside.
 2. A night session's trading day is the next day that trades: weekends and holidays are skipped.
-3. Phases cover a session without a gap, in the order open, close_only, force_flat.
+3. Phases cover a session without a gap: open, close_only, force_flat, and close_auction where
+   the session ends with a call auction.
 4. Local time is a fixed offset from UTC: the venues here have no daylight saving.
 
 It reads no files (see `instruments`) and no clock. Operator's page: `docs/instruments.md`.
@@ -45,7 +46,8 @@ class Phase:
     start_ns, end_ns : int
         UTC; start inside, end outside.
     phase : str
-        ``open``, ``close_only`` or ``force_flat``; before the open ``pre_open`` or ``no_cancel``.
+        ``open``, ``close_only``, ``force_flat`` or ``close_auction``; before the open ``pre_open``
+        or ``no_cancel``.
     """
 
     start_ns: int
@@ -113,6 +115,8 @@ class SessionHours:
         Length of the trial-match window before the open.
     no_cancel_s : int
         Length of its last part, in which no cancel is taken.
+    close_auction_s : int
+        Length of the call auction that ends the session; trading is continuous until it begins.
     """
 
     name: str
@@ -123,6 +127,7 @@ class SessionHours:
     force_flat_s: int
     preopen_s: int
     no_cancel_s: int
+    close_auction_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,10 @@ class ExchangeCalendar:
         Local dates (yyyymmdd) whose evening has no night session.
     last_day_close_s : int or None
         Earlier close of the day session on a contract's last trading day.
+    extra_days : frozenset of int
+        Saturdays and Sundays on which trading is held.
+    early_closes : tuple of (int, int)
+        Days (yyyymmdd) whose sessions end early, and when, in seconds of the local day.
     """
 
     name: str
@@ -151,20 +160,32 @@ class ExchangeCalendar:
     holidays: frozenset[int]
     without_night: frozenset[int]
     last_day_close_s: int | None
+    extra_days: frozenset[int]
+    early_closes: tuple[tuple[int, int], ...]
 
     def is_trading_day(self, day: dt.date) -> bool:
         """Whether a day session is held."""
-        return day.weekday() < _SATURDAY and yyyymmdd(day) not in self.holidays
+        number = yyyymmdd(day)
+        is_weekday = day.weekday() < _SATURDAY or number in self.extra_days
+        return is_weekday and number not in self.holidays
 
     def next_trading_day(self, day: dt.date) -> dt.date:
         """First trading day after `day`."""
+        return self._neighbour(day, 1)
+
+    def previous_trading_day(self, day: dt.date) -> dt.date:
+        """Last trading day before `day`."""
+        return self._neighbour(day, -1)
+
+    def _neighbour(self, start: dt.date, step_days: int) -> dt.date:
+        day = start
         for _ in range(CLOSED_RUN_DAYS_MAX):
-            day += dt.timedelta(days=1)
+            day += dt.timedelta(days=step_days)
             if self.is_trading_day(day):
                 return day
         raise PlatformError(
             ReasonCode.SETTINGS_INVALID,
-            f"calendar {self.name}: no trading day within {CLOSED_RUN_DAYS_MAX} days before {day}",
+            f"calendar {self.name}: no trading day within {CLOSED_RUN_DAYS_MAX} days of {start}",
             next_step="check the holidays of the calendar in config/instruments",
         )
 
@@ -186,6 +207,9 @@ class ExchangeCalendar:
         is_last = trading_day == last_trading_day and not hours.is_next_trading_day
         if is_last and self.last_day_close_s is not None:
             close_s = min(close_s, self.last_day_close_s)
+        for early_day, early_close_s in self.early_closes:
+            if early_day == yyyymmdd(day) and early_close_s > hours.open_s:
+                close_s = min(close_s, early_close_s)
         midnight = ((day - _EPOCH).days * 86_400 - self.utc_offset_s) * SECOND_NS
         return _make_session(
             f"{trading_date.isoformat()}/{hours.name}",
@@ -240,7 +264,7 @@ class ContinuousCalendar:
     def _block(self, index: int, block_ns: int) -> Session:
         start_ns = int(index) * block_ns
         moment = dt.datetime.fromtimestamp(start_ns // SECOND_NS, tz=dt.UTC)
-        hours = SessionHours("", 0, 0, False, self.close_only_s, self.force_flat_s, 0, 0)
+        hours = SessionHours("", 0, 0, False, self.close_only_s, self.force_flat_s, 0, 0, 0)
         return _make_session(
             moment.strftime("%Y-%m-%d/T%H%M"),
             yyyymmdd(moment.date()),
@@ -362,18 +386,21 @@ def third_wednesday(year: int, month: int) -> dt.date:
 def _make_session(
     session_id: str, trading_day: int, start_ns: int, end_ns: int, hours: SessionHours
 ) -> Session:
-    close_only = end_ns - hours.close_only_s * SECOND_NS
-    force_flat = end_ns - hours.force_flat_s * SECOND_NS
+    auction = end_ns - hours.close_auction_s * SECOND_NS
+    close_only = auction - hours.close_only_s * SECOND_NS
+    force_flat = auction - hours.force_flat_s * SECOND_NS
+    phases = (
+        Phase(start_ns, close_only, "open"),
+        Phase(close_only, force_flat, "close_only"),
+        Phase(force_flat, auction, "force_flat"),
+        Phase(auction, end_ns, "close_auction"),
+    )
     return Session(
         session_id=session_id,
         trading_day=trading_day,
         start_ns=start_ns,
         end_ns=end_ns,
-        phases=(
-            Phase(start_ns, close_only, "open"),
-            Phase(close_only, force_flat, "close_only"),
-            Phase(force_flat, end_ns, "force_flat"),
-        ),
+        phases=tuple(phase for phase in phases if phase.end_ns > phase.start_ns),
         preopen_ns=start_ns - hours.preopen_s * SECOND_NS,
         no_cancel_ns=start_ns - hours.no_cancel_s * SECOND_NS,
     )

@@ -23,7 +23,6 @@ it). It places no order at a broker. Operator's page: `docs/runbook.md`.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import errno
 import shutil
 import time
@@ -46,9 +45,8 @@ from hft_platform.execution.faults import FaultProfile
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.feed.recording import RecordedSession, load_tape
 from hft_platform.kernels import kernels_of
-from hft_platform.market.instruments import Instrument, InstrumentTable
+from hft_platform.market.instruments import Instrument, InstrumentTable, roll_day
 from hft_platform.market.latency import load_latency_profile
-from hft_platform.market.sessions import ExchangeCalendar, yyyymmdd
 from hft_platform.services import latch, session_summary
 from hft_platform.services.disk_guard import DiskGuard, require_space
 from hft_platform.services.parity import (
@@ -303,6 +301,7 @@ def _prepare(
     latch.require_clear(request.workspace)
     instrument = instruments.by_symbol(request.session.symbol)
     session = request.session.session_of(instrument)
+    instrument = instrument.on(session.trading_day)
     config = PromotedConfig.load_verified(
         request.config_path,
         workspace=request.workspace,
@@ -358,16 +357,10 @@ def require_before_roll(config: PromotedConfig, instrument: Instrument, trading_
         ROLL_NOT_PERMITTED when the contract is in its last days: it is to be flat by then, and
         every session ends flat, so nothing may be opened any more.
     """
-    rule, calendar = config.roll_rule, instrument.calendar_rule
-    if rule.kind == "none" or not instrument.last_trading_day:
+    rule, last = config.roll_rule, instrument.last_trading_day
+    if rule.kind == "none" or not last:
         return
-    last = instrument.last_trading_day
-    day = dt.date(last // 10_000, last // 100 % 100, last % 100)
-    for _ in range(rule.trading_days_before):
-        day -= dt.timedelta(days=1)
-        while isinstance(calendar, ExchangeCalendar) and not calendar.is_trading_day(day):
-            day -= dt.timedelta(days=1)
-    if trading_day > yyyymmdd(day):
+    if trading_day > roll_day(instrument, rule):
         raise PlatformError(
             ReasonCode.ROLL_NOT_PERMITTED,
             f"{instrument.symbol} ends on {last}; {config.alpha_id} is to be flat"

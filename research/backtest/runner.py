@@ -102,6 +102,7 @@ def run_session(
     PlatformError
         When the engine config, the tape or the package's library is refused.
     """
+    instrument = instrument.on(engine_config["session"]["trading_day"])
     rows = _core.convert_session(
         tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
     )

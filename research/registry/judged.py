@@ -85,6 +85,7 @@ def judged_data(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> Ju
     latency, latency_sha256 = load_latency_profile(manifest.latency_profile, config_dir)
     costs = {
         "costs": {symbol: instruments[symbol].costs_json() for symbol in held},
+        "changes": {symbol: instruments[symbol].as_dict()["changes"] for symbol in held},
         "latency": latency_sha256,
         "queue_model": manifest.queue_model,
     }

@@ -5,11 +5,14 @@
 //! Invariants:
 //! 1. A cost is computed in i128 and leaves this module as scaled money that fits i64, or as
 //!    `None`; nothing wraps and nothing is rounded twice.
-//! 2. `taifex_future` charges the tax of one contract, rounded to whole money units, at least one
-//!    unit, times the number of contracts, plus the commission per lot; both sides alike.
-//! 3. A cost depends on nothing but its arguments.
+//! 2. `taifex_future` and `taifex_option` charge the tax of one contract, rounded to whole money
+//!    units, at least one unit, times the number of contracts, plus the commission per lot; both
+//!    sides alike.
+//! 3. `taiwan_stock` charges a fee on both sides, at least its minimum for each trade, and a tax on
+//!    sales; both cut to whole units.
+//! 4. A cost depends on nothing but its arguments.
 //!
-//! It knows no venue rules beyond the two formulas. Operator's page: `docs/costs.md`.
+//! It knows no venue rules beyond these formulas. Operator's page: `docs/costs.md`.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +20,8 @@ use crate::record::SCALE;
 
 /// Parts of 1e9: the resolution in which rates are held.
 const RATE_SCALE: i128 = 1_000_000_000;
+/// The whole, in parts per million.
+const PPM: i128 = 1_000_000;
 /// One basis point in parts of 1e9.
 const BPS_RATE: f64 = 100_000.0;
 /// Largest rate accepted, in basis points on either side of zero: the whole value.
@@ -34,6 +39,26 @@ pub enum CostModel {
         tax_round: bool,
         /// Commission for one lot and side, scaled money.
         commission_per_lot: i64,
+    },
+    /// Options on TAIFEX: a tax on the premium of each side and a commission per lot.
+    TaifexOption {
+        /// Tax in parts of 1e9 of the premium's value: 1,000,000 is 0.1 %.
+        tax_rate_ppb: i64,
+        /// Round the tax of each contract to 1.0, and take at least 1.0.
+        tax_round: bool,
+        /// Commission for one lot and side, scaled money.
+        commission_per_lot: i64,
+    },
+    /// Stocks and funds on TWSE and TPEx: a brokerage fee on both sides, a tax on sales.
+    TaiwanStock {
+        /// Fee in parts of 1e9 of the value: 1,425,000 is 0.1425 %.
+        fee_rate_ppb: i64,
+        /// What the broker's discount leaves of the fee, parts per million: 280,000 is 28 %.
+        fee_share_ppm: i64,
+        /// Least fee of a trade, scaled money.
+        fee_min: i64,
+        /// Tax in parts of 1e9 of the value of a sale: 3,000,000 is 0.3 %, 1,500,000 within a day.
+        sell_tax_ppb: i64,
     },
     /// A share of the traded value; negative is a rebate.
     ValueBps {
@@ -77,6 +102,11 @@ impl CostModel {
                 tax_rate_ppb,
                 commission_per_lot,
                 ..
+            }
+            | Self::TaifexOption {
+                tax_rate_ppb,
+                commission_per_lot,
+                ..
             } => {
                 if !(0..=1_000_000_000).contains(&tax_rate_ppb) {
                     return bad("tax_rate_ppb", tax_rate_ppb.to_string(), "0 to 1000000000");
@@ -87,6 +117,33 @@ impl CostModel {
                         commission_per_lot.to_string(),
                         "0 to 92233720368",
                     );
+                }
+            }
+            Self::TaiwanStock {
+                fee_rate_ppb,
+                fee_share_ppm,
+                fee_min,
+                sell_tax_ppb,
+            } => {
+                for (field, value, max, allowed) in [
+                    (
+                        "fee_rate_ppb",
+                        fee_rate_ppb,
+                        1_000_000_000,
+                        "0 to 1000000000",
+                    ),
+                    (
+                        "sell_tax_ppb",
+                        sell_tax_ppb,
+                        1_000_000_000,
+                        "0 to 1000000000",
+                    ),
+                    ("fee_share_ppm", fee_share_ppm, 1_000_000, "0 to 1000000"),
+                    ("fee_min", fee_min, i64::MAX / SCALE, "0 to 92233720368"),
+                ] {
+                    if !(0..=max).contains(&value) {
+                        return bad(field, value.to_string(), allowed);
+                    }
                 }
             }
             Self::ValueBps {
@@ -125,6 +182,11 @@ impl CostModel {
                 tax_rate_ppb,
                 tax_round,
                 commission_per_lot,
+            }
+            | Self::TaifexOption {
+                tax_rate_ppb,
+                tax_round,
+                commission_per_lot,
             } => {
                 let contract = i128::from(price) * i128::from(multiplier) / scale;
                 let tax_parts = contract.checked_mul(i128::from(tax_rate_ppb))?;
@@ -136,6 +198,23 @@ impl CostModel {
                 };
                 let per_lot = tax.checked_add(i128::from(commission_per_lot))?;
                 round_half_up(per_lot.checked_mul(i128::from(qty))?, scale)
+            }
+            Self::TaiwanStock {
+                fee_rate_ppb,
+                fee_share_ppm,
+                fee_min,
+                sell_tax_ppb,
+            } => {
+                let value = notional(price, qty, multiplier)?;
+                let rate = i128::from(fee_rate_ppb) * i128::from(fee_share_ppm);
+                // Whole dollars, the fraction dropped, as brokers and the tax office charge them.
+                let fee = whole_down(value.checked_mul(rate)?, RATE_SCALE * PPM);
+                let tax = if side < 0 {
+                    whole_down(value.checked_mul(i128::from(sell_tax_ppb))?, RATE_SCALE)
+                } else {
+                    0
+                };
+                fee.max(i128::from(fee_min)) + tax
             }
             Self::ValueBps {
                 maker_bps,
@@ -187,6 +266,12 @@ fn bps_rate(bps: f64) -> i128 {
     )]
     let rate = libm::round(bps * BPS_RATE) as i64;
     i128::from(rate)
+}
+
+/// Scaled money of `parts / unit`, cut to whole units of money.
+fn whole_down(parts: i128, unit: i128) -> i128 {
+    let scale = i128::from(SCALE);
+    parts / unit / scale * scale
 }
 
 /// `value / unit` to the nearest integer, halves away from zero.
@@ -249,6 +334,48 @@ mod tests {
             taifex(0).trade_cost(10 * SCALE, SCALE, 10 * SCALE, -1, false),
             Some(SCALE)
         );
+    }
+
+    #[test]
+    fn an_option_is_taxed_on_its_premium() {
+        let option = CostModel::TaifexOption {
+            tax_rate_ppb: 1_000_000,
+            tax_round: true,
+            commission_per_lot: 20 * SCALE,
+        };
+        // 0.1 % of 85 points at 50 a point is 4.25, of 2 points 0.1 and so 1.
+        for (premium, money) in [(85, 24), (2, 21), (500, 45)] {
+            let cost = option.trade_cost(premium * SCALE, SCALE, 50 * SCALE, 1, false);
+            assert_eq!(cost, Some(money * SCALE), "{premium}");
+        }
+    }
+
+    #[test]
+    fn a_stock_pays_its_fee_twice_and_its_tax_once() {
+        let stock = |fee_share_ppm, sell_tax_ppb| CostModel::TaiwanStock {
+            fee_rate_ppb: 1_425_000,
+            fee_share_ppm,
+            fee_min: 20 * SCALE,
+            sell_tax_ppb,
+        };
+        let cost = |model: CostModel, price: i64, shares: i64, side| {
+            model
+                .trade_cost(price * SCALE, shares * SCALE, SCALE, side, false)
+                .map(|cost| cost / SCALE)
+        };
+        // 1,000 shares at 100: 142.5 of fee, 300 of tax, 150 when bought the same day.
+        let list = stock(1_000_000, 3_000_000);
+        assert_eq!(cost(list, 100, 1_000, 1), Some(142));
+        assert_eq!(cost(list, 100, 1_000, -1), Some(442));
+        assert_eq!(cost(stock(1_000_000, 1_500_000), 100, 1_000, -1), Some(292));
+        // A discount, and the least fee; a fund pays 0.1 %.
+        assert_eq!(cost(stock(280_000, 3_000_000), 100, 1_000, 1), Some(39));
+        assert_eq!(cost(stock(280_000, 3_000_000), 10, 1_000, 1), Some(20));
+        assert_eq!(cost(stock(1_000_000, 1_000_000), 50, 2_000, -1), Some(242));
+        assert_eq!(cost(list, 2_220, 1_000, -1), Some(3_163 + 6_660));
+        for bad in [stock(-1, 0), stock(1_000_001, 0), stock(0, -1)] {
+            assert!(bad.validate().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod shed;
 pub mod simulation;
 pub mod storm_guard;
 pub mod strategy;
+pub mod ticks;
 pub mod wal;
 
 #[cfg(feature = "python")]

@@ -400,7 +400,7 @@ impl Venue for PackageVenue {
         reports: &mut Vec<VenueReport>,
     ) -> Result<(), VenueError> {
         self.require_instrument(order.instrument_id)?;
-        if let Err(reason) = check_order(order, self.parts.instrument.tick_size) {
+        if let Err(reason) = check_order(order, &self.parts.instrument.ticks) {
             reports.push(VenueReport::refused(
                 order,
                 BrokerEventKind::Rejected,

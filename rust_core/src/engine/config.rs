@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::EngineError;
 use crate::costs::CostModel;
 use crate::storm_guard::StormConfig;
+use crate::ticks::TickLadder;
 
 /// Version of this layout.
 pub const CONFIG_SCHEMA: u32 = 1;
@@ -94,6 +95,8 @@ pub enum Phase {
     CloseOnly,
     /// Positions are being closed.
     ForceFlat,
+    /// The call auction that ends the session: what is still open may only be closed.
+    CloseAuction,
 }
 
 /// One instrument, resolved from the market model.
@@ -104,8 +107,12 @@ pub struct InstrumentConfig {
     pub instrument_id: u32,
     /// Symbol, for messages.
     pub symbol: String,
-    /// Tick size, scaled.
+    /// Tick size, scaled; with `tick_bands` that of the session's reference price, which signals are
+    /// counted in.
     pub tick_size: i64,
+    /// Where the step of price grows with the price; left out where it is `tick_size` everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tick_bands: Option<TickLadder>,
     /// Smallest tradable quantity, scaled.
     pub lot_size: i64,
     /// Money per 1.0 of price and 1.0 of quantity, scaled.
@@ -126,6 +133,18 @@ pub struct InstrumentConfig {
     pub eligibility: Eligibility,
     /// What a trade costs.
     pub costs: CostModel,
+}
+
+impl InstrumentConfig {
+    /// The prices that orders may have.
+    ///
+    /// # Panics
+    /// When `tick_size` is not above 0, which `validate` refuses.
+    #[must_use]
+    pub fn ticks(&self) -> TickLadder {
+        self.tick_bands
+            .unwrap_or_else(|| TickLadder::flat(self.tick_size))
+    }
 }
 
 /// Whether an instrument may be traded within a day.

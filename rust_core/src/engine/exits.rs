@@ -16,6 +16,7 @@ use super::steps::OrderIntent;
 use crate::gateway::{OPEN_COUNT_MAX, Order, OrderState, WaitingExit};
 use crate::record::{DecisionRecord, IntentReason, RecordHeader};
 use crate::strategy::{EXIT_WAIT_NS_MAX, REST_OF_DAY};
+use crate::ticks::TickLadder;
 
 impl Engine {
     /// True when the order cannot do anything but reduce the alpha's position.
@@ -39,7 +40,7 @@ impl Engine {
         let qty = intent.qty.min(cap);
         let bound = |base: Option<i64>, width_bps: Option<i64>| {
             let (base, width_bps) = (base?, width_bps?);
-            edge(base, width_bps, intent.side, instrument.tick_size)
+            edge(base, width_bps, intent.side, &market.ticks)
         };
         let best = Some(market.opposite_best(intent.side)).filter(|price| *price > 0);
         let collar = bound(best, Some(self.config.account_limits.exit_collar_bps));
@@ -141,17 +142,11 @@ pub(super) fn reaches(intent: &OrderIntent, order: &Order) -> bool {
 }
 
 /// The last price on the tick grid within `width_bps` beyond `base`, in the direction of `side`.
-fn edge(base: i64, width_bps: i64, side: i64, tick_size: i64) -> Option<i64> {
+fn edge(base: i64, width_bps: i64, side: i64, ticks: &TickLadder) -> Option<i64> {
     // The same as base * width_bps / 10,000, in 64 bits.
     let width = (base / 10_000)
         .checked_mul(width_bps)?
         .checked_add(base % 10_000 * width_bps / 10_000)?;
     let limit = base.checked_add(width.checked_mul(side)?)?;
-    let inward = limit.rem_euclid(tick_size);
-    let on_grid = if side > 0 || inward == 0 {
-        limit - inward
-    } else {
-        limit.checked_add(tick_size - inward)?
-    };
-    (on_grid > 0).then_some(on_grid)
+    ticks.passive(limit, side)
 }

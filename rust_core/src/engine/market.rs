@@ -5,6 +5,7 @@ use crate::engine::InstrumentConfig;
 use crate::features::FeatureSet;
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, InstrumentRecord, RecordHeader, TradeRecord, flags};
+use crate::ticks::TickLadder;
 
 /// How far our clock was from the exchange's, with the way of the record in it.
 ///
@@ -24,6 +25,8 @@ fn clock_skew_ns(header: &RecordHeader) -> Option<i64> {
 pub struct Market {
     /// Reference data.
     pub instrument: InstrumentConfig,
+    /// The prices that its orders may have.
+    pub ticks: TickLadder,
     /// The book.
     pub book: Book,
     /// The features.
@@ -42,6 +45,7 @@ impl Market {
     pub fn new(instrument: InstrumentConfig) -> Self {
         let features = FeatureSet::new(instrument.tick_size, instrument.lot_size);
         Self {
+            ticks: instrument.ticks(),
             instrument,
             book: Book::default(),
             features,

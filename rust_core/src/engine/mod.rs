@@ -481,6 +481,7 @@ impl Engine {
             position_qty_max: alpha.position_qty_max,
             order_qty_max: alpha.config.limits.order_qty_max,
             tick_size: market.instrument.tick_size,
+            ticks: &market.ticks,
             lot_size: market.instrument.lot_size,
             volatility: strategy::per_root_second(values[crate::features::VOLATILITY_10S]),
             multiplier: market.instrument.multiplier,

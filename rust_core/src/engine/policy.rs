@@ -365,7 +365,7 @@ fn mode_of(conditions: &Conditions) -> Mode {
     let by_phase = match conditions.phase {
         Some(Phase::Open) => Mode::Normal,
         Some(Phase::CloseOnly) => Mode::ReduceOnly,
-        Some(Phase::ForceFlat) => Mode::Flatten,
+        Some(Phase::ForceFlat | Phase::CloseAuction) => Mode::Flatten,
         Some(Phase::PreOpen | Phase::NoCancel) | None => Mode::Hold,
     };
     let asked = [
@@ -412,12 +412,13 @@ pub(super) fn withdrawal_mode(alpha: &AlphaState, since_ns: i64, now_ns: i64) ->
 mod tests {
     use super::*;
 
-    const PHASES: [Option<Phase>; 6] = [
+    const PHASES: [Option<Phase>; 7] = [
         Some(Phase::Open),
         Some(Phase::PreOpen),
         Some(Phase::NoCancel),
         Some(Phase::CloseOnly),
         Some(Phase::ForceFlat),
+        Some(Phase::CloseAuction),
         None,
     ];
     const RULES: [Option<Mode>; 4] = [
@@ -429,18 +430,18 @@ mod tests {
 
     fn all() -> impl Iterator<Item = Conditions> {
         (0..PHASES.len() * RULES.len() * RULES.len() * 4).map(|number| Conditions {
-            phase: PHASES[number % 6],
-            permit: RULES[number / 6 % 4],
-            halt: RULES[number / 24 % 4],
-            is_reduce_only: number / 96 % 2 == 1,
-            is_closing: number / 192 == 1,
+            phase: PHASES[number % 7],
+            permit: RULES[number / 7 % 4],
+            halt: RULES[number / 28 % 4],
+            is_reduce_only: number / 112 % 2 == 1,
+            is_closing: number / 224 == 1,
         })
     }
 
-    /// All 384 combinations: normal only when nothing restricts, and no restriction makes another milder.
+    /// All 448 combinations: normal only when nothing restricts, and no restriction makes another milder.
     #[test]
     fn the_strictest_condition_decides() {
-        assert_eq!(all().count(), 384);
+        assert_eq!(all().count(), 448);
         for conditions in all() {
             let mode = mode_of(&conditions);
             let is_free = conditions.phase == Some(Phase::Open)
@@ -458,7 +459,10 @@ mod tests {
                 "{conditions:?}"
             );
             assert!(
-                conditions.phase != Some(Phase::ForceFlat) || mode == Mode::Flatten,
+                !matches!(
+                    conditions.phase,
+                    Some(Phase::ForceFlat | Phase::CloseAuction)
+                ) || mode == Mode::Flatten,
                 "{conditions:?}"
             );
             for milder in [

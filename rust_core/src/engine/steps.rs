@@ -265,7 +265,7 @@ impl Engine {
             clock_skew_ns_max: limits.clock_skew_ns_max,
             mid: market.book.mid(),
             opposite_best: Some(market.opposite_best(intent.side)).filter(|price| *price > 0),
-            tick_size: market.instrument.tick_size,
+            tick_size: market.ticks.tick_at(intent.price),
             limit_up: market.instrument.limit_up,
             limit_down: market.instrument.limit_down,
             band_base: market.band_base(),

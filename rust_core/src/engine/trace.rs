@@ -494,6 +494,7 @@ fn of_phase(phase: Option<Phase>) -> (&'static str, Mode) {
         Some(Phase::Open) => ("session open", Mode::Normal),
         Some(Phase::CloseOnly) => ("session takes only exits", Mode::ReduceOnly),
         Some(Phase::ForceFlat) => ("session is being closed", Mode::Flatten),
+        Some(Phase::CloseAuction) => ("session ends in its call auction", Mode::Flatten),
         Some(Phase::PreOpen) => ("session not open yet", Mode::Hold),
         Some(Phase::NoCancel) => ("session takes neither orders nor cancels", Mode::Hold),
         None => ("session closed", Mode::Hold),

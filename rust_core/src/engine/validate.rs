@@ -176,6 +176,18 @@ fn instrument(place: usize, config: &InstrumentConfig, is_new: bool) -> Result<(
     )?;
     at.word("symbol", &config.symbol, 24)?;
     at.positive("tick_size", config.tick_size)?;
+    if let Some(ladder) = &config.tick_bands {
+        at.require(
+            ladder
+                .bands()
+                .iter()
+                .any(|band| band.tick == config.tick_size),
+            "tick_size",
+            config.tick_size,
+            "the tick of one of tick_bands",
+        )?;
+    }
+    let ticks = config.ticks();
     at.positive("lot_size", config.lot_size)?;
     at.positive("multiplier", config.multiplier)?;
     for (field, limit) in [
@@ -185,10 +197,10 @@ fn instrument(place: usize, config: &InstrumentConfig, is_new: bool) -> Result<(
         if let Some(limit) = limit {
             at.positive(field, limit)?;
             at.require(
-                limit % config.tick_size == 0,
+                ticks.is_on_grid(limit),
                 field,
                 limit,
-                "a multiple of tick_size",
+                "a multiple of its tick",
             )?;
         }
     }

@@ -250,7 +250,7 @@ impl Venue for CrateVenue {
         reports: &mut Vec<VenueReport>,
     ) -> Result<(), VenueError> {
         let book = self.book(order.instrument_id)?;
-        if let Err(reason) = check_order(order, book.instrument.tick_size) {
+        if let Err(reason) = check_order(order, &book.instrument.ticks) {
             reports.push(VenueReport::refused(
                 order,
                 BrokerEventKind::Rejected,

@@ -19,6 +19,7 @@ use crate::convert::{ConvertCounts, ConvertError};
 use crate::engine::InstrumentConfig;
 use crate::reason::ReasonCode;
 use crate::record::{BrokerEventKind, RecordHeader, SCALE};
+use crate::ticks::TickLadder;
 
 /// How an order's place in the queue is estimated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -243,18 +244,37 @@ pub trait Venue {
 pub struct VenueInstrument {
     /// Its number in record headers.
     pub instrument_id: u32,
-    /// Tick size, scaled.
+    /// Finest step of its prices, scaled: the grid of the market's depth.
     pub tick_size: i64,
     /// Lot size, scaled.
     pub lot_size: i64,
+    /// The prices that an order may have.
+    pub ticks: TickLadder,
+}
+
+impl VenueInstrument {
+    /// An instrument with one step at every price.
+    ///
+    /// # Panics
+    /// When the step is not above 0.
+    #[must_use]
+    pub fn flat(instrument_id: u32, tick_size: i64, lot_size: i64) -> Self {
+        Self {
+            instrument_id,
+            tick_size,
+            lot_size,
+            ticks: TickLadder::flat(tick_size),
+        }
+    }
 }
 
 impl From<&InstrumentConfig> for VenueInstrument {
     fn from(config: &InstrumentConfig) -> Self {
         Self {
             instrument_id: config.instrument_id,
-            tick_size: config.tick_size,
+            tick_size: config.ticks().finest(),
             lot_size: config.lot_size,
+            ticks: config.ticks(),
         }
     }
 }
@@ -263,14 +283,14 @@ impl From<&InstrumentConfig> for VenueInstrument {
 ///
 /// # Errors
 /// The reason why it cannot.
-pub(crate) fn check_order(order: &VenueOrder, tick_size: i64) -> Result<(), ReasonCode> {
+pub(crate) fn check_order(order: &VenueOrder, ticks: &TickLadder) -> Result<(), ReasonCode> {
     if order.qty <= 0 {
         return Err(ReasonCode::QtyNotPositive);
     }
     if order.price <= 0 {
         return Err(ReasonCode::PriceNotPositive);
     }
-    if order.price % tick_size != 0 {
+    if !ticks.is_on_grid(order.price) {
         return Err(ReasonCode::OrderPriceOffTick);
     }
     Ok(())

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::book::VALUE_MAX;
 use crate::reason::ReasonCode;
+use crate::ticks::TickLadder;
 
 /// Longest code the SDK has, in bytes, with room to spare.
 pub const CODE_BYTES_MAX: usize = 16;
@@ -72,8 +73,11 @@ pub struct InstrumentEntry {
     pub is_odd_lot: bool,
     /// Record quantity of one unit of the SDK's volume, scaled.
     pub lot_size: i64,
-    /// Price grid, scaled.
+    /// Price grid, scaled; with `tick_bands` its finest step.
     pub tick_size: i64,
+    /// Where the step of price grows with the price.
+    #[serde(default)]
+    pub tick_bands: Option<TickLadder>,
     /// Silence after which time windows start over, ns of exchange time.
     pub gap_ns: i64,
     /// Sessions, in time order.

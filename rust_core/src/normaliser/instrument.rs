@@ -13,6 +13,7 @@
 use crate::normaliser::config::{CODE_BYTES_MAX, InstrumentEntry, Market, SessionWindow};
 use crate::reason::ReasonCode;
 use crate::record::flags;
+use crate::ticks::TickLadder;
 
 /// Kinds of streams a code can have: futures, stock, stock odd lots.
 const STREAM_KINDS: usize = 3;
@@ -97,7 +98,7 @@ impl Directory {
 pub(super) struct Instrument {
     pub(super) instrument_id: u32,
     pub(super) lot_size: i64,
-    pub(super) tick_size: i64,
+    pub(super) ticks: TickLadder,
     gap_ns: i64,
     sessions: Box<[SessionWindow]>,
     pub(super) stream: Stream,
@@ -108,7 +109,9 @@ impl Instrument {
         Self {
             instrument_id: entry.instrument_id,
             lot_size: entry.lot_size,
-            tick_size: entry.tick_size,
+            ticks: entry
+                .tick_bands
+                .unwrap_or_else(|| TickLadder::flat(entry.tick_size)),
             gap_ns: entry.gap_ns,
             sessions: entry.sessions.clone().into(),
             stream: Stream::of_session(0),

@@ -32,6 +32,7 @@ use crate::normaliser::local_time::NS_PER_S;
 use crate::normaliser::surface::QuoteClass;
 use crate::reason::ReasonCode;
 use crate::record::{BookRecord, LEVEL_COUNT, Record, RecordHeader, TradeRecord, flags};
+use crate::ticks::TickLadder;
 
 /// `RecordHeader::source_id` of a broker's feed.
 pub const SOURCE_BROKER: u16 = 4;
@@ -530,9 +531,9 @@ fn scaled_qty(volume: i64, lot_size: i64) -> Result<i64, ReasonCode> {
         .ok_or(ReasonCode::ValueOutOfRange)
 }
 
-fn check_grid(price: i64, tick_size: i64) -> Result<(), ReasonCode> {
-    // Tick sizes are above 0, by the config's check.
-    if price % tick_size == 0 {
+fn check_grid(price: i64, ticks: &TickLadder) -> Result<(), ReasonCode> {
+    // A level without a price is 0.
+    if price % ticks.tick_at(price) == 0 {
         Ok(())
     } else {
         Err(ReasonCode::PriceOffTickGrid)
@@ -550,7 +551,7 @@ fn book_of(instrument: &Instrument, fields: &BookFields) -> Result<BookRecord, R
     read_side(&record.bid_price, &record.bid_qty, -1)?;
     read_side(&record.ask_price, &record.ask_qty, 1)?;
     for price in record.bid_price.iter().chain(&record.ask_price) {
-        check_grid(*price, instrument.tick_size)?;
+        check_grid(*price, &instrument.ticks)?;
     }
     Ok(record)
 }
@@ -571,6 +572,6 @@ fn trade_of(instrument: &Instrument, fields: &TradeFields) -> Result<TradeRecord
     if record.price > VALUE_MAX || record.qty > VALUE_MAX {
         return Err(ReasonCode::ValueOutOfRange);
     }
-    check_grid(record.price, instrument.tick_size)?;
+    check_grid(record.price, &instrument.ticks)?;
     Ok(record)
 }

@@ -8,7 +8,6 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::kernel::{PyKernelHandle, kernels_of};
 use crate::alpha::{Expression, ExpressionError as ExpressionFault, Program};
-use crate::costs::CostModel;
 use crate::engine::{
     self, AlphaResult, BatchError, Counters, EngineConfig, EngineError, Sequencer, StormReport,
 };
@@ -282,33 +281,6 @@ fn replay<'py>(
     Ok(PyBytes::new(py, &decided.map_err(batch_error)?))
 }
 
-/// Scaled money that one trade costs.
-#[pyfunction]
-#[pyo3(signature = (costs_json, price, qty, multiplier, side, is_maker=false))]
-fn trade_cost(
-    costs_json: &str,
-    price: i64,
-    qty: i64,
-    multiplier: i64,
-    side: i64,
-    is_maker: bool,
-) -> PyResult<i64> {
-    let malformed =
-        |message: String| ConfigError::new_err((ReasonCode::ConfigMalformed.code(), message));
-    let costs: CostModel =
-        serde_json::from_str(costs_json).map_err(|error| malformed(format!("costs: {error}")))?;
-    costs
-        .validate()
-        .map_err(|error| malformed(error.to_string()))?;
-    costs.trade_cost(price, qty, multiplier, side, is_maker).ok_or_else(|| {
-        let message = format!(
-            "cost of price {price}, qty {qty}, multiplier {multiplier}, side {side} does not exist: all must be \
-             above 0, side +1 or -1, and the result fit 64 bits"
-        );
-        ConfigError::new_err((ReasonCode::ArithmeticOverflow.code(), message))
-    })
-}
-
 /// Parses an expression and says what it reads and needs.
 #[pyfunction]
 fn check_expression<'py>(
@@ -450,7 +422,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ExpressionError", py.get_type::<ExpressionError>())?;
     module.add_class::<PyEngine>()?;
     module.add_function(wrap_pyfunction!(replay, module)?)?;
-    module.add_function(wrap_pyfunction!(trade_cost, module)?)?;
     module.add_function(wrap_pyfunction!(check_expression, module)?)?;
     module.add_function(wrap_pyfunction!(feature_registry, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate, module)?)?;

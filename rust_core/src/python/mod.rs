@@ -9,6 +9,7 @@ mod engine;
 mod follow;
 mod generator;
 mod kernel;
+mod market;
 mod normaliser;
 mod record;
 mod session_recovery;
@@ -35,5 +36,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     bus::register(module)?;
     kernel::register(module)?;
     session_recovery::register(module)?;
+    market::register(module)?;
     Ok(())
 }

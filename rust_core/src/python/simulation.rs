@@ -103,14 +103,28 @@ fn package_parts(handle: &Bound<'_, PyAny>) -> PyResult<PackageParts> {
             orders_get: word("orders_get")?,
             close: word("close")?,
         },
-        instrument: VenueInstrument {
-            instrument_id: parts.get_item("instrument_id")?.extract()?,
-            tick_size: time("tick_size")?,
-            lot_size: time("lot_size")?,
-        },
+        instrument: venue_instrument(
+            parts.get_item("instrument_id")?.extract()?,
+            time("tick_size")?,
+            time("lot_size")?,
+        )?,
         first_time_ns: time("first_time_ns")?,
         end_time_ns: time("end_time_ns")?,
     })
+}
+
+/// An instrument with one step at every price, for runs without an engine config.
+fn venue_instrument(
+    instrument_id: u32,
+    tick_size: i64,
+    lot_size: i64,
+) -> PyResult<VenueInstrument> {
+    if tick_size <= 0 {
+        return Err(pyo3::exceptions::PyValueError::new_err(format!(
+            "tick_size of instrument {instrument_id} was {tick_size}, allowed is above 0"
+        )));
+    }
+    Ok(VenueInstrument::flat(instrument_id, tick_size, lot_size))
 }
 
 /// A whole run, ready to go.
@@ -313,12 +327,10 @@ fn run_script<'py>(
     let decisions = decisions_of(py, script)?;
     let instruments: Vec<VenueInstrument> = instruments
         .into_iter()
-        .map(|(instrument_id, tick_size, lot_size)| VenueInstrument {
-            instrument_id,
-            tick_size,
-            lot_size,
+        .map(|(instrument_id, tick_size, lot_size)| {
+            venue_instrument(instrument_id, tick_size, lot_size)
         })
-        .collect();
+        .collect::<PyResult<_>>()?;
     let job = Job {
         tape: market_tape(py, tape)?,
         head: SessionHead::default(),

@@ -74,11 +74,7 @@ fn cancel(at_ms: i64, order_id: u64) -> DecisionRecord {
 }
 
 fn venue() -> CrateVenue {
-    let instrument = VenueInstrument {
-        instrument_id: 1,
-        tick_size: SCALE,
-        lot_size: SCALE,
-    };
+    let instrument = VenueInstrument::flat(1, SCALE, SCALE);
     CrateVenue::new(QueueModelKind::RiskAdverse, &[instrument])
         .unwrap_or_else(|error| unreachable!("{error}"))
 }

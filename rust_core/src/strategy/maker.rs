@@ -259,10 +259,12 @@ fn quote_price(view: &View<'_>, quotes: &Quotes, side: i64) -> Option<i64> {
     )]
     let price = (ticks as i64).checked_mul(view.tick_size)?;
     let (price, is_allowed) = if side > 0 {
-        let price = price.min(view.book.best_ask() - view.tick_size);
+        let price = view.ticks.floor(price)?;
+        let price = price.min(view.ticks.step(view.book.best_ask(), -1)?);
         (price, view.limit_down.is_none_or(|limit| price >= limit))
     } else {
-        let price = price.max(view.book.best_bid() + view.tick_size);
+        let price = view.ticks.ceil(price)?;
+        let price = price.max(view.ticks.step(view.book.best_bid(), 1)?);
         (price, view.limit_up.is_none_or(|limit| price <= limit))
     };
     (is_allowed && price > 0 && is_shown(view.book, side, price)).then_some(price)

@@ -35,6 +35,7 @@ use crate::book::Book;
 use crate::costs::CostModel;
 use crate::gateway::{Order, OrderState};
 use crate::record::IntentReason;
+use crate::ticks::TickLadder;
 
 /// Rest of day.
 pub const REST_OF_DAY: u32 = 1;
@@ -85,8 +86,10 @@ pub struct View<'a> {
     pub position_qty_max: i64,
     /// Largest order.
     pub order_qty_max: i64,
-    /// Tick size.
+    /// Tick that signals and distances are counted in.
     pub tick_size: i64,
+    /// The prices that orders may have.
+    pub ticks: &'a TickLadder,
     /// Lot size.
     pub lot_size: i64,
     /// Money per 1.0 of price and 1.0 of quantity.
@@ -277,7 +280,8 @@ fn crossing_price(view: &View<'_>, side: i64, slippage_ticks: i64) -> Option<i64
     } else {
         view.limit_down.map_or(moved, |limit| moved.max(limit))
     };
-    Some(within.max(view.tick_size))
+    // Inward, so that neither the daily limit nor the wanted price is passed.
+    view.ticks.passive(within.max(view.tick_size), side)
 }
 
 fn close_position(

@@ -14,6 +14,8 @@ const STEP_COUNT: usize = 60;
 const MIRROR: i64 = 2_000;
 const POSITION_QTY_MAX: i64 = 3 * SCALE;
 /// No tax: a tax of the price is not the same on both sides of the mirror.
+static TICKS: std::sync::LazyLock<TickLadder> =
+    std::sync::LazyLock::new(|| TickLadder::flat(SCALE));
 const COSTS: CostModel = CostModel::TaifexFuture {
     tax_rate_ppb: 0,
     tax_round: false,
@@ -252,6 +254,7 @@ impl World {
             position_qty_max: POSITION_QTY_MAX,
             order_qty_max: 2 * SCALE,
             tick_size: SCALE,
+            ticks: &TICKS,
             lot_size: SCALE,
             multiplier: 200 * SCALE,
             costs: &COSTS,

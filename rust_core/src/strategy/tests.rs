@@ -4,6 +4,8 @@ use super::*;
 use crate::record::{BookRecord, Record, SCALE};
 
 const SECOND: i64 = 1_000_000_000;
+static TICKS: std::sync::LazyLock<TickLadder> =
+    std::sync::LazyLock::new(|| TickLadder::flat(SCALE));
 const COSTS: CostModel = CostModel::TaifexFuture {
     tax_rate_ppb: 20_000,
     tax_round: true,
@@ -49,6 +51,7 @@ fn view(book: &Book, signal: f64, position_qty: i64) -> View<'_> {
         position_qty_max: 2 * SCALE,
         order_qty_max: 2 * SCALE,
         tick_size: SCALE,
+        ticks: &TICKS,
         lot_size: SCALE,
         multiplier: 200 * SCALE,
         costs: &COSTS,

@@ -30,11 +30,14 @@ START_NS = 1_770_000_000_000_000_000
 
 def instrument(symbol: str = "SIM_EDGE", instrument_id: int = 9001) -> Any:
     """An instrument of the shape that the market model has."""
-    return SimpleNamespace(
-        symbol=symbol, instrument_id=instrument_id, tick_size=SCALE, lot_size=SCALE,
-        multiplier=200 * SCALE, order_qty_max=100 * SCALE, banding_bps=None, eligibility="full",
+    found = SimpleNamespace(
+        symbol=symbol, instrument_id=instrument_id, tick_bands=((0, SCALE),), tick_size=SCALE,
+        lot_size=SCALE, multiplier=200 * SCALE, order_qty_max=100 * SCALE, banding_bps=None,
+        eligibility="full",
         costs=SimpleNamespace(as_dict=lambda: {"kind": "value_bps", "maker_bps": 0.0}),
     )  # fmt: skip
+    found.on = lambda _day: found
+    return found
 
 
 def session() -> Any:

@@ -47,10 +47,12 @@ calendars:
     sessions:
       day:
         {open: "09:00", close: "13:30", trading_day: same, close_only_s: 300, force_flat_s: 60,
-         preopen_s: 1800, no_cancel_s: 0}
+         preopen_s: 1800, no_cancel_s: 0, close_auction_s: 0}
     last_day_close: null
     holidays: []
     without_night: []
+    extra_days: []
+    early_closes: {}
 products:
   STK:
     venue: TWSE

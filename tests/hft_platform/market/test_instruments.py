@@ -35,6 +35,8 @@ def test_the_packaged_instruments_have_the_contract_ids_and_grids(table: Instrum
     assert table.by_symbol("BTCUSDT.SPOT").lot_size == 1000
     ids = {row.symbol: row.instrument_id for row in table}
     assert ids == {
+        "0050": 5003,
+        "2330": 5001,
         "BTCUSDT.SPOT": 2003,
         "BTCUSDT.USDM": 2001,
         "ETHUSDT.USDM": 2002,
@@ -237,10 +239,11 @@ CALENDAR = (
     "schema: 1\ncalendars:\n  local:\n    kind: exchange\n    utc_offset: '+08:00'\n"
     "    sessions:\n      day: {{open: '08:45', close: '{close}', trading_day: same,"
     " close_only_s: {close_only}, force_flat_s: 60, preopen_s: 900,"
-    " no_cancel_s: {no_cancel}}}\n"
+    " no_cancel_s: {no_cancel}, close_auction_s: 0}}\n"
     "      night: {{open: '15:00', close: '05:00', trading_day: next, close_only_s: 300,"
-    " force_flat_s: 60, preopen_s: 600, no_cancel_s: 0}}\n"
+    " force_flat_s: 60, preopen_s: 600, no_cancel_s: 0, close_auction_s: 0}}\n"
     "    last_day_close: null\n    holidays: [{holiday}]\n    without_night: []\n"
+    "    extra_days: []\n    early_closes: {{}}\n"
 )
 
 

@@ -50,6 +50,7 @@ pub(in crate::risk) fn session_phase(facts: &Facts) -> Option<Refusal> {
         None => (true, 3),
         Some(Phase::PreOpen) => (true, 4),
         Some(Phase::NoCancel) => (true, 5),
+        Some(Phase::CloseAuction) => (!facts.is_reducing, 6),
     };
     refuse_if(is_refused, ReasonCode::SessionNotOpen, observed, 0)
 }

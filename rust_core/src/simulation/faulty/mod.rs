@@ -26,6 +26,7 @@ use crate::faults::{Fault, FaultProfile};
 use crate::latency::LatencyKind;
 use crate::reason::ReasonCode;
 use crate::record::{BrokerEventKind, RecordHeader};
+use crate::ticks::TickLadder;
 use prices::MarketView;
 
 /// Something to happen between exchange and engine.
@@ -218,11 +219,11 @@ impl Faults {
     /// Takes one market record at its exchange time.
     pub(super) fn on_market(&mut self, header: &RecordHeader, bytes: &[u8]) {
         let instrument_id = header.instrument_id;
-        let tick_size = self
+        let ticks = self
             .instrument(instrument_id)
-            .map_or(1, |instrument| instrument.tick_size);
+            .map_or(TickLadder::flat(1), |instrument| instrument.ticks);
         let view = self.markets.entry(instrument_id).or_default();
-        view.take(header, bytes, self.profile.price_limit, tick_size);
+        view.take(header, bytes, self.profile.price_limit, &ticks);
     }
 
     fn instrument(&self, instrument_id: u32) -> Option<&VenueInstrument> {

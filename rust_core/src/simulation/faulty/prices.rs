@@ -13,6 +13,7 @@ use crate::convert::is_not_tradable;
 use crate::exchange::VenueOrder;
 use crate::faults::{BPS_MAX, PriceBand, PriceLimit};
 use crate::record::{BookRecord, Record, RecordHeader, TradeRecord};
+use crate::ticks::TickLadder;
 
 /// What the exchange's price checks look at.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ impl MarketView {
         header: &RecordHeader,
         bytes: &[u8],
         limit: Option<PriceLimit>,
-        tick_size: i64,
+        ticks: &TickLadder,
     ) {
         if is_not_tradable(header) {
             return;
@@ -47,7 +48,7 @@ impl MarketView {
         self.book = Some(book);
         if let (Some(limit), None, Some(mid)) = (limit, self.limits, self.mid()) {
             let reference = limit.reference_price.unwrap_or(mid);
-            self.limits = Some(inward_limits(reference, limit.bps, tick_size));
+            self.limits = ticks.daily_limits(reference, i64::from(limit.bps));
         }
     }
 
@@ -78,22 +79,6 @@ impl MarketView {
     }
 }
 
-/// Limit-down and limit-up, rounded inward to the tick.
-fn inward_limits(reference: i64, bps: u32, tick_size: i64) -> (i64, i64) {
-    let scaled = |share: i64| {
-        let price = i128::from(reference) * i128::from(share) / i128::from(BPS_MAX);
-        i64::try_from(price).unwrap_or(i64::MAX)
-    };
-    let (share, whole) = (i64::from(bps), i64::from(BPS_MAX));
-    let up = scaled(whole + share) / tick_size * tick_size;
-    let down_exact = i128::from(reference) * i128::from(whole - share);
-    let unit = i128::from(tick_size) * i128::from(whole);
-    // Rounded up: the limit lies inside.
-    let down_ticks = (down_exact + unit - 1) / unit;
-    let down = i64::try_from(down_ticks * i128::from(tick_size)).unwrap_or(i64::MAX);
-    (down, up)
-}
-
 /// The worst shown price that an order's quantity reaches within its limit; `None` when it takes
 /// nothing.
 fn possible_fill(order: &VenueOrder, book: &BookRecord) -> Option<i64> {
@@ -119,27 +104,6 @@ mod tests {
     use super::*;
     use crate::exchange::OrderLife;
     use crate::record::SCALE;
-
-    #[test]
-    fn limits_are_rounded_inward_to_the_tick() {
-        for (reference, up, down) in [
-            (41_636, 45_799, 37_473),
-            (40_124, 44_136, 36_112),
-            (14_765, 16_241, 13_289),
-        ] {
-            let limits = inward_limits(reference * SCALE, 1_000, SCALE);
-            assert_eq!(limits, (down * SCALE, up * SCALE), "reference {reference}");
-        }
-        // A reference of which a tenth is a whole number of ticks.
-        assert_eq!(
-            inward_limits(2_220 * SCALE, 1_000, 5 * SCALE).1,
-            2_440 * SCALE
-        );
-        assert_eq!(
-            inward_limits(2_220 * SCALE, 1_000, 5 * SCALE).0,
-            2_000 * SCALE
-        );
-    }
 
     #[test]
     fn a_possible_fill_is_the_worst_level_that_the_quantity_reaches_within_the_limit() {

@@ -26,11 +26,7 @@ fn timeout(after_ms: i64, resolve_ms: Option<i64>) -> Option<Timeout> {
 }
 
 fn instruments() -> [VenueInstrument; 1] {
-    [VenueInstrument {
-        instrument_id: 1,
-        tick_size: SCALE,
-        lot_size: SCALE,
-    }]
+    [VenueInstrument::flat(1, SCALE, SCALE)]
 }
 
 /// Place 20 ms, cancel 10 ms, response 5 ms.

@@ -92,11 +92,7 @@ fn faults(seed: u64) -> FaultProfile {
 }
 
 fn instruments() -> [VenueInstrument; 1] {
-    [VenueInstrument {
-        instrument_id: 1,
-        tick_size: SCALE,
-        lot_size: SCALE,
-    }]
+    [VenueInstrument::flat(1, SCALE, SCALE)]
 }
 
 type Whole = (Vec<u8>, Vec<u8>, Vec<OrderFact>, RunCounts);
