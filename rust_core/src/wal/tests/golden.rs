@@ -28,22 +28,20 @@ fn a_segment_written_by_an_earlier_build_reads_the_same() {
 
 /// Written before the schema had the Account record.
 const OF_AN_EARLIER_SCHEMA: &[u8] = include_bytes!("golden/before_account.seg");
+/// Written before it had the Shed record.
+const BEFORE_SHED: &[u8] = include_bytes!("golden/before_shed.seg");
 
 #[test]
 fn a_segment_of_an_earlier_schema_reads_as_todays_records() {
     let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
-    let mut records = Vec::new();
-    let found = inspect(
-        &path,
-        1,
-        SegmentState::Sealed,
-        OF_AN_EARLIER_SCHEMA,
-        Some(&mut records),
-    );
-    let found = found.unwrap();
-    assert_eq!(records, tape(1, 6));
-    assert_eq!(found.info.schema.hash(), OF_AN_EARLIER_SCHEMA[40..72]);
-    assert_ne!(found.info.schema, SegmentSchema::Current);
+    for bytes in [OF_AN_EARLIER_SCHEMA, BEFORE_SHED] {
+        let mut records = Vec::new();
+        let found = inspect(&path, 1, SegmentState::Sealed, bytes, Some(&mut records));
+        let found = found.unwrap();
+        assert_eq!(records, tape(1, 6));
+        assert_eq!(found.info.schema.hash(), bytes[40..72]);
+        assert_ne!(found.info.schema, SegmentSchema::Current);
+    }
 }
 
 #[test]
