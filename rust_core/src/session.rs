@@ -158,6 +158,8 @@ pub struct WalSink {
     shedder: Shedder,
     written: WrittenBytes,
     is_market_lost: bool,
+    /// Its session halts for that: what is decided now is the way out.
+    is_halting: bool,
 }
 
 /// Bytes that went to the logs, frames included.
@@ -204,17 +206,11 @@ impl WalSink {
                 Some(delay) => Writer::open_slowed(&dir, writer, delay),
             }
         };
-        Ok(Self {
-            market: open("market", LogKind::Market)?,
-            orders: open("orders", LogKind::Orders)?,
-            durability: options.durable,
-            shedder: Shedder::default(),
-            written: WrittenBytes::default(),
-            is_market_lost: false,
-        })
+        let market = open("market", LogKind::Market)?;
+        let orders = open("orders", LogKind::Orders)?;
+        Ok(Self::of(market, orders, options.durable))
     }
 
-    #[cfg(test)]
     fn of(market: Writer, orders: Writer, durability: Durability) -> Self {
         Self {
             market,
@@ -223,6 +219,7 @@ impl WalSink {
             shedder: Shedder::default(),
             written: WrittenBytes::default(),
             is_market_lost: false,
+            is_halting: false,
         }
     }
 
@@ -269,9 +266,9 @@ impl Sink for WalSink {
         };
         let must_wait = decisions.iter().any(is_latch)
             || (self.durability == Durability::Record && decisions.iter().any(is_approved));
-        // What made these decisions may have failed in its thread since it was appended. Behind that
-        // only the halt and what it asks for are decided, and they must be stored.
-        if !self.is_market_lost {
+        // What made these decisions may have failed in its thread since it was appended. Only the halt
+        // that follows from it, and what that asks for, is taken all the same.
+        if !self.is_halting {
             self.market.check().map_err(|error| {
                 self.is_market_lost = true;
                 sink_error(&error)
@@ -576,9 +573,11 @@ impl PaperSession {
         let State::Running(simulation) = &mut self.state else {
             return;
         };
-        if self.halt.is_some() || !simulation.parts().1.logs.is_market_lost {
+        let logs = &mut simulation.parts().1.logs;
+        if self.halt.is_some() || !logs.is_market_lost {
             return;
         }
+        logs.is_halting = true;
         let mut record = CommandRecord::empty();
         record.command_kind = CommandKind::Halt as u32;
         record.alpha_index = ALL_ALPHAS;
