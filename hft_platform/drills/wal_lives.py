@@ -46,6 +46,7 @@ OPEN_S_MAX = 30.0
 FIRST_TIME_NS = 1_775_000_000_000_000_000
 ACKED, LAST, START, PHASE = 0, 2, 4, 6
 WORDS = 7
+PROBLEMS = ("lost", "phantom", "out_of_order", "refused")
 OPENING, APPENDING, ROTATING, SEALING = 1, 2, 3, 4
 
 
@@ -151,7 +152,7 @@ class Lives:
         self._expected: list[Any] = []
         self._counts: list[int] = []
         self._life = 0
-        self.facts = dict.fromkeys(
+        self.facts: dict[str, Any] = dict.fromkeys(
             (
                 "kills", "kills_with_acks", "kills_opening", "kills_rotating", "kills_sealing",
                 "acked_records", "lost", "phantom", "out_of_order", "refused", "recoveries_killed",
@@ -159,16 +160,25 @@ class Lives:
             0,
         )  # fmt: skip
 
-    def run(self, kills: int) -> dict[str, int]:
+    def run(self, kills: int) -> dict[str, Any]:
         """Kill so many lives that had acknowledged something; returns the counts."""
         number = 0
         # Lives that die before their first acknowledgement prove little and do not count.
         while self.facts["kills_with_acks"] < kills and number < 4 * kills + 50:
             if number % LIVES_PER_LOG == 0:
                 self._begin(number // LIVES_PER_LOG)
+            before = self._problems()
             self._one()
+            if self._problems() > before and "first_problem" not in self.facts:
+                counts = {name: self.facts[name] for name in PROBLEMS}
+                self.facts["first_problem"] = (
+                    f"life {self._life} of folder {self._number}: {counts}"
+                )
             number += 1
         return self.facts
+
+    def _problems(self) -> int:
+        return sum(int(self.facts[name]) for name in PROBLEMS)
 
     def _begin(self, number: int) -> None:
         shutil.rmtree(self._log_folder(), ignore_errors=True)

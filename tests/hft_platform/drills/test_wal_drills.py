@@ -36,7 +36,7 @@ def test_two_hundred_killed_writers_lose_no_acknowledged_record(memory_folder: P
 
 
 def test_a_writer_that_acknowledges_early_is_caught_by_the_same_kills(memory_folder: Path) -> None:
-    facts, _ = run_lives(memory_folder, 1, 10, acks_early=True)
+    facts, _ = run_lives(memory_folder, 1, 60, acks_early=True)
     assert facts["lost"] > 0
 
 
