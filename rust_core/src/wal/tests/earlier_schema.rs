@@ -10,6 +10,7 @@ use crate::reason::ReasonCode;
 use crate::record::schema_text;
 use crate::record_upgrade::tests::synthetic_v2;
 use crate::record_upgrade::{EarlierSchema, Schema, SegmentSchema, Upgrade, earlier_schemas};
+use crate::wal::manifest::MANIFEST_NAME;
 use crate::wal::reader::inspect;
 use crate::wal::scan::{Stop, scan_frames};
 use crate::wal::segment::{FOOTER_BYTES, Footer, SegmentHeader, SegmentState, segment_path};
@@ -51,6 +52,8 @@ fn old_log(dir: &Path) -> Vec<u8> {
     writer.append_tape(&tape(7, 11)).unwrap();
     writer.sync().unwrap();
     drop(writer);
+    // The build that wrote such segments kept no manifest.
+    std::fs::remove_file(dir.join(MANIFEST_NAME)).unwrap();
     rewrite(first_schema(), &segment_path(dir, 1, SegmentState::Sealed));
     let open = segment_path(dir, 2, SegmentState::Open);
     let mut bytes = rewrite(first_schema(), &open);
