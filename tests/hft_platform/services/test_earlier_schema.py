@@ -65,6 +65,8 @@ def aged(copied: Copied, repository: Path) -> Copied:
     for kind in ("market", "orders"):
         for path in (session_dir / kind).glob("*.seg"):
             age(path, full_hash(repository, FIRST))
+        # The build that wrote such logs kept no manifest.
+        (session_dir / kind / "manifest.log").unlink()
     return copied
 
 
@@ -126,6 +128,7 @@ def test_an_old_open_segment_is_sealed_as_it_is_and_the_next_is_new(
     raw = sealed.read_bytes()
     before = _core.read_log(str(sealed.parent))
     sealed.unlink()
+    (sealed.parent / "manifest.log").unlink()
     opened = sealed.with_suffix(".open")
     opened.write_bytes(raw[: len(raw) - FOOTER_BYTES - 20])
     age(opened, full_hash(repository, FIRST))
