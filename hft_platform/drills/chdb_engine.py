@@ -14,6 +14,7 @@ It speaks no HTTP (see `chdb_server`). Operator's page: `docs/drills.md`.
 
 from __future__ import annotations
 
+import importlib
 import email.parser
 import email.policy
 import gzip
@@ -63,10 +64,10 @@ class Engine:
     """
 
     def __init__(self, path: Path) -> None:
-        import chdb
-
+        # Any: chdb has types or not by the order in which its two packages were installed.
+        chdb: Any = importlib.import_module("chdb")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection: Any = chdb.connect(str(path))  # Any: chdb has no types
+        self._connection = chdb.connect(str(path))
         self._lock = threading.Lock()
         self._database = "default"
 
