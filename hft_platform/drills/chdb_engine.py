@@ -14,7 +14,6 @@ It speaks no HTTP (see `chdb_server`). Operator's page: `docs/drills.md`.
 
 from __future__ import annotations
 
-import importlib
 import email.parser
 import email.policy
 import gzip
