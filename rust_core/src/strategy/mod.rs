@@ -280,8 +280,14 @@ fn crossing_price(view: &View<'_>, side: i64, slippage_ticks: i64) -> Option<i64
     } else {
         view.limit_down.map_or(moved, |limit| moved.max(limit))
     };
-    // Inward, so that neither the daily limit nor the wanted price is passed.
-    view.ticks.passive(within.max(view.tick_size), side)
+    let within = within.max(view.tick_size);
+    if view.ticks.is_on_grid(best) {
+        // Inward, so that neither the daily limit nor the wanted price is passed.
+        view.ticks.passive(within, side)
+    } else {
+        // A book off the ladder is another instrument's, or wrong: the check says so.
+        Some(within)
+    }
 }
 
 fn close_position(
