@@ -207,7 +207,8 @@ def session_extent(market: bytes, orders: bytes) -> dict[str, Any]:
     -------
     dict
         ``ends_at``: highest input up to which none is missing. ``lost_tail``: ``market``,
-        ``orders`` or None. ``market_last_seq`` and ``orders_last_seq``: ``input_seq`` of each log's
+        ``orders``, ``shed`` (records were left out and no SHED record names them) or None.
+        ``market_last_seq`` and ``orders_last_seq``: ``input_seq`` of each log's
         last record, 0 without one. ``inputs``, ``decisions``: tapes up to there;
         ``inputs_past``, ``decisions_past``: what lies behind.
 

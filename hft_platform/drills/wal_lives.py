@@ -24,7 +24,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ STEPS, ROTATE_STEPS = 96, 24
 OPENING_SHARE = 0.2
 OPENING_S_MAX, WORKING_S_MAX = 0.005, 0.012
 OPEN_S_MAX = 30.0
-"""Longest wait for a life to open its logs."""
+"""Longest wait for a life to begin, or to acknowledge its first record."""
 FIRST_TIME_NS = 1_775_000_000_000_000_000
 ACKED, LAST, START, PHASE = 0, 2, 4, 6
 WORDS = 7
@@ -54,15 +54,21 @@ class Shared:
     """Words that the child writes and the parent reads, also after the child is dead."""
 
     def __init__(self) -> None:
-        self._map = mmap.mmap(-1, 8 * WORDS)
+        # Whole words: a kill between two bytes of a number would make it another one.
+        self._words = memoryview(mmap.mmap(-1, 8 * WORDS)).cast("Q")
 
     def put(self, word: int, value: int) -> None:
         """Store a word."""
-        struct.pack_into("<Q", self._map, 8 * word, value)
+        self._words[word] = value
 
     def get(self, word: int) -> int:
         """Read a word."""
-        return int(struct.unpack_from("<Q", self._map, 8 * word)[0])
+        return int(self._words[word])
+
+    def acked(self, index: int) -> int:
+        """Count what this life acknowledged of a log."""
+        start = self.get(START + index)
+        return max(self.get(ACKED + index) - (start - 1), 0) if start else 0
 
 
 class Tape:
@@ -142,6 +148,13 @@ def _append(
         shared.put(ACKED + index, seq)
 
 
+def _wait(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so, or for `OPEN_S_MAX`."""
+    deadline = time.monotonic() + OPEN_S_MAX
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.0002)
+
+
 class Lives:
     """Kills one life after the other and holds what the logs say against what was acknowledged."""
 
@@ -197,18 +210,19 @@ class Lives:
         if child == 0:
             try:
                 _live(self._log_folder(), shared, self._life, acks_early=self._acks_early)
-            except _core.WalError as error:
-                sys.stderr.write(f"life {self._life}: {error.args}\n")
             finally:
+                # Nothing but a kill ends a life.
+                sys.stderr.write(f"life {self._life}: {sys.exception()!r}\n")
+                sys.stderr.flush()
                 os._exit(3)
         # Sometimes while it opens and recovers, mostly while it works.
         share = float(self._draw.random())
+        # Each waits for its kind of life to be lived, however busy the machine is.
         if self._draw.random() < OPENING_SHARE:
+            _wait(lambda: shared.get(PHASE) != 0)
             time.sleep(OPENING_S_MAX * share)
         else:
-            deadline = time.monotonic() + OPEN_S_MAX
-            while shared.get(PHASE) in (0, OPENING) and time.monotonic() < deadline:
-                time.sleep(0.0005)
+            _wait(lambda: shared.acked(0) + shared.acked(1) > 0)
             time.sleep(WORKING_S_MAX * share)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -236,8 +250,8 @@ class Lives:
                 ours = np.full(max(last - (start - 1), 0), self._life, np.uint64)
                 expected = np.concatenate([expected[: start - 1], ours])
             acked = shared.get(ACKED + index)
-            has_acks |= bool(start) and acked > start - 1
-            self.facts["acked_records"] += acked
+            has_acks |= shared.acked(index) > 0
+            self.facts["acked_records"] += shared.acked(index)
             folder = self._log_folder() / name
             if not folder.is_dir():
                 self._expected[index] = expected

@@ -113,6 +113,24 @@ def find_archived(folder: Path) -> list[SegmentFile]:
     return segments.find_segments(runs)[0]
 
 
+def archived_files(log_dir: Path) -> list[Path]:
+    """Segments of a log that are in an archive and no longer in its folder.
+
+    Parameters
+    ----------
+    log_dir : Path
+        The log.
+
+    Returns
+    -------
+    list of Path
+        In order; a segment that was deleted from the archive since is not among them.
+    """
+    places = _places(log_dir)
+    away = [places[segment_id] for segment_id in sorted(places)]
+    return [path for path in away if path.exists() and not (log_dir / path.name).exists()]
+
+
 @contextmanager
 def whole_log(log_dir: Path) -> Iterator[Path]:
     """Give a folder that holds a log with its archived segments.
@@ -127,14 +145,14 @@ def whole_log(log_dir: Path) -> Iterator[Path]:
     Path
         `log_dir` itself when nothing of it is archived; else a temporary folder of links.
     """
-    away = [path for path in _places(log_dir).values() if not (log_dir / path.name).exists()]
+    away = archived_files(log_dir)
     if not away:
         yield log_dir
         return
     with tempfile.TemporaryDirectory(prefix="hft-log-") as name:
         folder = Path(name) / log_dir.name
         folder.mkdir()
-        for path in (*log_dir.iterdir(), *(path for path in away if path.exists())):
+        for path in (*log_dir.iterdir(), *away):
             (folder / path.name).symlink_to(path.resolve())
         yield folder
 

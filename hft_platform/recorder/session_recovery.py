@@ -25,6 +25,7 @@ import numpy.typing as npt
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder.archive import whole_log
 
 FILE_NAME = "recovery.json"
 """Beside the logs of a session that did not end by itself."""
@@ -42,9 +43,11 @@ class SessionExtent:
     Attributes
     ----------
     ends_at_input_seq : int
-        Highest input up to which none is missing; parity ends there.
+        Highest input up to which none is missing, left out by SHED records or lost; parity ends
+        there.
     lost_tail : str or None
-        ``market`` or ``orders``: the log whose tail is missing behind it.
+        ``market`` or ``orders``: the log whose tail is missing behind it; ``shed``: records were
+        left out that no SHED record names, for the process died before.
     market_last_seq, orders_last_seq : int
         ``input_seq`` of each log's last record, 0 without one.
     inputs, decisions : bytes
@@ -152,7 +155,8 @@ def list_lost(session_dir: Path) -> dict[str, Any] | None:
     tapes = []
     for kind in LOG_KINDS:
         try:
-            tapes.append(_core.read_log(str(session_dir / kind))["tape"])
+            with whole_log(session_dir / kind) as folder:
+                tapes.append(_core.read_log(str(folder))["tape"])
         except _core.WalError as error:
             text = f"{session_dir.name}/{kind}: {error.args[1]}"
             raise PlatformError(error.args[0], text) from error

@@ -6,6 +6,7 @@ line, or a key that everybody can read, and nobody notices before it is needed.
 Invariants:
 1. A workspace is only read. Of a log that is being written, sealed segments are taken and of the
    open one the frames up to its durable watermark: a copy never holds what was not acknowledged.
+   Archived segments are taken back into the copy of their log.
 2. `backup.json` names every file with its size, mode and SHA-256 and is written last, so a backup
    without it is unfinished. Nothing of one that does not match it is restored.
 3. A restore writes beside an empty workspace and gives it its name when all of it was verified.
@@ -33,6 +34,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import key_folder
 from hft_platform.config.promotion_folder import locked
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder.archive import archived_files
 from hft_platform.services.core_calls import typed_errors
 
 LISTING = "backup.json"
@@ -217,19 +219,19 @@ class _Copied:
         self.files: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, int] = {}
 
-    def file(self, path: Path, content: bytes | None = None) -> None:
-        """Copy a file, or other content under its name."""
+    def file(self, path: Path, content: bytes | None = None, *, name: Path | None = None) -> None:
+        """Copy a file, or other content under its name; `name` is another place for it."""
         content = path.read_bytes() if content is None else content
         if path.suffix == ".jsonl":
             # A line that is being written is not there yet.
             content = content[: content.rfind(b"\n") + 1]
-        name = path.relative_to(self.workspace).as_posix()
+        listed = (name or path).relative_to(self.workspace).as_posix()
         mode = stat.S_IMODE(path.stat().st_mode)
-        place = self.target / name
+        place = self.target / listed
         place.parent.mkdir(parents=True, exist_ok=True)
         _write(place, content, mode)
-        self.files[name] = {
-            "path": name,
+        self.files[listed] = {
+            "path": listed,
             "bytes": len(content),
             "mode": mode,
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -293,7 +295,9 @@ def _copy_log_once(copied: _Copied, log: Path) -> int:
     durable_seq = _durable_seq(log)
     if content is not None:
         copied.file(manifest, content)
-    last_seq = 0
+    last_seq = _away_seq(log)
+    for path in archived_files(log):
+        copied.file(path, name=log / path.name)
     for path in _files_of_log(log):
         if path.suffix not in (".seg", ".open"):
             copied.file(path)
@@ -305,9 +309,18 @@ def _copy_log_once(copied: _Copied, log: Path) -> int:
             raw = raw[: _frames_end(segment["tape"], int(info["first_seq"]), durable_seq)]
             last_seq = max(last_seq, min(int(info["last_seq"] or 0), durable_seq))
         else:
-            last_seq = int(info["last_seq"] or last_seq)
+            last_seq = max(last_seq, int(info["last_seq"] or 0))
         copied.file(path, raw)
     return last_seq
+
+
+def _away_seq(log: Path) -> int:
+    """Last sequence of the segments that the manifest says were archived or deleted."""
+    with typed_errors(f"{log.parent.name}/{log.name}"):
+        manifest = _core.read_manifest(log)
+    entries = [] if manifest is None else manifest["entries"]
+    away = (entry for entry in entries if entry["kind"] in ("archived", "deleted"))
+    return max((int(entry["last_seq"]) for entry in away), default=0)
 
 
 def _files_of_log(log: Path) -> Iterator[Path]:

@@ -28,6 +28,7 @@ import numpy as np
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.recorder.archive import whole_log
 from hft_platform.services.core_calls import typed_errors
 
 MARKER = "salvage.json"
@@ -207,7 +208,8 @@ def _orders(log_dir: Path, folder: Path, found: dict[str, Any]) -> dict[str, lis
         return _orders_at_holes(found)
     sibling = log_dir.parent / "orders"
     try:
-        tape = _core.read_log(str(sibling))["tape"]
+        with whole_log(sibling) as whole:
+            tape = _core.read_log(str(whole))["tape"]
     except _core.WalError:
         return {}
     rows = _placed(records.split(tape)["Decision"])

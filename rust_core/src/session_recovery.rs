@@ -7,12 +7,16 @@
 //! Invariants:
 //! 1. Every input from 1 up to `ends_at` is in exactly one log; `ends_at + 1` is in neither.
 //! 2. A decision is replayable when its cause is at or below `ends_at`; all others are listed.
-//! 3. Only a lost tail is accepted: when both logs go on behind a missing input, or an input is
-//!    there twice, or a log's order is broken, that is an error and no extent.
+//! 3. Only a lost tail is accepted, or records that were left out by the rules of `shed`: when both
+//!    logs go on behind any other missing input, or an input is there twice, or a log's order is
+//!    broken, that is an error and no extent.
+//! 4. What was left out ends the extent like what was lost, whether a SHED record names it or the
+//!    process died before it could.
 //!
 //! It reads and changes no file (see `wal::recover_log`). Operator's page: `docs/wal-format.md`.
 
-use crate::record::{RecordType, Tape, TapeError};
+use crate::engine::ALL_ALPHAS;
+use crate::record::{CommandKind, CommandRecord, Record, RecordType, ShedRecord, Tape, TapeError};
 
 /// Which log lost its tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +25,19 @@ pub enum LostTail {
     Market,
     /// The order log ends before the market log does, and the next input was its.
     Orders,
+    /// Neither: market records were left out while an instrument was reduce-only, and the process
+    /// died before SHED records named them all.
+    Shed,
 }
 
 impl LostTail {
-    /// `market` or `orders`.
+    /// `market`, `orders` or `shed`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Market => "market",
             Self::Orders => "orders",
+            Self::Shed => "shed",
         }
     }
 }
@@ -39,7 +47,8 @@ impl LostTail {
 pub struct SessionExtent {
     /// Highest input up to which nothing is missing.
     pub ends_at: u64,
-    /// The log whose tail is missing behind it, `None` when nothing is.
+    /// The log whose tail is missing behind it; `None` when nothing is, or all of it is named by
+    /// SHED records.
     pub lost_tail: Option<LostTail>,
     /// `input_seq` of the market log's last record, 0 without one.
     pub market_last_seq: u64,
@@ -113,6 +122,82 @@ fn entries<'a>(log: &'static str, tape: &'a [u8]) -> Result<Vec<Entry<'a>>, Exte
     Ok(found)
 }
 
+/// Inputs that are missing between those that are there, by first and last.
+type Gaps = Vec<(u64, u64)>;
+
+/// What the order log says of records that were left out of the market log.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// What SHED records span, by first and last; in order, and apart from each other.
+    spans: Vec<(u64, u64)>,
+    /// Records that they name.
+    named_count: u64,
+    /// Inputs that made an instrument reduce-only, or lifted that.
+    changes: Vec<(u64, bool)>,
+}
+
+impl LeftOut {
+    fn of(orders: &[Entry<'_>]) -> Self {
+        let mut left_out = Self::default();
+        for entry in orders {
+            if let Some(shed) = ShedRecord::read(entry.bytes) {
+                left_out.spans.push((shed.first_seq, shed.last_seq));
+                left_out.named_count = left_out.named_count.saturating_add(shed.count);
+            } else if let Some(command) = CommandRecord::read(entry.bytes) {
+                // Shedding restricts every instrument for itself: one for all is an operator's own.
+                let is_one = command.header.instrument_id != 0 && command.alpha_index == ALL_ALPHAS;
+                if command.command_kind == CommandKind::ReduceOnly as u32 && is_one {
+                    left_out.changes.push((entry.input_seq, true));
+                } else if command.command_kind == CommandKind::ResumeConfirm as u32 {
+                    left_out.changes.push((entry.input_seq, false));
+                }
+            }
+        }
+        left_out.spans = joined(left_out.spans);
+        left_out
+    }
+
+    fn is_in_span(&self, first_seq: u64, last_seq: u64) -> bool {
+        let behind = self.spans.partition_point(|(first, _)| *first <= first_seq);
+        let span = behind.checked_sub(1).and_then(|at| self.spans.get(at));
+        span.is_some_and(|(_, last)| *last >= last_seq)
+    }
+
+    /// Whether SHED records account for every missing input.
+    fn names_all(&self, gaps: &Gaps) -> bool {
+        let missing_count: u64 = gaps.iter().map(|(first, last)| last - first + 1).sum();
+        missing_count == self.named_count
+            && gaps
+                .iter()
+                .all(|(first, last)| self.is_in_span(*first, *last))
+    }
+
+    /// Whether an input may have been left out: a SHED record says so, or an instrument was
+    /// reduce-only and the SHED record may have been lost with the process.
+    fn may_hold(&self, input_seq: u64) -> bool {
+        let last_change = self
+            .changes
+            .iter()
+            .take_while(|(seq, _)| *seq < input_seq)
+            .last();
+        self.is_in_span(input_seq, input_seq)
+            || last_change.is_some_and(|(_, is_restricted)| *is_restricted)
+    }
+}
+
+/// Spans that overlap or touch, made one.
+fn joined(mut spans: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    spans.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in spans {
+        match joined.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}
+
 /// Takes two logs as one session and finds how far it can be decided again.
 ///
 /// # Errors
@@ -129,8 +214,18 @@ pub fn session_extent(market: &[u8], orders: &[u8]) -> Result<SessionExtent, Ext
     if inputs(&market) + inputs(&orders) == 0 {
         return Err(ExtentError::Empty);
     }
+    let left_out = LeftOut::of(&orders);
+    let (mut gaps, mut last_seen) = (Gaps::new(), 0);
     let (mut left, mut right) = (market.iter(), orders.iter());
     while let Some(entry) = next_of(&mut left, &mut right)? {
+        // A decision's cause was an input, so it is missing where it is not there.
+        if entry.input_seq > last_seen {
+            let end = entry.input_seq - u64::from(!entry.is_decision);
+            if end > last_seen {
+                gaps.push((last_seen + 1, end));
+            }
+            last_seen = entry.input_seq;
+        }
         if !entry.is_decision && entry.input_seq == extent.ends_at + 1 {
             extent.ends_at += 1;
         }
@@ -148,8 +243,10 @@ pub fn session_extent(market: &[u8], orders: &[u8]) -> Result<SessionExtent, Ext
         extent.orders_last_seq >= missing,
     ) {
         (false, false) => None,
+        _ if left_out.names_all(&gaps) => None,
         (false, true) => Some(LostTail::Market),
         (true, false) => Some(LostTail::Orders),
+        (true, true) if left_out.may_hold(missing) => Some(LostTail::Shed),
         (true, true) => return Err(ExtentError::Hole { input_seq: missing }),
     };
     Ok(extent)
@@ -257,6 +354,93 @@ mod tests {
             found(&[1, 2, 4, 6, 7], "d2 b3 d3"),
             Ok((4, Some(LostTail::Orders), vec![6, 7], vec![2, 3], vec![]))
         );
+    }
+
+    /// Words as in `orders`; `r2` makes an instrument reduce-only at input 2, `f2` lifts that, `a2`
+    /// is an operator's for all instruments, `s7:3-5=2` is a SHED record at 7 for two of 3 to 5.
+    fn thinned(market: &[u64], words: &str) -> Result<Found, ExtentError> {
+        let number = |word: &str| word.parse::<u64>().unwrap();
+        let tape: Vec<u8> = words
+            .split_whitespace()
+            .flat_map(|word| match &word[..1] {
+                "s" => {
+                    let (seq, rest) = word[1..].split_once(':').unwrap();
+                    let (first, rest) = rest.split_once('-').unwrap();
+                    let (last, count) = rest.split_once('=').unwrap();
+                    let mut record = ShedRecord::empty();
+                    record.header.input_seq = number(seq);
+                    record.first_seq = number(first);
+                    record.last_seq = number(last);
+                    record.count = number(count);
+                    record.as_bytes().to_vec()
+                }
+                kind @ ("r" | "f" | "a") => {
+                    let mut record = CommandRecord::empty();
+                    record.header.input_seq = number(&word[1..]);
+                    record.header.instrument_id = u32::from(kind == "r");
+                    record.alpha_index = ALL_ALPHAS;
+                    record.command_kind = match kind {
+                        "f" => CommandKind::ResumeConfirm as u32,
+                        _ => CommandKind::ReduceOnly as u32,
+                    };
+                    record.as_bytes().to_vec()
+                }
+                _ => orders(word),
+            })
+            .collect();
+        let extent = session_extent(&trades(market), &tape)?;
+        Ok((
+            extent.ends_at,
+            extent.lost_tail,
+            seqs(&extent.inputs_past),
+            seqs(&extent.decisions),
+            seqs(&extent.decisions_past),
+        ))
+    }
+
+    #[test]
+    fn what_shed_records_name_ends_the_extent_and_is_no_lost_tail() {
+        assert_eq!(
+            thinned(&[1, 4, 6, 8], "r2 d2 d3 d5 s7:3-5=2 d8"),
+            Ok((2, None, vec![4, 6, 7, 8], vec![2], vec![3, 5, 8]))
+        );
+        // Two topics, whose ranges touch, overlap or stand apart.
+        let words = "r2 s9:3-4=2 s10:5-7=2 s11:6-8=1 s14:12-13=1 d14";
+        let found = thinned(&[1, 8, 12], words).unwrap();
+        assert_eq!((found.0, found.1), (2, None));
+    }
+
+    #[test]
+    fn what_a_crash_left_unnamed_ends_the_extent_and_says_so() {
+        let shed = Some(LostTail::Shed);
+        // Nothing named yet; one range named and one more record; a range that names too few.
+        for (market, words) in [
+            (vec![1, 4, 6], "r2 d2 d5 d6"),
+            (vec![1, 4, 6, 9], "r2 d2 s7:3-5=2 d9"),
+            (vec![1, 4, 6, 8], "r2 d2 s7:3-5=1 d8"),
+        ] {
+            let found = thinned(&market, words).unwrap();
+            assert_eq!((found.0, found.1), (2, shed), "{words}");
+        }
+        // A tail that is lost as well: a decision whose cause is nowhere.
+        let found = thinned(&[1, 4, 6], "r2 d2 s7:3-5=2 d9").unwrap();
+        assert_eq!((found.0, found.1, found.4), (2, shed, vec![9]));
+    }
+
+    #[test]
+    fn a_hole_where_nothing_may_be_left_out_stays_a_hole() {
+        for words in ["a2 d5 d6", "r2 f3 d6", "b2 d5 r7", "b2 s7:5-5=1"] {
+            let market: &[u64] = match words {
+                "r2 f3 d6" => &[1, 5, 6],
+                _ => &[1, 4, 6],
+            };
+            let missing = if market.contains(&5) { 4 } else { 3 };
+            assert_eq!(
+                thinned(market, words),
+                Err(ExtentError::Hole { input_seq: missing }),
+                "{words}"
+            );
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ import pytest
 
 from hft_platform import _core, records
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder.session_recovery import list_lost
 from hft_platform.services.explain import explain_order, list_orders
 from hft_platform.services.parity import SessionLogs, parity_of, read_session
 from hft_platform.services.shed_ranges import check_sequence
@@ -111,6 +112,51 @@ def test_parity_holds_up_to_the_first_hole_and_counts_the_rest_apart(
     flipped[at + 64 + 44] ^= 0x01
     broken = SessionLogs(bytes(flipped), logs.decisions, logs.segments, logs.shed)
     assert not parity_of(broken, config).is_identical
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_session_that_dies_while_it_sheds_is_recovered_up_to_the_first_hole(
+    tmp_path: Path, is_named: bool
+) -> None:
+    config = engine_config(day(), "taker")
+    (tmp_path / "engine.json").write_text(json.dumps(config))
+    session = open_session(tmp_path, config)
+    session.feed(day())
+    session.run(None, 500)
+    session.shed("books", 2, CRITICAL)
+    session.run(None, 300)
+    if is_named:
+        session.shed(None, 0, CRITICAL)
+        session.run(None, 100)
+    del session  # no finish: what is owed to the log stays unsaid
+    tapes = []
+    for name in ("market", "orders"):
+        _core.recover_log(str(tmp_path / name))
+        tapes.append(_core.read_log(str(tmp_path / name))["tape"])
+    merged, decisions = _core.merge_logs(*tapes)
+    there = np.sort(np.concatenate([p["input_seq"] for p in records.split(merged).values()]))
+    assert (np.diff(there) > 1).any(), "there is a hole"
+    first = int(np.argmax(np.diff(there) > 1)) + 2
+    assert int(there[first - 2]) == first - 1
+    content = list_lost(tmp_path)
+    assert content is not None
+    assert content["parity_ends_at_input_seq"] == first - 1
+    assert content["lost_tail"] == (None if is_named else "shed")
+    behind = decisions_of(decisions)["input_seq"] >= first
+    assert content["not_replayable"]["decisions"] == int(behind.sum())
+    report = parity_of(read_session(tmp_path), config)
+    assert report.is_identical
+    assert report.total == int((~behind).sum()) > 50
+    assert (report.not_replayable, report.unlogged) == (int(behind.sum()), 0)
+
+
+def test_a_finished_session_that_shed_has_lost_nothing(
+    thinned: tuple[Path, dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(thinned[0], tmp_path / "run")
+    (folder / "summary.json").write_text("{}")
+    assert list_lost(folder) is None
+    assert read_session(folder).shed
 
 
 def parts_of(folder: Path) -> dict[str, np.ndarray]:

@@ -278,10 +278,13 @@ impl Ahead {
         match self.zero(&next, want.zero_bytes) {
             Ok(()) => Ok(Slot::Ready(next)),
             Err(failed) => {
-                if is_want_of_space(&failed.source) {
-                    self.remove(&next.path)?;
-                }
-                self.later(want, failed)
+                let removed = if is_want_of_space(&failed.source) {
+                    self.remove(&next.path)
+                } else {
+                    Ok(())
+                };
+                // A file that stays would be in the way of the next try.
+                self.later(want, removed.err().unwrap_or(failed))
             }
         }
     }

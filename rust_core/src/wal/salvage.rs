@@ -9,6 +9,7 @@
 //! 2. A part is a log of its own, all sealed, with the sequences its records always had. Where
 //!    records are missing a new part begins: no part has a hole.
 //! 3. What was copied is read back before it is reported.
+//! 4. A record stays in the schema it was written in, and its new segment says which that is.
 //!
 //! It does not decide to put a part in the log's place. Operator's page: `docs/wal-salvage.md`.
 
@@ -27,7 +28,7 @@ use super::recovery::{LOCK_NAME, lock_log, write_failed};
 use super::scan::{Stop, find_following, scan_frames};
 use super::segment::{
     Footer, HeaderFault, LogKind, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentState, SegmentStats,
-    check_record, parse_name, segment_path,
+    check_record, parse_name, segment_path, upgrade_record,
 };
 use crate::record_upgrade::SegmentSchema;
 
@@ -103,9 +104,9 @@ pub fn salvage_log(dir: &Path, target: &Path) -> Result<Salvage, WalError> {
         false => None,
     };
     let listed = manifest::read_on(&disk, dir).ok().flatten();
-    let mut taking = Taking::new(dir, target, &disk);
     let files = files_of(dir, &names)?;
     let identity = identity_of(dir, listed.as_ref(), &files)?;
+    let mut taking = Taking::new(dir, target, &disk, schemas_of(&files));
     for file in &files {
         taking.note_missing_files(listed.as_ref(), file.segment_id);
         taking.take_file(file, identity)?;
@@ -174,6 +175,22 @@ fn identity_of(
         .ok_or_else(|| nothing(dir))
 }
 
+/// The schemas that the headers name, each once; today's when no header is whole.
+fn schemas_of(files: &[SegmentFile]) -> Vec<SegmentSchema> {
+    let mut schemas = Vec::new();
+    for file in files {
+        if let Ok(header) = SegmentHeader::decode(&file.bytes)
+            && !schemas.contains(&header.schema)
+        {
+            schemas.push(header.schema);
+        }
+    }
+    if schemas.is_empty() {
+        schemas.push(SegmentSchema::Current);
+    }
+    schemas
+}
+
 fn nothing(dir: &Path) -> WalError {
     WalError::Option {
         path: dir.to_path_buf(),
@@ -196,9 +213,11 @@ struct Run<'a> {
 fn runs<'a>(
     bytes: &'a [u8],
     kind: LogKind,
+    schema: SegmentSchema,
     header: Option<&SegmentHeader>,
     next_seq: u64,
 ) -> Vec<Run<'a>> {
+    let mut upgraded = Vec::new();
     let mut runs: Vec<Run<'a>> = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
     let mut chain = header.map(SegmentHeader::chain_seed);
@@ -208,7 +227,7 @@ fn runs<'a>(
         .filter(|rest| rest.len() > FRAME_HEADER_BYTES)
     {
         let bound = low.saturating_add(size(rest.len() / FRAME_HEADER_BYTES));
-        let found = good_frame(rest, kind)
+        let found = good_frame(rest, kind, schema, &mut upgraded)
             .filter(|(frame, _)| (low..=bound).contains(&frame.seq))
             .filter(|(frame, _)| header.is_none_or(|header| frame.epoch == header.epoch));
         let Some((frame, record)) = found else {
@@ -238,10 +257,19 @@ fn runs<'a>(
     runs
 }
 
-/// A whole frame with one record of this log.
-fn good_frame(bytes: &[u8], kind: LogKind) -> Option<(Frame<'_>, crate::record::RecordHeader)> {
+/// A whole frame with one record of this log, laid out by `schema`.
+fn good_frame<'a>(
+    bytes: &'a [u8],
+    kind: LogKind,
+    schema: SegmentSchema,
+    upgraded: &mut Vec<u8>,
+) -> Option<(Frame<'a>, crate::record::RecordHeader)> {
     let frame = decode_frame(bytes, frame_crc).ok()?;
-    let record = check_record(kind, frame.payload).ok()?;
+    let record = match schema {
+        SegmentSchema::Current => check_record(kind, frame.payload),
+        SegmentSchema::Earlier(earlier) => upgrade_record(earlier, kind, frame.payload, upgraded),
+    };
+    let record = record.ok()?;
     let is_same = frame.record_type == u16::from(record.record_type)
         && frame.time_ns.cast_signed() == record.sequence_time_ns
         && frame.sync_lag > 0;
@@ -257,10 +285,12 @@ struct Taking<'a> {
     holes: Vec<Hole>,
     next_id: Option<u64>,
     is_interrupted: bool,
+    /// The log's schemas; that of the last whole header first.
+    schemas: Vec<SegmentSchema>,
 }
 
 impl<'a> Taking<'a> {
-    fn new(dir: &'a Path, target: &'a Path, disk: &'a OsDisk) -> Self {
+    fn new(dir: &'a Path, target: &'a Path, disk: &'a OsDisk, schemas: Vec<SegmentSchema>) -> Self {
         Self {
             dir,
             target,
@@ -269,7 +299,34 @@ impl<'a> Taking<'a> {
             holes: Vec::new(),
             next_id: None,
             is_interrupted: false,
+            schemas,
         }
+    }
+
+    /// The runs of a file in the schema that its header names; without a header, in the one of the
+    /// log's that fits most of it.
+    fn runs_of<'b>(
+        &mut self,
+        file: &'b SegmentFile,
+        kind: LogKind,
+        header: Option<&SegmentHeader>,
+    ) -> (SegmentSchema, Vec<Run<'b>>) {
+        let next_seq = self.next_seq();
+        if let Some(header) = header {
+            self.schemas.retain(|schema| *schema != header.schema);
+            self.schemas.insert(0, header.schema);
+            let found = runs(&file.bytes, kind, header.schema, Some(header), next_seq);
+            return (header.schema, found);
+        }
+        let count = |found: &[Run<'_>]| found.iter().map(|run| run.frames.len()).sum::<usize>();
+        let mut best = (SegmentSchema::Current, Vec::new());
+        for schema in &self.schemas {
+            let found = runs(&file.bytes, kind, *schema, None, next_seq);
+            if best.1.is_empty() || count(&found) > count(&best.1) {
+                best = (*schema, found);
+            }
+        }
+        best
     }
 
     fn next_seq(&self) -> u64 {
@@ -340,7 +397,7 @@ impl<'a> Taking<'a> {
         let header = header.ok().filter(|_| fault.is_none());
         let whole = inspect(&file.path, file.segment_id, file.state, &file.bytes, None);
         let is_whole_seal = whole.is_ok() && file.state == SegmentState::Sealed;
-        let mut found = runs(&file.bytes, identity.kind, header.as_ref(), self.next_seq());
+        let (schema, mut found) = self.runs_of(file, identity.kind, header.as_ref());
         let tail = tail_of(file, header.as_ref());
         if let Tail::Torn(..) = &tail {
             // As a recovery would: nothing behind the tear was acknowledged.
@@ -355,7 +412,7 @@ impl<'a> Taking<'a> {
             let bytes = if is_whole_seal {
                 file.bytes.clone()
             } else {
-                sealed_bytes(file.segment_id, identity, run)
+                sealed_bytes(file.segment_id, identity, schema, run)
             };
             self.write(file.segment_id, &bytes, run.stats)?;
             at = run.to;
@@ -551,14 +608,19 @@ fn bad_frame(bytes: &[u8], at: usize) -> String {
 }
 
 /// A sealed segment of these frames. From the segment's beginning its bytes are the old ones.
-fn sealed_bytes(segment_id: u64, identity: Identity, run: &Run<'_>) -> Vec<u8> {
+fn sealed_bytes(
+    segment_id: u64,
+    identity: Identity,
+    schema: SegmentSchema,
+    run: &Run<'_>,
+) -> Vec<u8> {
     let header = SegmentHeader {
         kind: identity.kind,
         wal_id: identity.wal_id,
         segment_id,
         first_seq: run.stats.first_seq,
         epoch: run.epoch,
-        schema: SegmentSchema::Current,
+        schema,
     };
     let mut bytes = header.encode().to_vec();
     let mut chain = header.chain_seed();

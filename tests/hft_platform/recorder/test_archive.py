@@ -14,7 +14,10 @@ from hft_platform.recorder import archive
 from hft_platform.recorder.archive import Retention, archive_loaded, find_archived, whole_log
 from hft_platform.recorder.ledger import loaded_segments
 from hft_platform.recorder.loader import load_sealed
+from hft_platform.recorder.session_recovery import list_lost
 from hft_platform.recorder.store import Store, open_store
+from hft_platform.services import halt_log, latch
+from hft_platform.services.backup import backup, restore
 from hft_platform.services.parity import read_session
 
 DAY_NS = 86_400 * 10**9
@@ -64,6 +67,40 @@ def test_a_loaded_segment_is_archived_later_deleted_much_later_and_read_until_th
     with pytest.raises(PlatformError) as refused:
         read_session(session)
     assert 600 < refused.value.code < 700
+
+
+def test_an_archived_log_of_a_dead_session_halts_nobody_and_is_recovered_and_backed_up(
+    tmp_path: Path,
+) -> None:
+    """Who asks a log what happened must not take an archive for damage."""
+    ws = tmp_path / "ws"
+    session = ws / "sessions" / RUN
+    rules = Retention(ws / "archive", 0, 7)
+    with open_store(ws) as store:
+        _, loaded_ns = _load(ws, store)
+        assert not (session / "summary.json").exists()
+        before, lost = read_session(session), list_lost(session)
+        changes = halt_log.changes(session)
+        assert (latch.adopt(ws), lost is not None) == (None, True)
+        assert len(archive_loaded(ws, store, rules, now_ns=loaded_ns).archived) == 4
+        assert _seg(session) == []
+        assert halt_log.changes(session) == changes
+        assert latch.adopt(ws) is None
+        assert list_lost(session) == lost
+        report = backup(ws, tmp_path / "copy", with_market=True)
+        assert restore(tmp_path / "copy", tmp_path / "back").logs == report.logs
+        again = read_session(tmp_path / "back" / "sessions" / RUN)
+        assert (again.inputs, again.decisions) == (before.inputs, before.decisions)
+        # Market segments that were deleted are not there; the log still ends where it did.
+        late = archive_loaded(ws, store, rules, now_ns=loaded_ns + 7 * DAY_NS)
+        assert len(late.deleted) == 3
+        last = backup(ws, tmp_path / "last", with_market=True)
+        assert last.logs == report.logs
+        assert restore(tmp_path / "last", tmp_path / "over").logs == report.logs
+        with whole_log(tmp_path / "over" / "sessions" / RUN / "orders") as folder:
+            orders = _core.read_log(folder)["tape"]
+        with whole_log(session / "orders") as folder:
+            assert _core.read_log(folder)["tape"] == orders
 
 
 def test_a_deleted_store_is_filled_from_the_archive(tmp_path: Path) -> None:

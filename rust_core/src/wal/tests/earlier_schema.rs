@@ -14,7 +14,10 @@ use crate::wal::manifest::MANIFEST_NAME;
 use crate::wal::reader::inspect;
 use crate::wal::scan::{Stop, scan_frames};
 use crate::wal::segment::{FOOTER_BYTES, Footer, SegmentHeader, SegmentState, segment_path};
-use crate::wal::{RecoveredTail, WalError, Writer, read_log, recover_log, verify_segment};
+use crate::wal::{
+    RecoveredTail, SEGMENT_HEADER_BYTES, WalError, Writer, read_log, recover_log, salvage_log,
+    verify_segment,
+};
 
 /// The schema of the first logs, which had no Account, Health and Intent records.
 fn first_schema() -> SegmentSchema {
@@ -113,6 +116,44 @@ fn a_writer_that_finds_an_open_segment_of_an_earlier_schema_begins_the_next() {
     let sealed = |name: &&String| name.ends_with(".seg");
     assert_eq!(names.iter().filter(sealed).count(), 3);
     assert_eq!(read_log(dir.path()).unwrap().tape, tape(1, 12));
+}
+
+/// A frame, the header, or both of a segment hit; the log goes on in today's schema.
+#[test]
+fn salvage_keeps_records_in_the_schema_they_were_written_in() {
+    for hits in [
+        &[SEGMENT_HEADER_BYTES + 60][..],
+        &[8],
+        &[8, SEGMENT_HEADER_BYTES + 60],
+    ] {
+        for segment_id in [1, 2] {
+            let dir = TempDir::new();
+            let log = dir.path().join("market");
+            std::fs::create_dir(&log).unwrap();
+            old_log(&log);
+            let writer = Writer::open(&log, manual()).unwrap();
+            writer.append_tape(&tape(12, 20)).unwrap();
+            writer.seal().unwrap();
+            let path = segment_path(&log, segment_id, SegmentState::Sealed);
+            let mut bytes = std::fs::read(&path).unwrap();
+            for at in hits {
+                bytes[*at] ^= 8;
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let salvage = salvage_log(&log, &dir.path().join("salvaged")).unwrap();
+            for part in &salvage.parts {
+                let read = read_log(&part.dir).unwrap();
+                assert_eq!(read.tape, tape(part.stats.first_seq, part.stats.last_seq));
+                for info in read.segments {
+                    let is_old = info.segment_id < 3;
+                    assert_eq!(info.schema == first_schema(), is_old, "{hits:?} {info:?}");
+                }
+            }
+            let counts = salvage.parts.iter().map(|part| part.stats.record_count);
+            let lost = u64::from(hits.contains(&(SEGMENT_HEADER_BYTES + 60)));
+            assert_eq!(counts.sum::<u64>(), 20 - lost, "{hits:?}");
+        }
+    }
 }
 
 #[test]
