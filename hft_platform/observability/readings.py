@@ -23,6 +23,7 @@ import numpy as np
 from hft_platform import _core, records
 from hft_platform.errors import code_name
 from hft_platform.recorder import segments
+from hft_platform.recorder.archive import whole_log
 from hft_platform.recorder.columns import LOG_KINDS
 from hft_platform.recorder.ledger import FileStamp
 from hft_platform.services import latch
@@ -199,7 +200,8 @@ def _shed_of_log(log: Path) -> int:
     """Sum of the counts of the SHED records in an order log, also while it is being written."""
     if not any(log.glob("*.*")):
         return 0
-    by_type = _core.index_tape(_core.read_log(log)["tape"])
+    with whole_log(log) as folder:
+        by_type = _core.index_tape(_core.read_log(folder)["tape"])
     if "Shed" not in by_type:
         return 0
     rows = np.frombuffer(by_type["Shed"][0], dtype=records.DTYPES["Shed"])

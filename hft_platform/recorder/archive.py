@@ -127,7 +127,7 @@ def whole_log(log_dir: Path) -> Iterator[Path]:
     Path
         `log_dir` itself when nothing of it is archived; else a temporary folder of links.
     """
-    away = [path for path in _places(log_dir).values() if not (log_dir / path.name).exists()]
+    away = archived_files(log_dir)
     if not away:
         yield log_dir
         return
@@ -137,6 +137,29 @@ def whole_log(log_dir: Path) -> Iterator[Path]:
         for path in (*log_dir.iterdir(), *(path for path in away if path.exists())):
             (folder / path.name).symlink_to(path.resolve())
         yield folder
+
+
+def archived_files(log_dir: Path) -> list[Path]:
+    """Where the segments are that left a log's folder and were not deleted, in order.
+
+    Parameters
+    ----------
+    log_dir : Path
+        The log.
+
+    Returns
+    -------
+    list of Path
+        From the manifest: a file that is not there was lost.
+    """
+    manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
+    entries = [] if manifest is None else manifest["entries"]
+    deleted = {int(entry["segment_id"]) for entry in entries if entry["kind"] == "deleted"}
+    return [
+        path
+        for segment_id, path in sorted(_places(log_dir).items())
+        if segment_id not in deleted and not (log_dir / path.name).exists()
+    ]
 
 
 def archive_loaded(ws: Path, store: Store, rules: Retention, *, now_ns: int) -> ArchiveReport:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder.archive import whole_log
 
 FILE_NAME = "recovery.json"
 """Beside the logs of a session that did not end by itself."""
@@ -152,7 +153,8 @@ def list_lost(session_dir: Path) -> dict[str, Any] | None:
     tapes = []
     for kind in LOG_KINDS:
         try:
-            tapes.append(_core.read_log(str(session_dir / kind))["tape"])
+            with whole_log(session_dir / kind) as folder:
+                tapes.append(_core.read_log(str(folder))["tape"])
         except _core.WalError as error:
             text = f"{session_dir.name}/{kind}: {error.args[1]}"
             raise PlatformError(error.args[0], text) from error

@@ -33,6 +33,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import key_folder
 from hft_platform.config.promotion_folder import locked
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.recorder.archive import archived_files
 from hft_platform.services.core_calls import typed_errors
 
 LISTING = "backup.json"
@@ -217,17 +218,17 @@ class _Copied:
         self.files: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, int] = {}
 
-    def file(self, path: Path, content: bytes | None = None) -> None:
-        """Copy a file, or other content under its name."""
+    def file(self, path: Path, content: bytes | None = None, *, place: Path | None = None) -> None:
+        """Copy a file, or other content under its name; to another place of the workspace."""
         content = path.read_bytes() if content is None else content
         if path.suffix == ".jsonl":
             # A line that is being written is not there yet.
             content = content[: content.rfind(b"\n") + 1]
-        name = path.relative_to(self.workspace).as_posix()
+        name = (place or path).relative_to(self.workspace).as_posix()
         mode = stat.S_IMODE(path.stat().st_mode)
-        place = self.target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _write(place, content, mode)
+        copy = self.target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        _write(copy, content, mode)
         self.files[name] = {
             "path": name,
             "bytes": len(content),
@@ -294,7 +295,8 @@ def _copy_log_once(copied: _Copied, log: Path) -> int:
     if content is not None:
         copied.file(manifest, content)
     last_seq = 0
-    for path in _files_of_log(log):
+    # A backup has one place for a log: what was archived of it comes back into its folder.
+    for path in sorted([*_files_of_log(log), *archived_files(log)], key=lambda path: path.name):
         if path.suffix not in (".seg", ".open"):
             copied.file(path)
             continue
@@ -306,7 +308,7 @@ def _copy_log_once(copied: _Copied, log: Path) -> int:
             last_seq = max(last_seq, min(int(info["last_seq"] or 0), durable_seq))
         else:
             last_seq = int(info["last_seq"] or last_seq)
-        copied.file(path, raw)
+        copied.file(path, raw, place=log / path.name)
     return last_seq
 
 
