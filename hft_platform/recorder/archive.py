@@ -152,14 +152,29 @@ def archived_files(log_dir: Path) -> list[Path]:
     list of Path
         From the manifest: a file that is not there was lost.
     """
-    manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
-    entries = [] if manifest is None else manifest["entries"]
-    deleted = {int(entry["segment_id"]) for entry in entries if entry["kind"] == "deleted"}
+    deleted = deleted_segments(log_dir)
     return [
         path
         for segment_id, path in sorted(_places(log_dir).items())
         if segment_id not in deleted and not (log_dir / path.name).exists()
     ]
+
+
+def deleted_segments(log_dir: Path) -> frozenset[int]:
+    """Segments of a log that were deleted after their retention: it is not whole any more.
+
+    Parameters
+    ----------
+    log_dir : Path
+        The log.
+
+    Returns
+    -------
+    frozenset of int
+    """
+    manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
+    entries = [] if manifest is None else manifest["entries"]
+    return frozenset(int(entry["segment_id"]) for entry in entries if entry["kind"] == "deleted")
 
 
 def archive_loaded(ws: Path, store: Store, rules: Retention, *, now_ns: int) -> ArchiveReport:

@@ -21,6 +21,7 @@ from typing import Any
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.recorder.archive import whole_log
 from hft_platform.services.core_calls import typed_errors
 
 STORM_CHANGE, POLICY_CHANGE = 16, 17
@@ -58,8 +59,8 @@ def changes(session_dir: Path) -> dict[str, dict[str, Any] | None]:
     nothing: dict[str, dict[str, Any] | None] = {"storm": None, "policy": None}
     if not log_dir.is_dir():
         return nothing
-    with typed_errors(f"{session_dir.name}/orders"):
-        tape = _core.read_log(str(log_dir))["tape"]
+    with typed_errors(f"{session_dir.name}/orders"), whole_log(log_dir) as folder:
+        tape = _core.read_log(str(folder))["tape"]
     rows = records.split(tape)["Decision"]
     return {
         "storm": _last(rows[rows["action"] == STORM_CHANGE], STORM_STATES),

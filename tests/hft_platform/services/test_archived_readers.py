@@ -16,6 +16,8 @@ from hft_platform.observability.exporter import WorkspaceCollector, exposition
 from hft_platform.recorder.archive import Retention, archive_loaded, whole_log
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.store import open_store
+from hft_platform.services.halt_log import changes, logged_halt
+from research import loop
 from research.data.tape_source import log_folder
 from tests.hft_platform.services.live_workspace import Live
 
@@ -124,3 +126,23 @@ def test_a_dataset_is_made_from_an_archived_log(session: Path, tmp_path: Path) -
     books = np.frombuffer(by_type["Book"][0], dtype=records.DTYPES["Book"])
     assert batch.rows.books.size == books.size > 0
     assert len(batch.inputs) == len(list((tmp_path / "ws" / "archive").rglob("market/*.seg")))
+
+
+def test_the_status_reads_the_archived_log_of_a_session_that_never_finished(
+    session: Path,
+) -> None:
+    assert changes(session).keys() == {"storm", "policy"}
+    assert logged_halt(session) is None, "a log that cannot be read halts every new session"
+
+
+def test_parity_of_all_sessions_passes_over_those_whose_records_were_deleted(
+    session: Path,
+) -> None:
+    ws = session.parent.parent
+    before = loop.parity(ws)
+    assert (before["sessions"], before["share"], before["deleted"]) == (1, 1.0, [])
+    with open_store(ws) as store:
+        later_ns = time.time_ns() + 8 * 86_400 * 10**9
+        assert archive_loaded(ws, store, Retention(ws / "archive", 0, 7), now_ns=later_ns).deleted
+    after = loop.parity(ws)
+    assert (after["sessions"], after["deleted"]) == (0, [session.name])
