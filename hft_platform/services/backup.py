@@ -146,7 +146,7 @@ def backup(
     kinds = ("market", "orders") if with_market else ("orders",)
     for session in sorted((workspace / "sessions").glob("*/")):
         for file in sorted(path for path in session.iterdir() if path.is_file()):
-            copied.file(file)
+            copied.passing_file(file)
         for kind in kinds:
             if (session / kind).is_dir():
                 _copy_log(copied, session / kind)
@@ -218,14 +218,21 @@ class _Copied:
         self.files: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, int] = {}
 
-    def file(self, path: Path, content: bytes | None = None, *, place: Path | None = None) -> None:
+    def file(
+        self,
+        path: Path,
+        content: bytes | None = None,
+        *,
+        place: Path | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Copy a file, or other content under its name; to another place of the workspace."""
         content = path.read_bytes() if content is None else content
         if path.suffix == ".jsonl":
             # A line that is being written is not there yet.
             content = content[: content.rfind(b"\n") + 1]
         name = (place or path).relative_to(self.workspace).as_posix()
-        mode = stat.S_IMODE(path.stat().st_mode)
+        mode = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
         copy = self.target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         _write(copy, content, mode)
@@ -235,6 +242,16 @@ class _Copied:
             "mode": mode,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+
+    def passing_file(self, path: Path) -> None:
+        """Copy a file of a running workspace, unless it is one that is only being written."""
+        if path.name.startswith("."):
+            return  # `atomic_write` renames it in a moment
+        try:
+            content, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            return
+        self.file(path, content, mode=mode)
 
     def forget(self, folder: Path) -> None:
         """Remove what was copied of a folder, to begin again."""
@@ -250,8 +267,8 @@ def _copy_folder(copied: _Copied, folder: Path, *, is_locked: bool) -> None:
 
     def copy() -> None:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink() and path.name != ".lock":
-                copied.file(path)
+            if path.is_file() and not path.is_symlink():
+                copied.passing_file(path)
 
     if is_locked:
         with locked(folder):
