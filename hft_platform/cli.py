@@ -53,15 +53,32 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except PlatformError as error:
-        if getattr(arguments, "json", False):
-            sys.stdout.write(json.dumps(error.as_dict(), sort_keys=True) + "\n")
-        sys.stderr.write(error.render() + "\n")
-        return REFUSED
+        return _refuse(arguments, error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(arguments, _of_the_machine(error))
     except KeyboardInterrupt:
         sys.stderr.write("stopped by the operator; the logs were written up to here\n")
         return 1
     finally:
         structlog.configure(**configured)
+
+
+def _refuse(arguments: argparse.Namespace, error: PlatformError) -> int:
+    if getattr(arguments, "json", False):
+        sys.stdout.write(json.dumps(error.as_dict(), sort_keys=True) + "\n")
+    sys.stderr.write(error.render() + "\n")
+    return REFUSED
+
+
+def _of_the_machine(error: OSError) -> PlatformError:
+    """A path that cannot be had: no folder, no right, no space."""
+    return PlatformError(
+        ReasonCode.WAL_READ_FAILED,
+        f"{error.filename}: {error.strerror}",
+        next_step="look at the path, its rights and the space on its disk",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -517,15 +534,18 @@ def _resume(arguments: argparse.Namespace) -> int:
 def _wal(arguments: argparse.Namespace) -> int:
     from hft_platform.services.wal_tools import wal_command
 
+    for action, names in (("load", ("follow", "check")), ("salvage", ("target", "swap_in"))):
+        given = [name for name in names if getattr(arguments, name)]
+        if given and arguments.action != action:
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID,
+                f"--{given[0].replace('_', '-')} belongs to wal {action};"
+                f" action was {arguments.action}",
+            )
     if arguments.action == "follow":
         return _follow(arguments)
     if arguments.action == "load":
         return _wal_load(arguments)
-    if arguments.follow or arguments.check:
-        raise PlatformError(
-            ReasonCode.SETTINGS_INVALID,
-            f"--follow and --check belong to wal load; action was {arguments.action}",
-        )
     report = wal_command(
         arguments.action,
         arguments.workspace,

@@ -391,12 +391,18 @@ def sealed_segments_sha256(ws: Path) -> str | None:
 
 
 def parity(ws: Path) -> dict[str, Any]:
-    """Replay every session bit for bit, and hold it against the backtest of the same records."""
+    """Replay every session bit for bit, and hold it against the backtest of the same records.
+
+    A session whose market segments went after their retention cannot be replayed; it is listed.
+    """
+    from hft_platform.recorder.archive import deleted_segments
     from research.backtest.session_agreement import agreement_of
 
     identical = total = 0
     agreement = []
-    folders = sorted(path.parent for path in (ws / "sessions").glob("*/summary.json"))
+    finished = sorted(path.parent for path in (ws / "sessions").glob("*/summary.json"))
+    deleted = [path for path in finished if deleted_segments(path / "market")]
+    folders = [path for path in finished if path not in deleted]
     for folder in folders:
         report = replay_session(folder)
         identical += report.identical
@@ -413,6 +419,7 @@ def parity(ws: Path) -> dict[str, Any]:
             for path in sorted((ws / "sessions").glob("*"))
             if not (path / "summary.json").exists()
         ],
+        "deleted": [path.name for path in deleted],
         "agreement": agreement,
     }
     (ws / "report").mkdir(parents=True, exist_ok=True)

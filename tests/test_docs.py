@@ -15,6 +15,7 @@ import pytest
 from hft_platform import _core
 from hft_platform import cli as live_cli
 from hft_platform.config.settings import load_settings
+from hft_platform.drills.drill import drills
 from hft_platform.market.instruments import load_instruments
 from research import cli as research_cli
 
@@ -120,6 +121,13 @@ def test_every_page_is_listed_in_the_index(repository: Path) -> None:
     index = (repository / "docs" / "README.md").read_text()
     names = {page.name for page in (repository / "docs").glob("*.md")} - {"README.md"}
     assert sorted(name for name in names if f"({name})" not in index) == []
+
+
+def test_every_drill_is_listed_with_its_page(repository: Path) -> None:
+    for page in ("drills.md", "README.md"):
+        text = (repository / "docs" / page).read_text(encoding="utf-8")
+        missing = [name for name in drills() if f"[{name}](drills/{name}.md)" not in text]
+        assert missing == [], page
 
 
 def test_every_make_target_in_the_docs_exists(repository: Path, targets: set[str]) -> None:

@@ -133,15 +133,25 @@ def run_drill(drill: Drill, folder: Path, *, seed: int, size: int) -> DrillRepor
     Raises
     ------
     PlatformError
-        SETTINGS_INVALID when there is something in the folder, or for a size below 1.
+        SETTINGS_INVALID for a folder that cannot be made or holds something, a size below 1, a
+        negative seed.
     """
-    if size < 1 or (folder.exists() and any(folder.iterdir())):
+    if size < 1 or seed < 0:
         raise PlatformError(
             ReasonCode.SETTINGS_INVALID,
-            f"drill {drill.name}: size was {size}, allowed from 1; {folder} must be empty or new",
+            f"drill {drill.name}: size was {size}, allowed from 1; seed was {seed}, allowed from 0",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        problem = "is not empty" if any(folder.iterdir()) else ""
+    except OSError as error:
+        problem = f"cannot be made: {error.strerror}"
+    if problem:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            f"drill {drill.name}: {folder} {problem}; it must be empty or new",
             next_step="leave out --folder, or name another one",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:
         report = drill.run(folder, seed, size)

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +28,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from hft_platform import _core
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.observability import readings
 from hft_platform.observability.ledger_view import LedgerView
 from hft_platform.observability.metric_table import METRICS, SOURCES
+from hft_platform.recorder.disk_monitor import Level, Sample, next_level
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DEFAULT_PORT = 9108
+PORT_MAX = 65_535
 LOOPBACK = "127.0.0.1"
 _TABLE = {metric.name: metric for metric in METRICS}
 # What files, their content and the core can raise. A bug of ours fails the scrape instead, and `up`
@@ -160,13 +162,11 @@ class WorkspaceCollector(Collector):
 
     def _of_disk(self) -> dict[str, Values]:
         disk = readings.disk(self._ws)
-        values: dict[str, Values] = {
+        return {
             "hft_disk_free_bytes": {(): disk.free_bytes},
             "hft_disk_size_bytes": {(): disk.size_bytes},
+            "hft_disk_pressure_level": {(): self._pressure_level(disk.free_bytes)},
         }
-        if self._pressure_level is not None:
-            values["hft_disk_pressure_level"] = {(): self._pressure_level(disk.free_bytes)}
-        return values
 
     def _of_halt(self) -> dict[str, Values]:
         code = readings.halt_code(self._ws)
@@ -226,6 +226,10 @@ def serve(
             f"address was {address}; other machines could read the metrics, which have no login",
             next_step="hft-live metrics (127.0.0.1), or add --allow-remote",
         )
+    if not 0 <= port <= PORT_MAX:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID, f"port was {port}, allowed are 0 to {PORT_MAX}"
+        )
     try:
         return start_http_server(port, addr=address, registry=_registry(collector))
     except OSError as error:
@@ -251,19 +255,12 @@ def _family(name: str, values: Values) -> Family:
     return family
 
 
-def _pressure_level() -> Callable[[int], int] | None:
-    """Level of free bytes by the operator's thresholds; None where there is no such monitor."""
-    if util.find_spec("hft_platform.recorder.disk_monitor") is None:
-        return None
-    from importlib import import_module
-
-    from hft_platform.config.settings import load_settings
-
-    monitor = import_module("hft_platform.recorder.disk_monitor")
-    thresholds = getattr(load_settings(), "disk_pressure")  # noqa: B009  # not in every version
-    bounds = {level: thresholds.bounds_of(level) for level in monitor.Level if level}
+def _pressure_level() -> Callable[[int], int]:
+    """Level of free bytes by the operator's thresholds, read once."""
+    thresholds = load_settings().disk_pressure
+    bounds = {level: thresholds.bounds_of(level) for level in Level if level}
 
     def level_of(free_bytes: int) -> int:
-        return int(monitor.next_level(monitor.Level.OK, monitor.Sample(free_bytes), bounds))
+        return int(next_level(Level.OK, Sample(free_bytes), bounds))
 
     return level_of

@@ -114,7 +114,7 @@ def find_archived(folder: Path) -> list[SegmentFile]:
 
 
 def archived_files(log_dir: Path) -> list[Path]:
-    """Segments of a log that are in an archive and no longer in its folder.
+    """Where the segments are that left a log's folder and were not deleted, in order.
 
     Parameters
     ----------
@@ -124,11 +124,14 @@ def archived_files(log_dir: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        In order; a segment that was deleted from the archive since is not among them.
+        From the manifest: a file that is not there was lost.
     """
-    places = _places(log_dir)
-    away = [places[segment_id] for segment_id in sorted(places)]
-    return [path for path in away if path.exists() and not (log_dir / path.name).exists()]
+    deleted = deleted_segments(log_dir)
+    return [
+        path
+        for segment_id, path in sorted(_places(log_dir).items())
+        if segment_id not in deleted and not (log_dir / path.name).exists()
+    ]
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def whole_log(log_dir: Path) -> Iterator[Path]:
     Path
         `log_dir` itself when nothing of it is archived; else a temporary folder of links.
     """
-    away = archived_files(log_dir)
+    away = [path for path in archived_files(log_dir) if path.exists()]
     if not away:
         yield log_dir
         return
@@ -155,6 +158,23 @@ def whole_log(log_dir: Path) -> Iterator[Path]:
         for path in (*log_dir.iterdir(), *away):
             (folder / path.name).symlink_to(path.resolve())
         yield folder
+
+
+def deleted_segments(log_dir: Path) -> frozenset[int]:
+    """Segments of a log that were deleted after their retention: it is not whole any more.
+
+    Parameters
+    ----------
+    log_dir : Path
+        The log.
+
+    Returns
+    -------
+    frozenset of int
+    """
+    manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
+    entries = [] if manifest is None else manifest["entries"]
+    return frozenset(int(entry["segment_id"]) for entry in entries if entry["kind"] == "deleted")
 
 
 def archive_loaded(ws: Path, store: Store, rules: Retention, *, now_ns: int) -> ArchiveReport:

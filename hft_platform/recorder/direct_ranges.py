@@ -290,6 +290,8 @@ class RangeWriter:
         What was sent and what an earlier try had sent.
     restored : int
         Parts put back.
+    is_at_end : bool
+        The store was seen to hold nothing behind what was sent.
     """
 
     store: Store
@@ -298,9 +300,10 @@ class RangeWriter:
     origin: columns.Origin
     counts: SentCounts = field(default_factory=SentCounts)
     restored: int = 0
+    is_at_end: bool = False
 
     def send(self, by_type: ByType, first_seq: int, last_seq: int) -> None:
-        """Send a new range; the first of a segment is counted before, see the note.
+        """Send a new range; the first that this process sends is counted before, see the note.
 
         Parameters
         ----------
@@ -311,14 +314,16 @@ class RangeWriter:
 
         Notes
         -----
-        A journal that was lost, or a second workspace with the same run, would send rows that are
-        there already. One count a segment finds them: they are refused, not doubled.
+        A journal that was lost or came back from a backup, or a second workspace with the same run,
+        would send rows that are there already. Ranges are sent in order, so counting until nothing
+        is found finds them all: they are refused, not doubled.
         """
         sha256 = content_sha256(by_type, first_seq, last_seq)
-        is_first = not self.journal.ranges(self.origin.segment_id)
         begun = self.journal.begin(self.origin.segment_id, first_seq, last_seq, sha256=sha256)
-        if is_first:
+        if not self.is_at_end:
+            found = self.counts.found
             self.settle(begun, by_type)
+            self.is_at_end = self.counts.found == found
             return
         for part in self._parts(begun, by_type):
             self._insert(part)

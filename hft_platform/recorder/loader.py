@@ -368,7 +368,7 @@ class _Load:
         is_new = self.was_empty or (self.is_alone and ledger.knows_store)
         may_be_there = state is None and not is_new
         in_store = None
-        if may_be_there:
+        if may_be_there or state is not None:
             in_store = load_verify.stored_sha256(self.store, file.key)
         _require_unchanged(
             file.key, segment.sha256, in_store if state is None else state.segment_sha256
@@ -377,7 +377,7 @@ class _Load:
         self.manifests.require_known(file.key, segment.sha256)
         self.present.require_before(file.key)
         replay_contract.require_order(file.key, segment)
-        begun = self._complete_ranges(file.key, segment, positions)
+        begun = None if was_loaded else self._complete_ranges(file.key, segment, positions)
         counts = begun.counts if begun is not None else send_segment(
             self.store, self.windows, ledger, file.key, segment,
             may_be_there=may_be_there, was_loaded=was_loaded, positions=positions,

@@ -7,8 +7,8 @@ insert that was cut short can leave its rows in the table and nothing in a view.
 Invariants:
 1. A part with no row in its table is sent; one with all its rows is never sent beyond half a
    window of inserts since them, by whomever those were.
-2. Within half a window a part that is there and feeds views is sent again under its token: that
-   adds nothing to the table, and to a view only what is missing.
+2. Within half a window a part that is there, and feeds a view that lacks some of it, is sent again
+   under its token: that adds nothing to the table, and to a view only what is missing.
 3. Beyond it the views are counted, and what cannot be shown to be whole is refused.
 
 Distances are upper bounds: every part of a table carries the numbers of the inserts in it. It sends
@@ -157,10 +157,13 @@ class Windows:
             return Step.SEND
         if stored != expected:
             raise mismatch(f"{part.table}, chunk {part.chunk}", stored, expected)
-        if not self._tables[part.table].views:
+        if was_loaded or not self._tables[part.table].views:
             return Step.NOTHING
         if self._is_within(part, begun_at) or self._is_within(part, self._arrived_at(part, run_id)):
-            return Step.SEND_AGAIN
+            # Sent again it would be dropped only under the token that it came with, and who sent it
+            # may have cut it otherwise: where the views have it, nothing is sent.
+            whole = all(self._holds(view, part, run_id) for view in self._views(part))
+            return Step.NOTHING if whole else Step.SEND_AGAIN
         self._require_views(part, run_id)
         return Step.NOTHING
 
@@ -187,16 +190,30 @@ class Windows:
         )  # fmt: skip
         return int(rows[0][0]) if rows else None
 
+    def _views(self, part: Part) -> tuple[str, ...]:
+        return self._tables[part.table].views
+
+    def _counts(self, view: str, part: Part, run_id: str) -> tuple[int, int]:
+        """What the table calls for and what the view holds, around a part."""
+        times = part.rows["exchange_time_ns"]
+        low = int(times.min()) // _MINUTE_NS * _MINUTE_NS
+        high = (int(times.max()) // _MINUTE_NS + 1) * _MINUTE_NS
+        facts = {"day": part.trading_day, "run": run_id, "low": low, "high": high}
+        in_table, in_view = map(int, self._store.rows(VIEW_COUNTS[view], facts)[0])
+        return in_table, in_view
+
+    def _holds(self, view: str, part: Part, run_id: str) -> bool:
+        if view not in VIEW_COUNTS:
+            return False
+        in_table, in_view = self._counts(view, part, run_id)
+        return in_table == in_view
+
     def _require_views(self, part: Part, run_id: str) -> None:
-        for view in self._tables[part.table].views:
+        for view in self._views(part):
             if view not in VIEW_COUNTS:
                 raise _view_wrong(view, part, "nothing counts it")
-            times = part.rows["exchange_time_ns"]
-            low = int(times.min()) // _MINUTE_NS * _MINUTE_NS
-            high = (int(times.max()) // _MINUTE_NS + 1) * _MINUTE_NS
-            facts = {"day": part.trading_day, "run": run_id, "low": low, "high": high}
             for look in range(VIEW_LOOKS):
-                in_table, in_view = map(int, self._store.rows(VIEW_COUNTS[view], facts)[0])
+                in_table, in_view = self._counts(view, part, run_id)
                 if in_table == in_view:
                     break
                 if look == VIEW_LOOKS - 1:

@@ -147,7 +147,7 @@ def backup(
     kinds = ("market", "orders") if with_market else ("orders",)
     for session in sorted((workspace / "sessions").glob("*/")):
         for file in sorted(path for path in session.iterdir() if path.is_file()):
-            copied.file(file)
+            copied.passing_file(file)
         for kind in kinds:
             if (session / kind).is_dir():
                 _copy_log(copied, session / kind)
@@ -219,23 +219,40 @@ class _Copied:
         self.files: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, int] = {}
 
-    def file(self, path: Path, content: bytes | None = None, *, name: Path | None = None) -> None:
-        """Copy a file, or other content under its name; `name` is another place for it."""
+    def file(
+        self,
+        path: Path,
+        content: bytes | None = None,
+        *,
+        place: Path | None = None,
+        mode: int | None = None,
+    ) -> None:
+        """Copy a file, or other content under its name; to another place of the workspace."""
         content = path.read_bytes() if content is None else content
         if path.suffix == ".jsonl":
             # A line that is being written is not there yet.
             content = content[: content.rfind(b"\n") + 1]
-        listed = (name or path).relative_to(self.workspace).as_posix()
-        mode = stat.S_IMODE(path.stat().st_mode)
-        place = self.target / listed
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _write(place, content, mode)
-        self.files[listed] = {
-            "path": listed,
+        name = (place or path).relative_to(self.workspace).as_posix()
+        mode = stat.S_IMODE(path.stat().st_mode) if mode is None else mode
+        copy = self.target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        _write(copy, content, mode)
+        self.files[name] = {
+            "path": name,
             "bytes": len(content),
             "mode": mode,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+
+    def passing_file(self, path: Path) -> None:
+        """Copy a file of a running workspace, unless it is one that is only being written."""
+        if path.name.startswith("."):
+            return  # `atomic_write` renames it in a moment
+        try:
+            content, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            return
+        self.file(path, content, mode=mode)
 
     def forget(self, folder: Path) -> None:
         """Remove what was copied of a folder, to begin again."""
@@ -251,8 +268,8 @@ def _copy_folder(copied: _Copied, folder: Path, *, is_locked: bool) -> None:
 
     def copy() -> None:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink() and path.name != ".lock":
-                copied.file(path)
+            if path.is_file() and not path.is_symlink():
+                copied.passing_file(path)
 
     if is_locked:
         with locked(folder):
@@ -296,9 +313,9 @@ def _copy_log_once(copied: _Copied, log: Path) -> int:
     if content is not None:
         copied.file(manifest, content)
     last_seq = _away_seq(log)
-    for path in archived_files(log):
-        copied.file(path, name=log / path.name)
-    for path in _files_of_log(log):
+    # A backup has one place for a log: what was archived of it comes back into its folder.
+    archived = [(path, log / path.name) for path in archived_files(log)]
+    for path, place in [*archived, *((path, path) for path in _files_of_log(log))]:
         if path.suffix not in (".seg", ".open"):
             copied.file(path)
             continue
@@ -310,7 +327,7 @@ def _copy_log_once(copied: _Copied, log: Path) -> int:
             last_seq = max(last_seq, min(int(info["last_seq"] or 0), durable_seq))
         else:
             last_seq = max(last_seq, int(info["last_seq"] or 0))
-        copied.file(path, raw)
+        copied.file(path, raw, place=place)
     return last_seq
 
 

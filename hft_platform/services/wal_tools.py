@@ -20,6 +20,7 @@ from typing import Any
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import session_recovery
+from hft_platform.recorder.archive import archived_files, whole_log
 from hft_platform.services import wal_salvage
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.explain import ACTIONS, EVENT_NAMES
@@ -118,11 +119,16 @@ def wal_command(
                 next_step=f"hft-live wal {action} {Path(path).parent}",
             )
         return _recover(logs) if action == "recover" else _salvage(logs, target)
+    missing: list[str] = []
     for log in logs:
         files += sorted(file for file in log.iterdir() if file.suffix in (".seg", ".open"))
+        away, lost = _archived(log)
+        files += away
+        missing += lost
     # Before the segments: what it says was acknowledged, they hold.
     acknowledged = {log: _acknowledged(log) for log in logs}
     report = _check(action, files)
+    report.problems.extend(missing)
     if action == "verify":
         report.problems.extend(_of_whole_logs(logs, report.problems))
         report.problems.extend(_below_watermark(report, acknowledged))
@@ -136,6 +142,24 @@ def _acknowledged(log: Path) -> int:
         # Advisory: a damaged one says nothing.
         return 0
     return 0 if watermark is None else int(watermark["durable_seq"])
+
+
+def _archived(log: Path) -> tuple[list[Path], list[str]]:
+    """Segments of a log that are in an archive, and a problem for each that should be."""
+    try:
+        away = archived_files(log)
+    except _core.WalError:
+        # The log as a whole says what is wrong with its manifest.
+        return [], []
+    lost = [
+        _problem(
+            int(ReasonCode.SEGMENT_MISSING),
+            f"{log.name}/{path.name}: the manifest says that it is at {path}, where it is not",
+        )
+        for path in away
+        if not path.exists()
+    ]
+    return [path for path in away if path.exists()], lost
 
 
 def _last_away(log: Path) -> int:
@@ -193,8 +217,8 @@ def _of_whole_logs(logs: list[Path], known: list[str]) -> list[str]:
         if any(f": {log.name}/" in problem for problem in known):
             continue
         try:
-            with typed_errors(f"log {log.name}"):
-                _core.verify_log(str(log))
+            with typed_errors(f"log {log.name}"), whole_log(log) as folder:
+                _core.verify_log(str(folder))
         except PlatformError as error:
             problems.append(_problem(error.code, error.message))
     return problems

@@ -25,6 +25,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import InstrumentTable
+from hft_platform.recorder.archive import whole_log
 from research.data.rows import SESSION_START, Batch, Rows
 
 if TYPE_CHECKING:
@@ -59,16 +60,17 @@ class LogFolder:
     def batches(self, instruments: InstrumentTable) -> Iterator[Batch]:
         """Read the log, verified; per symbol."""
         try:
-            log = _core.read_log(str(self.folder))
+            with whole_log(self.folder) as folder:
+                log = _core.read_log(str(folder))
+                inputs = [
+                    {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+                    for path in _segments(folder)
+                ]
         except _core.WalError as error:
             code, message = error.args[0], error.args[1]
             raise PlatformError(
                 code, f"{self.folder}: {message}", next_step=f"hft-live wal verify {self.folder}"
             ) from error
-        inputs = [
-            {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in _segments(self.folder)
-        ]
         for symbol, rows in split_market(log["tape"], instruments):
             notes = {"segments": len(inputs), "is_torn": bool(log.get("torn"))}
             yield Batch(symbol, self.name, "wal", rows, inputs, notes)
@@ -113,7 +115,8 @@ class GeneratedTapes:
 def log_folder(path: Path) -> LogFolder | None:
     """The log in a folder, or in the market log of a session folder; None if there is none."""
     for folder in (path / _MARKET_LOG, path):
-        if _segments(folder):
+        # All segments of a log may be archived; its manifest stays.
+        if _segments(folder) or (folder / "manifest.log").exists():
             name = re.sub(r"[^a-z0-9_]+", "_", path.resolve().name.lower()).strip("_")
             return LogFolder(folder, f"log_{name}"[:32])
     return None

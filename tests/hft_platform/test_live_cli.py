@@ -385,6 +385,37 @@ def test_reading_a_session_that_is_not_there_is_refused(
     assert content["next"] == "hft-live status"
 
 
+@pytest.mark.parametrize(
+    "command", [["status"], ["wal", "load"], ["halt", "--why", "x"], ["resume"]]
+)
+def test_a_workspace_that_is_a_file_is_refused_without_a_traceback(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([*command, "--workspace", str(tmp_path / "file"), "--json"]) == 3
+    content = json.loads(capsys.readouterr().out)
+    assert content["code"] == ReasonCode.WAL_READ_FAILED
+    assert str(tmp_path / "file") in content["message"]
+
+
+@pytest.mark.parametrize(
+    ("action", "option"),
+    [
+        ("verify", ["--follow"]),
+        ("inspect", ["--check"]),
+        ("load", ["--target", "x"]),
+        ("recover", ["--swap-in", "x"]),
+        ("follow", ["--check"]),
+    ],
+)
+def test_an_option_of_another_wal_action_is_refused_not_passed_over(
+    action: str, option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["wal", action, *option, "--workspace", str(tmp_path)]) == 3
+    assert f"{option[0]} belongs to wal" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
 def test_the_installed_command_exits_as_the_function_does(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "hft_platform.cli", *arguments]

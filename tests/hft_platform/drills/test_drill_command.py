@@ -65,7 +65,10 @@ def test_a_drill_works_in_an_empty_folder_only(
     assert cli.main(["drill", "breaks", "--folder", str(tmp_path)]) == 1
     assert (tmp_path / "breaks" / "left").exists(), "a named folder is kept"
     assert cli.main(["drill", "breaks", "--folder", str(tmp_path)]) == cli.REFUSED
+    (tmp_path / "file").write_text("")
+    assert cli.main(["drill", "holds", "--folder", str(tmp_path / "file")]) == cli.REFUSED
     assert cli.main(["drill", "holds", "--size", "0"]) == cli.REFUSED
+    assert cli.main(["drill", "holds", "--seed", "-1"]) == cli.REFUSED
     assert cli.main(["drill", "hold"]) == cli.REFUSED
     assert "hft-live drill list" in capsys.readouterr().err
 

@@ -388,6 +388,9 @@ def test_a_port_in_use_and_a_missing_workspace_are_refused_with_a_code(
         server.shutdown()
         server.server_close()
         thread.join(10)
+    for port in ("70000", "-1"):
+        assert cli.main(["metrics", "--port", port, "--workspace", str(tmp_path)]) == 3
+        assert "SETTINGS_INVALID" in capsys.readouterr().err
     assert cli.main(["metrics", "--once", "--workspace", str(tmp_path / "none")]) == 3
     assert "CONFIG_NOT_FOUND" in capsys.readouterr().err
 
@@ -404,7 +407,6 @@ def test_once_prints_metrics_only_and_says_elsewhere_what_could_not_be_read(
     assert "metrics_source_failed" in printed.err
 
 
-@pytest.mark.skipif("Shed" not in records.DTYPES, reason="this version sheds nothing")
 def test_shed_records_of_a_session_that_still_runs_are_those_of_its_order_log(
     tmp_path: Path,
 ) -> None:

@@ -14,6 +14,7 @@ from hft_platform.recorder import archive
 from hft_platform.recorder.archive import Retention, archive_loaded, find_archived, whole_log
 from hft_platform.recorder.ledger import loaded_segments
 from hft_platform.recorder.loader import load_sealed
+from hft_platform.recorder.replay_contract import check_store
 from hft_platform.recorder.session_recovery import list_lost
 from hft_platform.recorder.store import Store, open_store
 from hft_platform.services import halt_log, latch
@@ -117,6 +118,25 @@ def test_a_deleted_store_is_filled_from_the_archive(tmp_path: Path) -> None:
         assert (nothing.archived, nothing.deleted) == ([], [])
         assert load_sealed(tmp_path, store).rows_inserted == appended.records
         assert all(claim.holds for claim in exactly_once(tmp_path, store, appended))
+
+
+def test_a_new_store_without_what_was_deleted_before_keeps_the_contract(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        _, loaded_ns = _load(tmp_path, store)
+        rules = Retention(tmp_path / "archive", 0, None)
+        archive_loaded(tmp_path, store, rules, now_ns=loaded_ns)
+    log = tmp_path / "sessions" / RUN / "market"
+    _core.manifest_append_deleted(log, [1, 2])
+    for number in (1, 2):
+        (tmp_path / "archive" / RUN / "market" / f"{number:08d}.seg").unlink()
+    shutil.rmtree(tmp_path / "store")
+    with open_store(tmp_path) as store:
+        assert load_sealed(tmp_path, store).segments_loaded == 2
+        assert check_store(tmp_path, store).violations == ()
+        # One that nobody deleted is missed all the same.
+        (log / "manifest.log").unlink()
+        codes = {violation.code for violation in check_store(tmp_path, store).violations}
+        assert codes == {ReasonCode.SEGMENT_MISSING}
 
 
 @pytest.mark.parametrize("moment", ["copied", "noted"])

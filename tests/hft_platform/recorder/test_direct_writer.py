@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -345,6 +346,52 @@ def test_a_lost_journal_is_found_out_before_a_row_is_doubled(store: Store, tmp_p
         assert writer.status.last_error["code"] == ReasonCode.LOAD_COUNT_MISMATCH
     assert session.rows(store) == (300, 300)
     session.writer.close()
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+def test_without_any_ledger_a_sealed_segment_is_found_in_the_store_not_sent_again(
+    store: Store, tmp_path: Path, is_verified: bool
+) -> None:
+    """The rows came under the tokens of ranges; those of chunks are others."""
+    run_id = f"no-ledger-{is_verified}"
+    session = Session(tmp_path, run_id, market_tape(900), segment_bytes=4 << 20)
+    with writer_of(session, store) as writer:
+        session.write(session.count)
+        steps(writer, lambda: session.rows(store)[0] == session.count)
+        session.writer.seal()
+        if is_verified:
+            steps(writer, lambda: not writer.waiting())
+    shutil.rmtree(tmp_path / "ledger")
+    report = load_sealed(tmp_path, store)
+    assert session.rows(store) == (session.count, session.count)
+    assert bars_agree(store, run_id)
+    assert (report.problems, report.segments_loaded, report.rows_inserted) == ([], 1, 0)
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+def test_a_journal_from_a_backup_doubles_nothing(
+    store: Store, tmp_path: Path, is_verified: bool
+) -> None:
+    run_id = f"from-backup-{is_verified}"
+    session = Session(tmp_path, run_id, market_tape(900), segment_bytes=4 << 20)
+    journal = direct_ranges.journal_path(tmp_path, run_id, "market")
+    with writer_of(session, store) as writer:
+        session.write(300)
+        writer.step()
+        old = journal.read_bytes()
+        for count in (300, session.count):
+            session.write(count)
+            steps(writer, lambda: session.rows(store)[0] == session.written)
+        session.writer.seal()
+        if is_verified:
+            steps(writer, lambda: not writer.waiting())
+    for path in (tmp_path / "ledger").glob("ingest-*.jsonl"):
+        path.unlink()
+    journal.write_bytes(old)
+    report = load_sealed(tmp_path, store)
+    assert session.rows(store) == (session.count, session.count)
+    assert bars_agree(store, run_id)
+    assert (report.problems, report.segments_loaded, report.rows_inserted) == ([], 1, 0)
 
 
 def test_a_value_that_does_not_fit_stops_its_log_and_not_the_other(

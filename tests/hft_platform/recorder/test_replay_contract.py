@@ -10,6 +10,7 @@ import pytest
 from hft_platform import records
 from hft_platform.drills.loading import write_runs
 from hft_platform.errors import ReasonCode
+from hft_platform.recorder import replay_contract
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.replay_contract import ContractReport, check_store
 from hft_platform.recorder.store import Store
@@ -37,6 +38,22 @@ def test_the_contract_holds_of_what_was_loaded(ws: Path, loaded: Store) -> None:
     assert report.violations == ()
     assert report.holds
     assert (report.segments, report.rows) == (5, 2500)
+
+
+def test_what_another_loader_completes_meanwhile_is_no_violation(
+    tmp_path: Path, store: Store, store_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_session(tmp_path, "meanwhile", market=market_tape(60))
+    rows_of_segments = replay_contract._rows_of_segments
+
+    def load_first(store: Store) -> object:
+        load_sealed(tmp_path, store)
+        return rows_of_segments(store)
+
+    monkeypatch.setattr(replay_contract, "_rows_of_segments", load_first)
+    found = check_store(tmp_path, store).violations
+    # Beside an embedded store there is nobody: it is looked at once, and would be wrong.
+    assert bool(found) is (store_kind == "embedded")
 
 
 def _double(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,10 +172,14 @@ def test_rows_that_expired_are_not_sent_again_when_the_ledger_is_lost(
     load_sealed(tmp_path, store, session_dirs=[folder])
     bars = _bars(store, "expired")
     store.command("DELETE FROM hft.market_trades WHERE run_id = 'expired'")
-    for ledger in (tmp_path / "ledger").glob("ingest-*.jsonl"):
-        ledger.unlink()
     store.command(f"ALTER TABLE hft.market_trades MODIFY TTL {HENCE}")
     try:
+        # A file with another time of change, as from a backup, is read and verified again.
+        os.utime(folder / "market" / "00000001.seg")
+        touched = load_sealed(tmp_path, store, session_dirs=[folder])
+        assert (touched.problems, touched.segments_loaded) == ([], 1)
+        for ledger in (tmp_path / "ledger").glob("ingest-*.jsonl"):
+            ledger.unlink()
         report = load_sealed(tmp_path, store, session_dirs=[folder])
         assert (report.problems, report.segments_loaded, report.rows_inserted) == ([], 1, 0)
         assert (_trades(store, "expired"), _bars(store, "expired")) == (0, bars)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hft_platform import _core, cli
+from hft_platform.config.canonical import atomic_write
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.backup import LISTING, backup, restore
 from hft_platform.services.parity import replay_session
@@ -51,6 +52,28 @@ def test_a_restored_audit_chain_verifies_with_its_own_tool(tmp_path: Path) -> No
     backup(ws, tmp_path / "copy", with_keys=True)
     restore(tmp_path / "copy", tmp_path / "back")
     assert len(audit.verify_chain(tmp_path / "back")) == 3
+
+
+def test_a_file_that_is_replaced_meanwhile_is_taken_and_its_temporary_name_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A direct writer replaces its status twice a second."""
+    ws = tmp_path / "ws"
+    status, passing = ws / "ledger" / "direct_status.json", ws / "ledger" / ".direct_status.json.x"
+    gone = ws / "ledger" / "gone.json"
+    for path in (status, passing, gone):
+        atomic_write(path, "{}\n")
+    read_bytes = Path.read_bytes
+
+    def vanishing(self: Path) -> bytes:
+        if self in (passing, gone):
+            self.unlink(missing_ok=True)
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", vanishing)
+    backup(ws, tmp_path / "copy")
+    taken = sorted(path.name for path in (tmp_path / "copy" / "ledger").iterdir())
+    assert taken == ["direct_status.json"]
 
 
 @pytest.mark.parametrize("name", ["ledger/ingest.jsonl", LISTING])
