@@ -7,6 +7,7 @@ partitions do.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -385,8 +386,19 @@ def segments_markdown(report: dict[str, Any]) -> str:
 
 
 def sealed_segments_sha256(ws: Path) -> str | None:
-    """Hash over the names of all sealed segments; None when there is none."""
-    names = sorted(str(path.relative_to(ws)) for path in (ws / "sessions").glob("*/*/*.seg"))
+    """Hash over the names of all segments that are loaded or to load; None when there is none.
+
+    Archived ones keep their name in it: moving a segment is nothing new to load.
+    """
+    from hft_platform.recorder.archive import archived_files
+
+    logs = [path for path in (ws / "sessions").glob("*/*") if path.is_dir()]
+    found = [path for log in logs for path in log.glob("*.seg")]
+    for log in logs:
+        # A damaged manifest is the loader's to refuse; the other logs go on.
+        with contextlib.suppress(PlatformError):
+            found += [log / path.name for path in archived_files(log)]
+    names = sorted(str(path.relative_to(ws)) for path in found)
     return hashlib.sha256("\n".join(names).encode()).hexdigest() if names else None
 
 

@@ -172,8 +172,7 @@ def deleted_segments(log_dir: Path) -> frozenset[int]:
     -------
     frozenset of int
     """
-    manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
-    entries = [] if manifest is None else manifest["entries"]
+    entries = _entries(log_dir)
     return frozenset(int(entry["segment_id"]) for entry in entries if entry["kind"] == "deleted")
 
 
@@ -299,14 +298,20 @@ def _is_due(loaded: tuple[str, int] | None, now_ns: int, days: int) -> bool:
 
 def _places(log_dir: Path) -> dict[int, Path]:
     """Where the manifest says that archived segments are."""
-    manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
-    if manifest is None:
-        return {}
     return {
         int(entry["segment_id"]): log_dir / entry["place"] / f"{entry['segment_id']:08d}.seg"
-        for entry in manifest["entries"]
+        for entry in _entries(log_dir)
         if entry["kind"] == "archived"
     }
+
+
+def _entries(log_dir: Path) -> list[dict[str, Any]]:
+    """What a log's manifest says; nothing for a log without one."""
+    try:
+        manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
+    except _core.WalError as error:
+        raise PlatformError(error.args[0], error.args[1], facts={"path": str(log_dir)}) from error
+    return [] if manifest is None else list(manifest["entries"])
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

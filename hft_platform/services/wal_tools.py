@@ -148,7 +148,7 @@ def _archived(log: Path) -> tuple[list[Path], list[str]]:
     """Segments of a log that are in an archive, and a problem for each that should be."""
     try:
         away = archived_files(log)
-    except _core.WalError:
+    except PlatformError:
         # The log as a whole says what is wrong with its manifest.
         return [], []
     lost = [

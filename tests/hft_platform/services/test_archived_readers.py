@@ -146,3 +146,27 @@ def test_parity_of_all_sessions_passes_over_those_whose_records_were_deleted(
         assert archive_loaded(ws, store, Retention(ws / "archive", 0, 7), now_ns=later_ns).deleted
     after = loop.parity(ws)
     assert (after["sessions"], after["deleted"]) == (0, [session.name])
+
+
+def test_archiving_is_nothing_new_to_load_for_the_sensor(tmp_path: Path) -> None:
+    write_runs(tmp_path, runs=1, segments=3, records_each=40, seed=1)
+    before = loop.sealed_segments_sha256(tmp_path)
+    with open_store(tmp_path) as store:
+        load_sealed(tmp_path, store)
+        rules = Retention(tmp_path / "archive", 0, None)
+        assert archive_loaded(tmp_path, store, rules, now_ns=time.time_ns()).archived
+    assert loop.sealed_segments_sha256(tmp_path) == before is not None
+
+
+def test_a_damaged_manifest_is_refused_with_its_code_by_all_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archived(tmp_path / "ws")
+    ws = ["--workspace", str(tmp_path / "ws")]
+    manifest = tmp_path / "ws" / "sessions" / RUN / "orders" / "manifest.log"
+    raw = manifest.read_bytes()
+    manifest.write_bytes(raw[:90] + bytes([raw[90] ^ 1]) + raw[91:])
+    assert cli.main(["backup", str(tmp_path / "copy"), *ws]) == 3
+    assert cli.main(["wal", "verify", RUN, *ws]) == 1
+    assert "problem" in capsys.readouterr().out
+    assert loop.sealed_segments_sha256(tmp_path / "ws") is not None
