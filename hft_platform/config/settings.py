@@ -25,7 +25,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.recorder.disk_monitor import Bounds, Level
 
 PREFIX = "HFT_"
 ALIASES = {"HFT_RECORDER_MODE": "HFT_RECORDER__MODE"}
@@ -208,15 +207,6 @@ class DiskPressure(_Strict):
             if any(getattr(harder, name) > getattr(milder, name) for name in fields):
                 raise ValueError("a level begins or ends before the milder one below it")
         return self
-
-    def bounds_of(self, level: Level) -> Bounds:
-        """Thresholds of a level above OK."""
-        return Bounds(**getattr(self, level.name.lower()).model_dump())
-
-    def shed_policy(self) -> dict[str, Level | None]:
-        """Level from which on each topic is left out."""
-        named = self.shed_at.model_dump()
-        return {topic: at and Level[at.upper()] for topic, at in named.items()}
 
 
 class Settings(_Strict):

@@ -33,7 +33,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.observability import readings
 from hft_platform.observability.ledger_view import LedgerView
 from hft_platform.observability.metric_table import METRICS, SOURCES
-from hft_platform.recorder.disk_monitor import Level, Sample, next_level
+from hft_platform.recorder.disk_monitor import Level, Sample, bounds_of, next_level
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -258,7 +258,7 @@ def _family(name: str, values: Values) -> Family:
 def _pressure_level() -> Callable[[int], int]:
     """Level of free bytes by the operator's thresholds, read once."""
     thresholds = load_settings().disk_pressure
-    bounds = {level: thresholds.bounds_of(level) for level in Level if level}
+    bounds = bounds_of(thresholds)
 
     def level_of(free_bytes: int) -> int:
         return int(next_level(Level.OK, Sample(free_bytes), bounds))

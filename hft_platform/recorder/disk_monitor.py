@@ -85,6 +85,21 @@ class Bounds:
         return sample.free_bytes < free or sample.seconds_to_full < seconds
 
 
+def bounds_of(settings: DiskPressure) -> dict[Level, Bounds]:
+    """Thresholds of WARN, CRITICAL and HALT as the settings say."""
+    return {
+        level: Bounds(**getattr(settings, level.name.lower()).model_dump())
+        for level in Level
+        if level > Level.OK
+    }
+
+
+def shed_policy(settings: DiskPressure) -> dict[str, Level | None]:
+    """Level from which on each topic is left out; None is never."""
+    named = settings.shed_at.model_dump()
+    return {topic: at and Level[at.upper()] for topic, at in named.items()}
+
+
 def next_level(level: Level, sample: Sample, bounds: dict[Level, Bounds]) -> Level:
     """Level after a sample.
 
@@ -152,7 +167,7 @@ class DiskPressureMonitor:
         *,
         free: Callable[[Path], int] | None = None,
     ) -> None:
-        self._bounds = {level: settings.bounds_of(level) for level in Level if level > Level.OK}
+        self._bounds = bounds_of(settings)
         self._window_s = settings.growth_window_s
         self._path = path
         self._free = free or free_bytes

@@ -28,6 +28,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder.disk_monitor import (
     DiskPressureMonitor,
     Level,
+    shed_policy,
     shed_up_to,
 )
 
@@ -106,7 +107,7 @@ class DiskGuard:
         free: Callable[[Path], int] | None = None,
     ) -> None:
         self._paper = paper
-        self._policy = settings.shed_policy()
+        self._policy = shed_policy(settings)
         self._monitor = DiskPressureMonitor(settings, path, free=free)
         self._monotonic = monotonic
         self._is_paced = is_paced

@@ -16,6 +16,7 @@ from hft_platform.recorder.disk_monitor import (
     DiskPressureMonitor,
     Level,
     Sample,
+    bounds_of,
     free_bytes,
     next_level,
     shed_up_to,
@@ -37,7 +38,7 @@ def around(bounds: set[float]) -> list[float]:
 
 def test_every_state_and_every_sample_has_the_level_of_its_bounds(settings: DiskPressure) -> None:
     """The whole table: between entering and leaving a level is kept, else the bounds decide."""
-    bounds = {level: settings.bounds_of(level) for level in ABOVE_OK}
+    bounds = bounds_of(settings)
     frees = around({b for one in bounds.values() for b in (one.free_bytes_in, one.free_bytes_out)})
     seconds = around({b for one in bounds.values() for b in (one.seconds_in, one.seconds_out)})
     rows = 0

@@ -10,7 +10,7 @@ import pytest
 from hft_platform.config.settings import DiskPressure, load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import disk_monitor
-from hft_platform.recorder.disk_monitor import Level
+from hft_platform.recorder.disk_monitor import Level, bounds_of
 from hft_platform.services.disk_guard import ALL_ALPHAS, HALT, DiskGuard, require_space
 
 CRITICAL, FULL = int(ReasonCode.DISK_SPACE_CRITICAL), int(ReasonCode.DISK_SPACE_HALT)
@@ -53,7 +53,7 @@ class Disk:
         self.paper = Paper()
         self.level = Level.OK
         self.now_s = 0.0
-        bounds = {level: settings.bounds_of(level) for level in Level if level}
+        bounds = bounds_of(settings)
         self.free = {Level.OK: 1 << 50} | {lv: b.free_bytes_in - 1 for lv, b in bounds.items()}
         self.guard = DiskGuard(
             self.paper,

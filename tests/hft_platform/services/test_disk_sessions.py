@@ -15,7 +15,7 @@ from hft_platform.config.keys import public_key
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import disk_monitor
-from hft_platform.recorder.disk_monitor import Level
+from hft_platform.recorder.disk_monitor import Level, bounds_of
 from hft_platform.services import disk_guard, latch, session_runner
 from hft_platform.services.parity import read_session, replay_session
 from hft_platform.services.session_summary import verify_summary
@@ -30,7 +30,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         settings = load_settings(tmp_path / "no-config", environment={}).disk_pressure
-        bounds = {level: settings.bounds_of(level) for level in Level if level}
+        bounds = bounds_of(settings)
         self._free = {Level.OK: 1 << 50}
         self._free |= {level: bound.free_bytes_in - 1 for level, bound in bounds.items()}
         self.level = Level.OK
