@@ -24,19 +24,18 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft_platform.config.canonical import canonical_json, sha256_hex, sync_folder
+from hft_platform.config.canonical import sha256_hex, sync_folder
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import columns, segments
+from hft_platform.recorder.chained_lines import ChainedLines
 from hft_platform.recorder.load_verify import ChunkRow
 from hft_platform.recorder.lost_parts import restore_part
 from hft_platform.recorder.segment_send import SentCounts
@@ -99,12 +98,18 @@ class RangeJournal:
 
     def __init__(self, descriptor: int, path: Path, *, store_id: str) -> None:
         self.path = path
-        self._descriptor = descriptor
         self._store_id = store_id
-        self._chain = 0
         self._positions: dict[str, int] = {}
         self._ranges: dict[int, list[Range]] = {}
-        self._read()
+        self._lines = ChainedLines(
+            descriptor,
+            path,
+            name="journal",
+            head={"format": _FORMAT},
+            on_entry=self._apply,
+            next_step="restore it from a copy; without it remove the rows of that run and log from"
+            " the store, move the journal away and load again",
+        )
 
     def ranges(self, segment_id: int) -> list[Range]:
         """Ranges of a segment in the order of their sequences."""
@@ -113,8 +118,7 @@ class RangeJournal:
     def note_positions(self, positions: dict[str, int]) -> None:
         """Write down how many inserts the tables have had, for ranges begun from now on."""
         entry = {"event": "positions", "store": self._store_id, "positions": positions}
-        self._write(entry, is_durable=False)
-        self._apply(entry)
+        self._lines.append(entry, is_durable=False)
 
     def begin(self, segment_id: int, first_seq: int, last_seq: int, *, sha256: str) -> Range:
         """Write down a range that will be sent; it is durable on return.
@@ -136,8 +140,7 @@ class RangeJournal:
             "first_seq": first_seq, "last_seq": last_seq, "sha256": sha256,
             "at_ns": time.time_ns(),
         }  # fmt: skip
-        self._write(entry, is_durable=True)
-        self._apply(entry)
+        self._lines.append(entry, is_durable=True)
         return self._ranges[segment_id][-1]
 
     def finish(self, done: Range) -> None:
@@ -146,51 +149,7 @@ class RangeJournal:
             "event": "after", "store": self._store_id, "segment_id": done.segment_id,
             "first_seq": done.first_seq,
         }  # fmt: skip
-        self._write(entry, is_durable=False)
-        self._apply(entry)
-
-    def _write(self, entry: dict[str, Any], *, is_durable: bool) -> None:
-        body = canonical_json(entry)
-        chain = zlib.crc32(body, self._chain)
-        line = b"%08x %s\n" % (chain, body)
-        try:
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise OSError(f"{written} of {len(line)} bytes were written")
-            if is_durable:
-                os.fdatasync(self._descriptor)
-        except OSError as error:
-            raise PlatformError(
-                ReasonCode.WAL_WRITE_FAILED,
-                f"the journal {self.path} could not be written: {error}",
-            ) from error
-        self._chain = chain
-
-    def _read(self) -> None:
-        size = os.fstat(self._descriptor).st_size
-        raw = os.pread(self._descriptor, size, 0)
-        end = 0
-        for index, line in enumerate(raw.splitlines(keepends=True)):
-            stated, _, body = line.rstrip(b"\n").partition(b" ")
-            chain = zlib.crc32(body, self._chain)
-            if stated != b"%08x" % chain or not line.endswith(b"\n"):
-                if end + len(line) == size and not line.endswith(b"\n"):
-                    # Torn by a crash: the range it announces was never sent.
-                    os.ftruncate(self._descriptor, end)
-                    break
-                raise PlatformError(
-                    ReasonCode.WAL_DAMAGED,
-                    f"the journal {self.path}: line {index + 1} does not follow from the one"
-                    " before",
-                    next_step="restore it from a copy; without it remove the rows of that run and"
-                    " log from the store, move the journal away and load again",
-                )
-            end += len(line)
-            self._chain = chain
-            if index:
-                self._apply(json.loads(body))
-        if end == 0:
-            self._write({"format": _FORMAT}, is_durable=True)
+        self._lines.append(entry, is_durable=False)
 
     def _apply(self, entry: dict[str, Any]) -> None:
         if entry["store"] != self._store_id:

@@ -8,9 +8,7 @@ Invariants:
    shard it is of how many.
 2. A BEFORE is durable before the first row of its segment is sent, a LOADED before anyone is told.
    An AFTER that was lost costs a count, nothing else, so it waits for the next durable entry.
-3. Every line's checksum covers the line and the checksum before it: a line that was changed, lost,
-   doubled or moved is found. Only the last line may be torn, and it is cut off; anything else
-   refuses.
+3. Lines are chained (`chained_lines`): what was changed is found, and a torn last one is cut off.
 4. An entry counts only for the store it names: a store that was deleted is loaded again.
 
 It asks no store. Operator's page: `docs/store.md`.
@@ -18,16 +16,13 @@ It asks no store. Operator's page: `docs/store.md`.
 
 from __future__ import annotations
 
-import json
 import os
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hft_platform.config.canonical import canonical_json, sync_folder
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.config.canonical import sync_folder
+from hft_platform.recorder.chained_lines import ChainedLines, read_lines
 
 Event = Literal["before", "after", "loaded"]
 _FORMAT = 2
@@ -107,11 +102,18 @@ class Ledger:
         self.path = path
         self.store_id = store_id
         self._states: dict[SegmentKey, SegmentState] = {}
-        self._chain = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            self._read({"format": _FORMAT, "shard": shard, "shard_count": shard_count})
+            self._lines = ChainedLines(
+                self._descriptor,
+                path,
+                name="ledger",
+                head={"format": _FORMAT, "shard": shard, "shard_count": shard_count},
+                on_entry=self._apply,
+                next_step="restore the ledger from a copy; without it the store is counted:"
+                f" move {path.name} away and load again",
+            )
             sync_folder(path.parent)
         except BaseException:
             os.close(self._descriptor)
@@ -171,44 +173,19 @@ class Ledger:
             "segment_sha256": segment_sha256,
             **facts,
         }
-        self._write(entry, is_durable=event != "after")
-        _apply(self._states, entry, self.store_id)
+        self._lines.append(entry, is_durable=event != "after")
 
-    def _write(self, entry: dict[str, Any], *, is_durable: bool) -> None:
-        body = canonical_json(entry)
-        chain = zlib.crc32(body, self._chain)
-        line = b"%08x %s\n" % (chain, body)
-        try:
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise OSError(f"{written} of {len(line)} bytes were written")
-            if is_durable:
-                os.fdatasync(self._descriptor)
-        except OSError as error:
-            raise PlatformError(
-                ReasonCode.WAL_WRITE_FAILED, f"the ledger {self.path} could not be written: {error}"
-            ) from error
-        self._chain = chain
-
-    def _read(self, head: dict[str, Any]) -> None:
-        size = os.fstat(self._descriptor).st_size
-        raw = os.pread(self._descriptor, size, 0)
-        end = 0
-        for index, (entry, chain, length) in enumerate(_entries(raw)):
-            if entry is None:
-                if end + length == size and not raw.endswith(b"\n"):
-                    # Torn by a crash: the step it announces was never taken.
-                    os.ftruncate(self._descriptor, end)
-                    break
-                raise _damaged(self.path, f"line {index + 1} does not follow from the one before")
-            if index == 0 and entry != head:
-                raise _damaged(self.path, f"its first line is {entry}, expected {head}")
-            end += length
-            self._chain = chain
-            if index:
-                _apply(self._states, entry, self.store_id)
-        if end == 0:
-            self._write(head, is_durable=True)
+    def _apply(self, entry: dict[str, Any]) -> None:
+        if entry["store"] != self.store_id:
+            return
+        state = self._states.setdefault(_key(entry), SegmentState(entry["segment_sha256"]))
+        if entry["event"] == "before":
+            # The oldest BEFORE counts: rows may have been sent ever since.
+            state.positions = dict(entry["positions"]) | state.positions
+        elif entry["event"] == "after":
+            state.after.add(entry["chunk"])
+        else:
+            state.loaded = FileStamp(entry["size"], entry["mtime_ns"])
 
 
 def loaded_segments(folder: Path) -> dict[SegmentKey, dict[str, Any]]:
@@ -230,7 +207,7 @@ def loaded_segments(folder: Path) -> dict[SegmentKey, dict[str, Any]]:
     """
     found: dict[SegmentKey, dict[str, Any]] = {}
     for path in sorted(folder.glob("ingest-*.jsonl")):
-        for entry, _, _ in _entries(path.read_bytes()):
+        for entry, _, _ in read_lines(path.read_bytes()):
             if entry is None:
                 break
             if entry.get("event") == "loaded":
@@ -238,45 +215,5 @@ def loaded_segments(folder: Path) -> dict[SegmentKey, dict[str, Any]]:
     return found
 
 
-def _apply(states: dict[SegmentKey, SegmentState], entry: dict[str, Any], store_id: str) -> None:
-    if entry["store"] != store_id:
-        return
-    state = states.setdefault(_key(entry), SegmentState(entry["segment_sha256"]))
-    if entry["event"] == "before":
-        # The oldest BEFORE counts: rows may have been sent ever since.
-        state.positions = dict(entry["positions"]) | state.positions
-    elif entry["event"] == "after":
-        state.after.add(entry["chunk"])
-    else:
-        state.loaded = FileStamp(entry["size"], entry["mtime_ns"])
-
-
 def _key(entry: dict[str, Any]) -> SegmentKey:
     return SegmentKey(entry["run_id"], entry["log_kind"], entry["segment_id"])
-
-
-def _entries(raw: bytes) -> Iterator[tuple[dict[str, Any] | None, int, int]]:
-    """Entry, chain and length of each line; a line that does not hold is None and the last."""
-    chain = 0
-    for line in raw.splitlines(keepends=True):
-        stated, _, body = line.rstrip(b"\n").partition(b" ")
-        chain = zlib.crc32(body, chain)
-        entry = None
-        try:
-            if int(stated, 16) == chain and line.endswith(b"\n"):
-                entry = json.loads(body)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            yield None, 0, len(line)
-            return
-        yield entry, chain, len(line)
-
-
-def _damaged(path: Path, what: str) -> PlatformError:
-    return PlatformError(
-        ReasonCode.WAL_DAMAGED,
-        f"the ledger {path}: {what}",
-        next_step="restore the ledger from a copy; without it the store is counted:"
-        f" move {path.name} away and load again",
-    )
