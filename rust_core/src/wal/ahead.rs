@@ -18,10 +18,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::disk::{Disk, DiskFile};
+use super::output::Failed;
 use super::reader::size;
 use super::segment::next_path;
 use super::watermark::Watermark;
-use super::writer::Failed;
 
 /// Zeros written with one sync: what a sync of the log may have to wait behind.
 const ZERO_CHUNK_BYTES: usize = 1 << 20;

@@ -33,6 +33,8 @@ mod follow;
 mod frame;
 mod manifest;
 mod map;
+mod output;
+mod queue;
 mod reader;
 mod recovery;
 mod sabotage;
