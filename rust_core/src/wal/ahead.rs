@@ -352,3 +352,83 @@ fn is_want_of_space(error: &io::Error) -> bool {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::disk::LockGuard;
+    use super::super::segment::LogKind;
+    use super::super::tests::sim_disk::{Fate, SimDisk};
+    use super::super::watermark::Watermark;
+    use super::super::writer::SEGMENT_BYTES_MIN;
+    use super::*;
+
+    /// A disk that is full for zeros, and lets nothing be removed.
+    #[derive(Debug)]
+    struct Stubborn(SimDisk);
+
+    #[derive(Debug)]
+    struct FullFile(Box<dyn DiskFile>);
+
+    impl Disk for Stubborn {
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            self.0.create_dir(dir)
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            self.0.list(dir)
+        }
+        fn read_into(&self, path: &Path, content: &mut Vec<u8>) -> io::Result<()> {
+            self.0.read_into(path, content)
+        }
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            let file = self.0.create(path)?;
+            Ok(Box::new(FullFile(file)))
+        }
+        fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            self.0.open(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, _path: &Path) -> io::Result<()> {
+            Err(io::Error::other("a failing disk"))
+        }
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            self.0.sync_dir(dir)
+        }
+        fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
+            self.0.lock(path)
+        }
+    }
+
+    impl DiskFile for FullFile {
+        fn allocate(&self, bytes: u64) -> io::Result<()> {
+            self.0.allocate(bytes)
+        }
+        fn write_at(&self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+            Err(ErrorKind::StorageFull.into())
+        }
+        fn truncate(&self, bytes: u64) -> io::Result<()> {
+            self.0.truncate(bytes)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+    }
+
+    /// The writer waits for a segment that is being prepared; it must not when the preparation
+    /// failed for good.
+    #[test]
+    fn a_prepared_segment_that_cannot_even_be_removed_leaves_nobody_waiting() {
+        let disk: Arc<dyn Disk> = Arc::new(Stubborn(SimDisk::new(Fate::Reliable)));
+        let words = disk.watermark(Path::new("watermark")).unwrap();
+        let watermark = Arc::new(Watermark::new(words, LogKind::Market, 7, 1, 0));
+        let ahead = Ahead::new(disk, "log".into(), SEGMENT_BYTES_MIN, watermark);
+        ahead.want(2, 0);
+        let failed = ahead.prepare_now().unwrap_err();
+        assert_eq!(failed.source.to_string(), "a failing disk");
+        assert!(matches!(ahead.state().slot, Slot::Idle));
+        assert!(!ahead.has_space());
+    }
+}
