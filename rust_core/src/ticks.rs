@@ -143,6 +143,13 @@ impl TickLadder {
         self.bands[0].tick
     }
 
+    /// Whether one step holds at every price.
+    #[inline]
+    #[must_use]
+    pub fn is_flat(&self) -> bool {
+        self.count == 1
+    }
+
     /// Step of the band that holds `price`; below 0 that of the first.
     #[inline]
     #[must_use]

@@ -281,13 +281,13 @@ fn crossing_price(view: &View<'_>, side: i64, slippage_ticks: i64) -> Option<i64
         view.limit_down.map_or(moved, |limit| moved.max(limit))
     };
     let within = within.max(view.tick_size);
-    if view.ticks.is_on_grid(best) {
-        // Inward, so that neither the daily limit nor the wanted price is passed.
-        view.ticks.passive(within, side)
-    } else {
-        // A book off the ladder is another instrument's, or wrong: the check says so.
-        Some(within)
+    // With one step everywhere whole steps keep the best price on its grid. And a book off the ladder
+    // is another instrument's, or wrong: the check says so.
+    if view.ticks.is_flat() || !view.ticks.is_on_grid(best) {
+        return Some(within);
     }
+    // Inward, so that neither the daily limit nor the wanted price is passed.
+    view.ticks.passive(within, side)
 }
 
 fn close_position(
