@@ -266,7 +266,13 @@ def words(log: Path, changes: dict[int, int]) -> None:
     mark = bytearray((log / "watermark").read_bytes())
     for word, value in changes.items():
         mark[8 * word : 8 * word + 8] = value.to_bytes(8, "little")
-    (log / "watermark").write_bytes(mark)
+    overwrite(log / "watermark", bytes(mark))
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write in place: a mapped file that shrinks, if only for a moment, kills its writer."""
+    with path.open("r+b") as file:
+        file.write(content)
 
 
 @pytest.mark.parametrize(("kind", "tape"), [("market", market_tape), ("orders", order_tape)])
@@ -345,7 +351,7 @@ def test_a_watermark_that_is_none_is_a_source_that_cannot_be_read(tmp_path: Path
     folder = tmp_path / "sessions" / "s1" / "market"
     folder.mkdir(parents=True)
     writer = _core.WalWriter(folder, 5, "market")
-    (folder / "watermark").write_bytes(b"no watermark, but of the right size".ljust(64))
+    overwrite(folder / "watermark", b"no watermark, but of the right size".ljust(64))
     found = scrape(WorkspaceCollector(tmp_path))
     assert found["hft_metrics_source_ok"][("watermark",)] == 0.0
     assert "hft_durable_lag_records" not in found
