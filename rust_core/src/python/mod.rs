@@ -9,6 +9,7 @@ mod engine;
 mod follow;
 mod generator;
 mod kernel;
+mod live;
 mod market;
 mod normaliser;
 mod record;
@@ -37,5 +38,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kernel::register(module)?;
     session_recovery::register(module)?;
     market::register(module)?;
+    live::register(module)?;
     Ok(())
 }

@@ -52,6 +52,9 @@ pub enum Template {
         /// How far behind the best price the engine may close its position.
         slippage_ticks: i64,
     },
+    /// Another engine decides and sends its intents as records, at any stage: this one is its
+    /// gateway and takes them through the steps again, with the account's state.
+    Remote {},
 }
 
 /// Numbers of [`Template::CostTaker`].
@@ -185,6 +188,12 @@ pub enum Horizon {
 }
 
 impl Template {
+    /// Whether the wishes come from outside the engine, as intent records.
+    #[must_use]
+    pub fn is_outside(&self) -> bool {
+        matches!(self, Self::External { .. } | Self::Remote {})
+    }
+
     /// How far behind the best price an order that leaves a position may be.
     #[must_use]
     pub fn slippage_ticks(&self) -> i64 {
@@ -197,7 +206,8 @@ impl Template {
             Self::Maker { .. }
             | Self::QueueMaker(_)
             | Self::AvellanedaStoikovMaker(_)
-            | Self::GlftMaker(_) => 0,
+            | Self::GlftMaker(_)
+            | Self::Remote {} => 0,
         }
     }
 }
