@@ -175,7 +175,8 @@ class World:
         instruments = {TXF.instrument_id: TXF}
         self.gateway = ExecutionGateway(self.session, self.order_ids, instruments, clock)
         self.budget = parts.pop("budget", None) or CallBudget(soft_max=180, hard_max=240)
-        self.breaker = CallBreaker(failures_max=3, open_ns=10 * SECOND)
+        failures_max = parts.pop("failures_max", 3)
+        self.breaker = CallBreaker(failures_max=failures_max, open_ns=10 * SECOND)
         self.adapter = OrderAdapter(
             self.session,
             self.broker,
