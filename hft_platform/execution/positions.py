@@ -347,7 +347,7 @@ class PositionStore:
             raise PlatformError(ReasonCode.PRICE_NOT_POSITIVE, f"mark was {price}")
         self._marks[instrument_id] = price
 
-    def keys(self) -> list[tuple[str, str, int]]:
+    def entries(self) -> list[tuple[str, str, int]]:
         """Account, strategy and instrument of every position that ever was, sorted."""
         return sorted(self._entries)
 
@@ -387,7 +387,7 @@ class PositionStore:
         instrument_id : int
             The contract.
         """
-        rows = (key for key in self.keys() if (key[0], key[2]) == (account, instrument_id))
+        rows = (key for key in self.entries() if (key[0], key[2]) == (account, instrument_id))
         return sum((self.pnl(*key) for key in rows), Pnl())
 
     def position_qty(self, account: str, instrument_id: int) -> int:
