@@ -260,6 +260,7 @@ class ReconciliationService:
         self._elsewhere: dict[str, BrokerPosition] = {}
         self._cancels: dict[int, tuple[int, int]] = {}
         self._given_up: dict[int, int] = {}
+        self._drift_reported_ns: dict[int, int] = {}
         self._resolutions: deque[Resolution] = deque(maxlen=RESOLUTION_COUNT_MAX)
         self._counters: Counter[str] = Counter()
         self._started_ns: int | None = None
@@ -342,7 +343,7 @@ class ReconciliationService:
             or not question.asked
             or since_ns >= interval_ms * NS_PER_MS
             or (name == "orders" and self._wants_orders(now_ns))
-            or (name == "positions" and self._wants_positions())
+            or (name == "positions" and self._wants_positions(now_ns))
         )
         if not is_wanted:
             return False
@@ -355,10 +356,12 @@ class ReconciliationService:
         waits = any(row.sighting.counted == 1 for row in self._externals.values())
         return waits or self._orders.wants_answer(now_ns)
 
-    def _wants_positions(self) -> bool:
+    def _wants_positions(self, now_ns: int) -> bool:
         if not self._is_ready:
             return not self._orders.unknown() and bool(self._positions.disagreeing(self._symbols))
-        return bool(self._positions.findings())
+        since_ns = now_ns - self._questions["positions"].asked_ns
+        gap_ns = self._settings.not_found_gap_ms * NS_PER_MS
+        return since_ns >= gap_ns and bool(self._positions.findings())
 
     def _missing_for_start(self) -> list[str]:
         orders, positions = self._questions["orders"], self._questions["positions"]
@@ -552,10 +555,17 @@ class ReconciliationService:
         self, instrument_id: int, agreement: Agreement, drift: int, now_ns: int
     ) -> bytes:
         if agreement == Agreement.DRIFTS:
-            self._counters["drift_reports"] += 1
-            if not self._is_ready:
-                # Nothing trades yet, so nothing has to be halted; the position is known to differ.
+            interval_ns = self._settings.positions_interval_ms * NS_PER_MS
+            last_ns = self._drift_reported_ns.get(instrument_id)
+            is_early = last_ns is not None and now_ns - last_ns < interval_ns
+            if is_early or not self._is_ready:
+                # The first report restricts and the third halts: in between a person can act. And
+                # before the start nothing trades that would have to be halted.
                 return b""
+            self._drift_reported_ns[instrument_id] = now_ns
+            self._counters["drift_reports"] += 1
+        else:
+            self._drift_reported_ns.pop(instrument_id, None)
         return _health_record(instrument_id, drift, 0, now_ns)
 
     def _report_unasked(self, now_ns: int) -> None:
