@@ -202,6 +202,7 @@ class OrderCheck:
         self._in_flight_ns = settings.in_flight_ms * NS_PER_MS
         self._open: dict[int, _Watched] = {}
         self._done: dict[int, _Watched] = {}
+        self._changed_ns: dict[int, int] = {}
 
     def note(self, orders: Iterable[OurOrder], now_ns: int) -> list[Known]:
         """See where our open orders stand now; forget those that are done.
@@ -226,13 +227,16 @@ class OrderCheck:
                 known.append(Known(order_id, watched.since_ns, watched.asked))
             if row is None:
                 del self._open[order_id]
+                self._changed_ns[watched.ours.instrument_id] = now_ns
             elif _standing(row) != _standing(watched.ours):
                 watched.changed(row, now_ns)
+                self._changed_ns[row.instrument_id] = now_ns
             else:
                 watched.ours = row
         for order_id, row in rows.items():
             if order_id not in self._open:
                 self._open[order_id] = _Watched(row, now_ns)
+                self._changed_ns[row.instrument_id] = now_ns
             self._done.pop(order_id, None)
         return known
 
@@ -404,15 +408,14 @@ class OrderCheck:
         return buy, sell
 
     def last_change_ns(self, instrument_id: int) -> int:
-        """When an open order of an instrument was last seen to change; 0 without one.
+        """When an order of an instrument was last seen to come, change or go; 0 before the first.
 
         Parameters
         ----------
         instrument_id : int
             Which.
         """
-        rows = [row for row in self._open.values() if row.ours.instrument_id == instrument_id]
-        return max((row.since_ns for row in rows), default=0)
+        return self._changed_ns.get(instrument_id, 0)
 
     def unknown(self) -> list[OurOrder]:
         """Orders of unknown outcome, oldest first."""
