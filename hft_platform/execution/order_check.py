@@ -317,7 +317,7 @@ class OrderCheck:
             and asked_ns - watched.since_ns >= self._quarantine_ns
         )
         if is_new and (is_there or lack > 0):
-            events.append(_event(EventKind.WORKING, found, answered_ns))
+            events.append(event_of(EventKind.WORKING, found, answered_ns))
         fills = self._lacking_fills(watched, ours, found, see) if lack > 0 else ()
         events += fills
         if lack <= 0:
@@ -332,7 +332,7 @@ class OrderCheck:
                 "alive", *see, gap_ns=self._gap_ns
             )
             if is_lost:
-                events.append(_event(EventKind.CANCEL_REJECTED, found, answered_ns))
+                events.append(event_of(EventKind.CANCEL_REJECTED, found, answered_ns))
         if not events and lack == 0:
             watched.agreed_ns = asked_ns
         return Judgment(events=tuple(events))
@@ -352,7 +352,7 @@ class OrderCheck:
         if is_refused and (found.filled_qty or ours.state not in ("unknown", "pending_new")):
             # The engine takes a refusal of an order that never worked only.
             kind = EventKind.CANCELED
-        return [_event(kind, found, see[1])]
+        return [event_of(kind, found, see[1])]
 
     def _lacking_fills(
         self, watched: _Watched, ours: OurOrder, found: BrokerOrder, see: tuple[int, int]
@@ -489,6 +489,34 @@ def our_order(
     )
 
 
+def event_of(kind: EventKind, found: BrokerOrder, answered_ns: int) -> OrderEvent:
+    """Make the event that the broker's answer stands for.
+
+    Parameters
+    ----------
+    kind : EventKind
+        What happened.
+    found : BrokerOrder
+        From the answer.
+    answered_ns : int
+        When the answer was there; when it happened is not in it.
+    """
+    return OrderEvent(
+        kind=kind,
+        ids=found.ids,
+        exchange_time_ns=answered_ns,
+        receive_time_ns=answered_ns,
+        tag=found.tag,
+        symbol=found.symbol,
+        side=found.side,
+        price=found.price,
+        qty=found.qty,
+        remaining_qty=max(0, found.qty - found.filled_qty),
+        code=found.code,
+        message=found.message,
+    )
+
+
 def synthetic_fill_id(order_id: int, cumulative_qty: int) -> str:
     """Name of a fill that the broker did not name; at most 27 characters.
 
@@ -540,23 +568,6 @@ def _base62(number: int) -> str:
 
 def _standing(row: OurOrder) -> tuple[str, int]:
     return row.state, row.filled_qty
-
-
-def _event(kind: EventKind, found: BrokerOrder, answered_ns: int) -> OrderEvent:
-    return OrderEvent(
-        kind=kind,
-        ids=found.ids,
-        exchange_time_ns=answered_ns,
-        receive_time_ns=answered_ns,
-        tag=found.tag,
-        symbol=found.symbol,
-        side=found.side,
-        price=found.price,
-        qty=found.qty,
-        remaining_qty=max(0, found.qty - found.filled_qty),
-        code=found.code,
-        message=found.message,
-    )
 
 
 def _finding(kind: FindingKind, watched: _Watched) -> Finding:

@@ -37,6 +37,7 @@ from hft_platform.execution.order_check import (
     OrderCheck,
     OurOrder,
     Sighting,
+    event_of,
     our_order,
 )
 from hft_platform.execution.position_check import Agreement, Held, PositionCheck
@@ -53,6 +54,7 @@ from hft_platform.order.broker import (
     BrokerIds,
     BrokerOrder,
     BrokerPosition,
+    EventKind,
     FillEvent,
     OrderEvent,
     OrderStatus,
@@ -70,7 +72,7 @@ REPORT_EVERY_NS = 10_000_000_000
 SOURCE_BROKER, SOURCE_RUNTIME = 4, 6
 REJECTED, UNKNOWN = 2, 7
 """`BrokerEventKind` in rust_core/src/record.rs."""
-EXTERNAL, RESOLVED = 4, 5
+RESOLVED = 5
 """`RouteKind` in rust_core/src/record.rs."""
 ADOPTED, ABANDONED = 1, 2
 MARGIN, MARGIN_PER_LOT, POSITION = 1, 2, 4
@@ -504,7 +506,8 @@ class ReconciliationService:
                 # Ours could have been named late; now it is nobody's.
                 row.is_written = True
                 self._counters["external_orders"] += 1
-                self._push_route(EXTERNAL, answered_ns, ids=order.ids, tag=order.tag)
+                # The gateway has its reports too, and writes that it is external, once.
+                self._gateway.on_order(event_of(EventKind.WORKING, order, answered_ns))
         for key in set(self._externals) - present:
             del self._externals[key]
 
@@ -630,12 +633,8 @@ class ReconciliationService:
         *,
         order_id: int = 0,
         argument: int = 0,
-        ids: BrokerIds | None = None,
-        tag: str = "",
     ) -> None:
-        self._session.push(
-            _route_record(kind, now_ns, order_id=order_id, argument=argument, ids=ids, tag=tag)
-        )
+        self._session.push(_route_record(kind, now_ns, order_id=order_id, argument=argument))
 
     def _findings(self, now_ns: int) -> list[Finding]:
         found = self._orders.findings(now_ns) + self._positions.findings()
@@ -742,18 +741,11 @@ def _route_record(
     *,
     order_id: int = 0,
     argument: int = 0,
-    ids: BrokerIds | None = None,
-    tag: str = "",
 ) -> bytes:
     row = _record("Route", now_ns, SOURCE_RUNTIME)
     row["route_kind"] = kind
     row["order_id"] = order_id
     row["argument"] = argument
-    if ids is not None:
-        row["broker_id"] = ids.broker_id.encode("ascii")
-        row["seqno"] = ids.seqno.encode("ascii")
-        row["ordno"] = ids.ordno.encode("ascii")
-    row["tag"] = tag.encode("ascii")
     return bytes(row.tobytes())
 
 

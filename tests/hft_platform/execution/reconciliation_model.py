@@ -244,10 +244,12 @@ class ModelGateway:
 
     def __init__(self, session: ModelSession, names: ModelNames) -> None:
         self._session, self._names = session, names
+        self.strangers: list[OrderEvent] = []
 
     def on_order(self, event: OrderEvent) -> None:
         order_id = self._names.find(event.ids, event.tag)
         if order_id is None:
+            self.strangers.append(event)
             return
         self._names.ids[event.ids.broker_id] = order_id
         self._session.event(order_id, event.kind.value)

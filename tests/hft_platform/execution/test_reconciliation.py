@@ -416,8 +416,7 @@ def test_an_external_order_is_reported_and_left_alone() -> None:
     world.run(40)
     (row,) = world.service.report().findings
     assert (row.kind, row.qty) == (FindingKind.ORDER_EXTERNAL, 4 * LOT)
-    assert [row["route_kind"] for row in world.session.rows("Route")] == [4], "written once"
-    assert world.session.rows("Route")[0]["broker_id"] == b"B00000"
+    assert [row.ids.broker_id for row in world.gateway.strangers] == ["B00000"], "told once"
     assert world.broker.canceled == []
     world.broker.set("", status=OrderStatus.CANCELED)
     world.run(20)
