@@ -180,7 +180,7 @@ class WorkspaceCollector(Collector):
 
     def _of_reconciliation(self, now_ns: int) -> dict[str, Values]:
         reports = readings.reconciliations(self._ws)
-        standing = Counter(
+        standing: Counter[tuple[str, ...]] = Counter(
             (run_id, code_name(row.advice.code))
             for run_id, report in reports.items()
             for row in report.findings
