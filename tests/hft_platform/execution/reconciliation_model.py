@@ -34,6 +34,7 @@ from hft_platform.order.broker import (
     OrderTicket,
     Outcome,
 )
+from hft_platform.order.call_budget import CallKind
 
 if "Route" not in records.DTYPES:
     _head = records.DTYPES["Timer"]
@@ -268,7 +269,7 @@ class Budget:
     def __init__(self, left: int = 10**9) -> None:
         self.left, self.spent = left, 0
 
-    def take_question(self, now_ns: int) -> bool:
+    def take(self, kind: CallKind, now_ns: int) -> bool:
         if self.left == 0:
             return False
         self.left -= 1

@@ -423,6 +423,35 @@ def test_an_external_order_is_reported_and_left_alone() -> None:
     assert world.kinds() == []
 
 
+def test_a_second_order_under_one_tag_is_shown_and_changes_nothing_of_ours() -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place()
+    world.broker.arrive(ticket)
+    world.run(40)
+    (row,) = world.service.report().findings
+    assert row.kind == FindingKind.ORDER_EXTERNAL
+    assert f"tag {ticket.tag}" in row.text
+    assert world.state(ticket) == "working"
+    assert world.gateway.strangers == []
+
+
+@pytest.mark.parametrize("question", ["orders", "positions", "account"])
+def test_an_adapter_that_breaks_has_not_answered(question: str) -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place("lost")
+
+    def broken() -> Any:
+        raise KeyError("deal_quantity")
+
+    setattr(world.broker, question, broken)
+    world.run(60)
+    assert f"{question}_unanswered" in world.kinds()
+    assert "deal_quantity" in world.service.report().render()
+    assert (world.state(ticket) == "unknown") == (question == "orders")
+
+
 # Positions
 
 

@@ -1,4 +1,4 @@
-"""What reconciliation writes, held against the real engine: it restricts, halts, adopts, resolves."""
+"""What reconciliation writes, held against the real engine: restricted, halted, adopted."""
 
 from __future__ import annotations
 
