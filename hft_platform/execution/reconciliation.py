@@ -104,6 +104,9 @@ class Session(Protocol):
     def positions(self) -> list[dict[str, Any]]:
         """Positions of the alphas."""
 
+    def adopted(self) -> dict[int, int]:
+        """What was adopted as external, by instrument."""
+
 
 class OrderNames(Protocol):
     """What is needed of the mapping between our orders and the broker's."""
@@ -217,8 +220,6 @@ class ReconciliationService:
         Says whether this process may speak to the broker.
     clock_ns : callable
         ns UTC.
-    external_qty : callable, optional
-        What was adopted of an instrument, at 1e-8; by default nothing.
     call_timeout_ns : int, optional
         Longest a broker call can take; the quarantine must be twice as long.
     folder : Path, optional
@@ -242,7 +243,6 @@ class ReconciliationService:
         budget: Calls,
         fence: FenceCheck,
         clock_ns: Callable[[], int],
-        external_qty: Callable[[int], int] | None = None,
         call_timeout_ns: int = 0,
         folder: Path | None = None,
     ) -> None:
@@ -259,7 +259,6 @@ class ReconciliationService:
         self._settings, self._budget, self._fence = settings, budget, fence
         self._symbols = {key: row.symbol for key, row in sorted(instruments.items())}
         self._clock_ns = clock_ns
-        self._external_qty = external_qty or (lambda _: 0)
         self._folder = folder
         self._orders, self._positions = OrderCheck(settings), PositionCheck(settings)
         self._questions = {name: _Question() for name in ("orders", "positions", "account")}
@@ -523,14 +522,14 @@ class ReconciliationService:
     # Positions and money
 
     def _held(self) -> dict[int, Held]:
-        sums = dict.fromkeys(self._symbols, 0)
+        sums, adopted = dict.fromkeys(self._symbols, 0), self._session.adopted()
         for row in self._session.positions():
             sums[int(row["instrument_id"])] += int(row["position_qty"])
         return {
             instrument_id: Held(
                 instrument_id,
                 self._symbols[instrument_id],
-                qty + self._external_qty(instrument_id),
+                qty + adopted.get(instrument_id, 0),
                 *self._orders.unverified(instrument_id),
                 self._orders.last_change_ns(instrument_id),
             )

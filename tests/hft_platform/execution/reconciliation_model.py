@@ -168,6 +168,9 @@ class ModelSession:
     def positions(self) -> list[dict[str, Any]]:
         return [{"alpha_index": 0, "instrument_id": INSTRUMENT_ID, "position_qty": self.position}]
 
+    def adopted(self) -> dict[int, int]:
+        return {INSTRUMENT_ID: self.external}
+
     # What the tests ask and do
 
     @property
@@ -415,7 +418,7 @@ class World:
             self.session, self.broker, self.names, self.gateway,  # type: ignore[arg-type]
             settings=settings(**self.changes), instruments={INSTRUMENT_ID: Contract(SYMBOL)},
             budget=self.budget, fence=self.gate, clock_ns=self.clock,
-            external_qty=lambda _: self.session.external, folder=self.folder,
+            folder=self.folder,
         )  # fmt: skip
 
     def crash(self) -> None:
