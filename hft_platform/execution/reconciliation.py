@@ -104,6 +104,9 @@ class Session(Protocol):
     def positions(self) -> list[dict[str, Any]]:
         """Positions of the alphas."""
 
+    def pending(self) -> int:
+        """Requests that wait for the dispatcher."""
+
     def adopted(self) -> dict[int, int]:
         """What was adopted as external, by instrument."""
 
@@ -418,6 +421,7 @@ class ReconciliationService:
         log.warning("order_resolved", outcome=outcome, **facts)
 
     def _ask_orders(self, now_ns: int) -> None:
+        is_idle = not self._session.pending()
         before = self._note(now_ns)
         answer = self._ask("orders", self._broker.orders, now_ns)
         if answer is None:
@@ -436,7 +440,9 @@ class ReconciliationService:
         for order_id, ours in after.items():
             # What moved while the broker was asked is judged by the next answer.
             if before.get(order_id) == ours:
-                judgment = self._orders.judge(ours, found.get(order_id), now_ns, answered_ns)
+                judgment = self._orders.judge(
+                    ours, found.get(order_id), now_ns, answered_ns, is_idle=is_idle
+                )
                 self._act(ours, found.get(order_id), judgment, answered_ns)
         for order_id in sorted(set(found) - set(after)):
             row = self._session.order(order_id)

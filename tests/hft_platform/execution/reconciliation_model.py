@@ -137,7 +137,7 @@ class ModelSession:
         self.log: list[Any] = []
         self._orders: dict[int, dict[str, Any]] = {}
         self.fill_ids: list[str] = []
-        self.external = 0
+        self.external = self.queued = 0
         self.odd: Counter[str] = Counter()
         for entry in log or []:
             self._take(entry)
@@ -167,6 +167,9 @@ class ModelSession:
 
     def positions(self) -> list[dict[str, Any]]:
         return [{"alpha_index": 0, "instrument_id": INSTRUMENT_ID, "position_qty": self.position}]
+
+    def pending(self) -> int:
+        return self.queued
 
     def adopted(self) -> dict[int, int]:
         return {INSTRUMENT_ID: self.external}

@@ -210,6 +210,17 @@ def test_a_lost_cancel_may_be_asked_for_again_once_the_order_is_seen_to_work() -
     assert world.broker.canceled == [], "the engine decides it, not reconciliation"
 
 
+def test_a_cancel_that_still_waits_for_the_dispatcher_is_not_lost() -> None:
+    world = World()
+    ticket = place_and_cancel(world)
+    world.session.queued = 1
+    world.run(60)
+    assert world.state(ticket) == "pending_cancel"
+    world.session.queued = 0
+    world.run(30)
+    assert world.state(ticket) == "working"
+
+
 # Open orders
 
 
