@@ -197,7 +197,7 @@ class LiveWorld:
         row["action"], row["external_id"], row["side"], row["qty"] = 1, self.external_id, side, qty
         row["price"] = PRICE if side > 0 else PRICE + LOT
         self.session.push(row.tobytes())
-        (request,) = self.dispatch()
+        (request,) = (row for row in self.dispatch() if row.action == 1)
         self.tickets.append(request.order_id)
         return int(request.order_id)
 
