@@ -699,7 +699,13 @@ class ReconciliationService:
         )  # fmt: skip
         if news == self._written[0] and now_ns - self._written[1] < REPORT_EVERY_NS:
             return
-        report.write(self._folder)
+        try:
+            report.write(self._folder)
+        except OSError as error:
+            # Resolving orders matters more than telling; the old report's age tells that.
+            self._counters["reports_not_written"] += 1
+            log.warning("reconciliation_report_not_written", error=str(error))
+            return
         self._written = (news, now_ns)
 
 

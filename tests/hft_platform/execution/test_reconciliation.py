@@ -745,6 +745,18 @@ def test_the_report_in_the_folder_is_what_stands_and_survives_the_process(tmp_pa
     assert report.as_dict()["findings"][0]["next_step"].startswith("find the cause")
 
 
+def test_a_report_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    world = World()
+    world.folder = tmp_path / "no folder"
+    world.folder.write_text("but a file")
+    world._begin()
+    assert world.ready()
+    ticket = world.place("lost")
+    world.run(30)
+    assert world.state(ticket) == "rejected"
+    assert world.service.counters()["reports_not_written"] > 0
+
+
 def test_every_kind_of_finding_says_what_it_means_and_what_is_next() -> None:
     assert set(ADVICE) == set(FindingKind)
     assert all(row.meaning and row.next_step and int(row.code) for row in ADVICE.values())
