@@ -1252,6 +1252,9 @@ class LiveSession:
             ``expired``.
         """
 
+    def adopted(self) -> dict[int, int]:
+        """What an operator adopted as external, by instrument id, scaled."""
+
     def positions(self) -> list[dict[str, Any]]:
         """Tell position and result of every alpha, in config order.
 

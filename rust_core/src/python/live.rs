@@ -3,6 +3,7 @@
 //! Lock order: the GIL is let go before the session's lock is asked for, and taken again after that
 //! was given back. [`PyLiveSession::call`] is the only way in; what it runs cannot hold the GIL,
 //! for the token does not cross.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -287,6 +288,11 @@ impl PyLiveSession {
     fn order<'py>(&self, py: Python<'py>, order_id: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
         let view = self.call(py, |session| session.order(order_id))?;
         view.map(|view| order_row(py, &view)).transpose()
+    }
+
+    /// What an operator adopted as external, by instrument.
+    fn adopted(&self, py: Python<'_>) -> PyResult<BTreeMap<u32, i64>> {
+        self.call(py, |session| session.inspect(|engine, _| engine.adopted()))
     }
 
     /// Position and result of every alpha.
