@@ -350,7 +350,7 @@ def test_a_leader_whose_file_is_removed_ends_itself_and_the_standby_goes_on(
 def test_without_locks_two_leaders_would_write_at_once(
     tmp_path: Path, contenders: list[Contender]
 ) -> None:
-    """Negative control: with the leader's folder moved away and no fence, epochs get out of order."""
+    """Negative control: the folder moved away and no fence, and epochs get out of order."""
     folder = tmp_path / "gateway"
     leader = start(contenders, folder, "--unfenced")
     leader.until_leading()
