@@ -253,6 +253,28 @@ class GovernorSettings(_Strict):
     stop_wait_s: Annotated[int, Field(gt=0, le=600)]
 
 
+_Milliseconds = Annotated[int, Field(gt=0, le=3_600_000)]
+
+
+class ReconciliationSettings(_Strict):
+    """When the broker is asked, and how often before an answer counts (docs/reconciliation.md)."""
+
+    quarantine_ms: _Milliseconds
+    not_found_gap_ms: _Milliseconds
+    guard_ms: _Milliseconds
+    in_flight_ms: _Milliseconds
+    question_gap_ms: _Milliseconds
+    orders_interval_ms: _Milliseconds
+    positions_interval_ms: _Milliseconds
+    account_interval_ms: _Milliseconds
+
+    @model_validator(mode="after")
+    def _questions_are_apart(self) -> ReconciliationSettings:
+        if self.question_gap_ms > min(self.orders_interval_ms, self.positions_interval_ms):
+            raise ValueError("question_gap_ms is above an interval: nothing could be asked in time")
+        return self
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -269,6 +291,7 @@ class Settings(_Strict):
     disk_pressure: DiskPressure
     broker: BrokerSettings
     governor: GovernorSettings
+    reconciliation: ReconciliationSettings
 
     @property
     def workspace_path(self) -> Path:
