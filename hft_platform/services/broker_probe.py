@@ -80,8 +80,8 @@ class ProbedBroker:
         with self._lock:
             if result.outcome != Outcome.SENT:
                 self._waiting.pop(ticket.tag, None)
-            elif result.ids.broker_id and ticket.tag in self._waiting:
-                self._tags[result.ids.broker_id] = ticket.tag
+            elif _name(result.ids) and ticket.tag in self._waiting:
+                self._tags[_name(result.ids)] = ticket.tag
         return result
 
     def cancel(self, ids: BrokerIds, symbol: str) -> CallResult:
@@ -113,9 +113,8 @@ class ProbedBroker:
     def note_answer(self, ids: BrokerIds, tag: str) -> None:
         """The broker said something about an order."""
         with self._lock:
-            name = tag or self._tags.get(ids.broker_id, "")
-            found = self._waiting.pop(name, None)
-            self._tags.pop(ids.broker_id, None)
+            known = self._tags.pop(_name(ids), "")
+            found = self._waiting.pop(tag or known, None)
             if found is None:
                 return
             order_id, called_ns = found
@@ -128,6 +127,10 @@ class ProbedBroker:
         with self._lock:
             worst, self.worst_rtt = self.worst_rtt, (0, 0)
         return worst
+
+
+def _name(ids: BrokerIds) -> str:
+    return ids.seqno or ids.broker_id
 
 
 class SystemListener:
@@ -143,8 +146,6 @@ class SystemListener:
         Told when a market record came.
     clock_ns : callable
         ns UTC.
-    fail : callable
-        Told of what was raised.
     """
 
     def __init__(
@@ -154,12 +155,16 @@ class SystemListener:
         control: LiveControl,
         *,
         clock_ns: Callable[[], int],
-        fail: Callable[[BaseException], None],
     ) -> None:
         self._inner, self._probe, self._control = inner, probe, control
-        self._clock_ns, self._fail = clock_ns, fail
+        self._clock_ns = clock_ns
+        self._failed: Callable[[BaseException], None] | None = None
         self.is_muted = False
         self.is_connected = False
+
+    def report_failures_to(self, failed: Callable[[BaseException], None]) -> None:
+        """Say who is told of what a callback raised; without anybody it is raised."""
+        self._failed = failed
 
     def on_market(self, tape: bytes) -> None:
         """Market records."""
@@ -187,5 +192,7 @@ class SystemListener:
     def _pass(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001  # the broker's thread would swallow it
-            self._fail(error)
+        except Exception as error:  # the broker's thread would swallow it
+            if self._failed is None:
+                raise
+            self._failed(error)

@@ -50,6 +50,7 @@ SETTLE_S = 2.0
 """Behind the session's end, for the last fills; what comes later is found by asking."""
 STATUS_NS = SECOND_NS
 MARKET_S = 0.002
+WAIT_MIN_S = 0.005
 JOIN_S = 10.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RESTRICTED = "restricted"
@@ -71,6 +72,9 @@ class StopCause(StrEnum):
 class LiveSession(Protocol):
     """What is needed of the core's `LiveSession`."""
 
+    def next_request(self, timeout_ms: int) -> Any:  # Any: the core's OrderRequest, or None
+        """Take the next approved request."""
+
     def push(self, tape: bytes) -> int:
         """Take records."""
 
@@ -89,6 +93,9 @@ class LiveSession(Protocol):
 
 class Dispatcher(Protocol):
     """What is needed of the OrderAdapter."""
+
+    def execute(self, request: Any) -> Any:  # Any: the core's OrderRequest
+        """Send one request."""
 
     def run(self, stop: threading.Event) -> None:
         """Send requests until stopped."""
@@ -130,6 +137,8 @@ class SystemParts:
     ----------
     ids_of : callable
         The broker's ids of an order of ours, None while it has said none.
+    external_qty : callable
+        What an operator adopted of an instrument, by its id.
     heartbeat : callable
         Told once a step that the process lives; the lease's, where there is one.
     """
@@ -148,6 +157,7 @@ class SystemParts:
     session_dir: Path
     mode: str
     stop_wait_s: float
+    external_qty: Callable[[int], int] = field(default=lambda _instrument_id: 0)
     heartbeat: Callable[[], None] = field(default=lambda: None)
 
 
@@ -166,6 +176,7 @@ class HFTSystem:
 
     def __init__(self, parts: SystemParts, pace: Pace, *, flatten_on_stop: bool) -> None:
         self.parts = parts
+        parts.listener.report_failures_to(self.fail)
         self._pace = pace
         self._flatten_on_stop = flatten_on_stop
         self._stop_asked = threading.Event()
@@ -390,25 +401,24 @@ class ThreadPace:
     ----------
     market : callable, optional
         Of a rehearsal: brings the market up to now; called from a thread of its own.
-    is_lag_reported : bool
-        Whether how late this loop wakes says something about the machine.
+    speed : float, optional
+        Of a rehearsal: how much faster than the machine's clock the session's goes.
     """
 
     is_virtual = False
 
-    def __init__(
-        self, market: Callable[[], None] | None = None, *, is_lag_reported: bool = True
-    ) -> None:
+    def __init__(self, market: Callable[[], None] | None = None, *, speed: float = 1.0) -> None:
         self._market = market
-        self._is_lag_reported = is_lag_reported
+        self._speed = speed
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self, system: HFTSystem) -> None:
         """Start dispatcher, reconciler and, in a rehearsal, the market."""
+        pause_s = max(RECONCILE_S / self._speed, WAIT_MIN_S)
         loops: list[tuple[str, Callable[[], None]]] = [
             ("dispatcher", lambda: system.parts.dispatcher.run(self._stop)),
-            ("reconciler", lambda: self._repeat(system.parts.reconciler.step, RECONCILE_S)),
+            ("reconciler", lambda: self._repeat(system.parts.reconciler.step, pause_s)),
         ]
         if self._market is not None:
             loops.append(("market", lambda: self._repeat(self._market, MARKET_S)))
@@ -421,11 +431,16 @@ class ThreadPace:
 
     def wait(self, system: HFTSystem, seconds: float) -> None:
         """Sleep, and say how late the waking was."""
+        seconds = max(seconds / self._speed, WAIT_MIN_S)
         due = time.monotonic_ns() + int(seconds * SECOND_NS)
-        self._stop.wait(seconds) if system.is_stopping else system.wait_any(seconds)
+        if system.is_stopping:
+            self._stop.wait(seconds)
+        else:
+            system.wait_any(seconds)
         late_ns = time.monotonic_ns() - due
         measured = system.parts.control.measured
-        if self._is_lag_reported and late_ns > measured.loop_lag_ns:
+        # Faster than the clock, how late this loop wakes says nothing about a real session.
+        if self._speed <= 1.0 and late_ns > measured.loop_lag_ns:
             measured.loop_lag_ns = late_ns
 
     def stop(self) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 from hft_platform import records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.keys import KeyRing
-from hft_platform.config.promoted import PromotedConfig
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.feed.recording import RecordedSession
 from hft_platform.market.instruments import Instrument
@@ -252,8 +251,3 @@ def _as_logged(parts: SystemParts, logs: SessionLogs) -> RecordedSession:
 def _only(instruments: Mapping[int, Instrument]) -> Instrument:
     (instrument,) = instruments.values()
     return instrument
-
-
-def is_evidence(config: PromotedConfig, mode: str) -> bool:
-    """Whether a session of this kind may count for a gate or a canary."""
-    return mode == "live" and config.stage in ("canary", "live")

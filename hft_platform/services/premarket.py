@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,13 +25,20 @@ from hft_platform import _core
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.keys import KeyRing
 from hft_platform.config.promoted import PromotedConfig, read_signed
+from hft_platform.config.promotion_folder import promotions_root, reduced_weight
 from hft_platform.config.settings import Settings
 from hft_platform.config.wall_clock import checked_time_ns
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.feed.recording import RecordedSession
 from hft_platform.market.instruments import Instrument, InstrumentTable
 from hft_platform.market.latency import load_latency_profile
-from hft_platform.market.sessions import Session, date_of, third_wednesday, yyyymmdd
+from hft_platform.market.sessions import (
+    Session,
+    date_of,
+    sessions_for,
+    third_wednesday,
+    yyyymmdd,
+)
 from hft_platform.services import latch
 from hft_platform.services.disk_guard import require_space
 from hft_platform.services.session_governor import session_to_run
@@ -113,7 +120,7 @@ class PreMarket:
         The installation's.
     instruments : InstrumentTable
         All known contracts.
-    now_ns : int
+    clock_ns : callable
         Wall clock.
     environment : mapping of str to str
         Holds the opt-in and the names of secret files.
@@ -127,7 +134,7 @@ class PreMarket:
         *,
         settings: Settings,
         instruments: InstrumentTable,
-        now_ns: int,
+        clock_ns: Callable[[], int],
         environment: Mapping[str, str],
         pid: int,
     ) -> None:
@@ -136,14 +143,57 @@ class PreMarket:
         self.ring = KeyRing.open(request.workspace, pinned_file=settings.pinned_keys_path)
         self._instruments = instruments
         self._environment = environment
-        self._now_ns = now_ns
+        self._clock_now_ns = clock_ns
+        self._continued: tuple[str, int] | None = None
         self._pid = pid
         self._symbols: list[str] = []
         self._roots: dict[str, str] = {}
         self._instrument: Instrument | None = None
         self._session: Session | None = None
         self._config: PromotedConfig | None = None
-        self.clock_ns = now_ns
+        self.clock_ns = clock_ns()
+
+    def continue_session(self, folder: Path, session_id: str, start_ns: int) -> None:
+        """Check for a session that began before, under the config in its folder.
+
+        What ended since then (a permit, an expiry, a weight) is no refusal here: what is held must
+        be brought to its end, and the engine takes it from there.
+
+        Parameters
+        ----------
+        folder : Path
+            Of the session.
+        session_id : str
+            Which one it is.
+        start_ns : int
+            When it began.
+        """
+        self._continued = (session_id, start_ns)
+        self.request = replace(self.request, config_path=folder / "config.yaml")
+
+    def alpha_id(self) -> str:
+        """Alpha of the config, proven by its signature."""
+        issue = read_signed(self.request.config_path, trusted_keys=self.ring.trusted())
+        return issue.content.alpha_id
+
+    def load_config(self, path: Path) -> PromotedConfig:
+        """Verify a config for this session as it was verified at the start, now."""
+        return PromotedConfig.load_verified(
+            path,
+            workspace=self.request.workspace,
+            trusted_keys=self.ring.trusted(),
+            mode="paper" if self.request.is_rehearsal else "live",
+            now_ns=self._judged_ns(),
+            symbol=self.instrument.symbol,
+            code_sha256=code_sha256(),
+        )
+
+    def _judged_ns(self) -> int:
+        """A permit is judged when it would trade: a start before the open is no earlier."""
+        start_ns = self.session.start_ns
+        if self.request.is_rehearsal:
+            return start_ns
+        return max(checked_time_ns(self.request.workspace, self._clock_now_ns()), start_ns)
 
     @property
     def instrument(self) -> Instrument:
@@ -237,7 +287,7 @@ class PreMarket:
         return f"release, code {code_sha256()[:12]}"
 
     def _clock(self) -> str:
-        self.clock_ns = checked_time_ns(self.request.workspace, self._now_ns)
+        self.clock_ns = checked_time_ns(self.request.workspace, self._clock_now_ns())
         return "the clock is not behind the highest time seen"
 
     def _disk(self) -> str:
@@ -282,7 +332,9 @@ class PreMarket:
         if instrument is None:
             raise _NotFoundYet
         recorded = self.request.recorded
-        if recorded is None:
+        if self._continued is not None:
+            session = _session_again(instrument, *self._continued)
+        elif recorded is None:
             before_s = self.settings.governor.start_before_s
             session = session_to_run(instrument, self.clock_ns, start_before_s=before_s)
         else:
@@ -293,7 +345,6 @@ class PreMarket:
                     f" {instrument.symbol}",
                 )
             session = recorded.session_of(instrument)
-            self.clock_ns = session.start_ns
         self._session = session
         self._instrument = today = instrument.on(session.trading_day)
         if today.eligibility == "closed":
@@ -306,19 +357,29 @@ class PreMarket:
     def _permit(self) -> str:
         if self._session is None or self._instrument is None:
             raise _NotFoundYet
-        # A permit is judged when it would trade: a start before the open is no earlier.
-        now_ns = max(self.clock_ns, self._session.start_ns)
-        self._config = PromotedConfig.load_verified(
-            self.request.config_path,
-            workspace=self.request.workspace,
-            trusted_keys=self.ring.trusted(),
-            mode="paper" if self.request.is_rehearsal else "live",
-            now_ns=now_ns,
-            symbol=self._instrument.symbol,
-            code_sha256=code_sha256(),
-        )
-        config = self._config
+        if self._continued is None:
+            self._config = config = self.load_config(self.request.config_path)
+        else:
+            self._config = config = self._permit_again()
         return f"{config.alpha_id}, stage {config.stage}, sequence {config.promotion_seq}"
+
+    def _permit_again(self) -> PromotedConfig:
+        """The config that a session began with; its signature must hold, its time need not."""
+        trusted = self.ring.trusted()
+        issue = read_signed(self.request.config_path, trusted_keys=trusted)
+        root, content = promotions_root(self.request.workspace), issue.content
+        weight_ppm = reduced_weight(
+            root, content.alpha_id, content.promotion_seq, signed_ppm=content.weight_ppm
+        )
+        return PromotedConfig.model_validate(
+            issue.raw
+            | {
+                "weight_ppm": weight_ppm,
+                "signed_weight_ppm": content.weight_ppm,
+                "content_sha256": issue.content_sha256,
+                "key_id": issue.key.key_id,
+            }
+        )
 
     def _roll(self) -> str:
         if self._config is None:
@@ -329,6 +390,8 @@ class PreMarket:
     def _weight(self) -> str:
         if self._config is None:
             raise _NotFoundYet
+        if self._continued is not None:
+            return f"{self._config.weight_ppm / 1e4:g} % in force"
         config, lot = self._config, self.instrument.lot_size
         qty = config.order_qty * config.weight_ppm // FULL_WEIGHT_PPM // lot * lot
         if qty < lot:
@@ -383,6 +446,19 @@ class PreMarket:
     def _lock(self) -> str:
         with WorkspaceLock(self.request.workspace, pid=self._pid, is_trial=True):
             return "no other live process trades this workspace"
+
+
+def _session_again(instrument: Instrument, session_id: str, start_ns: int) -> Session:
+    """The session that a folder was opened for, by the calendar of today."""
+    for session in sessions_for(instrument, start_ns, start_ns):
+        if (session.session_id, session.start_ns) == (session_id, start_ns):
+            return session
+    raise PlatformError(
+        ReasonCode.VERDICT_STALE,
+        f"calendar {instrument.calendar} has no session {session_id} from {start_ns} any more; an"
+        " unfinished session began in it",
+        next_step="put the calendar back, and bring the session to its end",
+    )
 
 
 class _NotFoundYet(Exception):  # noqa: N818  # not an error: an earlier check refused
