@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.hft_platform.services.control_session import ControlSession
 from tests.hft_platform.services.live_workspace import (
     ALPHA_ID,
     DAYS,
+    SCALE,
     SESSIONS,
     SYMBOL,
     Live,
@@ -38,7 +39,7 @@ from tests.hft_platform.services.live_workspace import (
 
 OPEN_NS = open_ns(DAYS[0])
 SECOND = 1_000_000_000
-PLACE, APPROVED = 1, 1
+PLACE, APPROVED, FILL = 1, 1, 3
 
 
 class Controlled:
@@ -203,56 +204,54 @@ def test_a_change_of_phase_is_a_record_of_its_own(controlled: Controlled) -> Non
     assert [int(row["timer_kind"]) for row in changed] == [TimerKind.PHASE]
 
 
-def market(live: Live, push: Callable[[bytes], int], seconds: float, *, since: float = 0) -> None:
-    """Play the recorded market between two moments."""
+def market(live: Live) -> Iterator[bytes]:
+    """Records of the recorded market, one by one."""
     tape = load_tape(find_session(live.ws, SESSIONS[0], symbol=SYMBOL))
     at = 0
     while at < len(tape):
         size = int.from_bytes(tape[at : at + 2], "little")
-        time_ns = int.from_bytes(tape[at + 32 : at + 40], "little")
-        if since * SECOND <= time_ns - OPEN_NS < seconds * SECOND:
-            push(tape[at : at + size])
+        yield tape[at : at + size]
         at += size
 
 
+def play(controlled: Controlled, tape: Iterator[bytes], until: Callable[[], bool]) -> None:
+    """Push the market, and fill every approved order at once, until something holds."""
+    session = controlled.session
+    for record in tape:
+        seen = len(session.decisions)
+        session.push(record)
+        for row in session.decisions[seen:]:
+            if (row["action"], row["verdict"]) == (PLACE, APPROVED):
+                fill = records.empty("Broker", 1)
+                for name in ("instrument_id", "order_id", "side", "price", "qty"):
+                    fill[name] = row[name]
+                fill["event_kind"], fill["broker_seq"] = FILL, 1
+                fill["receive_time_ns"] = row["sequence_time_ns"]
+                session.push(fill.tobytes())
+        if until():
+            return
+    raise AssertionError("the recorded market ended")
+
+
 def test_a_newer_config_raises_the_weight_only_when_flat(live: Live) -> None:
-    controlled = Controlled(live)
+    controlled, tape = Controlled(live), market(live)
+
+    def now_ns() -> int:
+        return int(controlled.session.came[-1][1]["sequence_time_ns"])
+
     controlled.step(0)
-    market(live, controlled.session.push, 60)
-    placed = [
-        row
-        for row in controlled.session.decisions
-        if row["action"] == PLACE and row["verdict"] == APPROVED
-    ]
-    assert placed, "the recorded market makes this alpha trade"
-    order, now = placed[-1], int(controlled.session.came[-1][1]["sequence_time_ns"])
-    fill = records.empty("Broker", 1)
-    fill["instrument_id"], fill["order_id"] = 9001, order["order_id"]
-    fill["event_kind"], fill["side"] = 3, order["side"]
-    fill["price"], fill["qty"], fill["broker_seq"] = order["price"], order["qty"], 1
-    fill["receive_time_ns"] = fill["exchange_time_ns"] = now
-    controlled.session.push(fill.tobytes())
-    held = controlled.alpha()["position_qty"]
-    assert held != 0
+    play(controlled, tape, lambda: controlled.alpha()["position_qty"] != 0)
     live.issue(promotion_seq=2, weight_ppm=1_000_000)
-    controlled.step(61.2)
+    controlled.control.step(now_ns() + SECOND)
     assert len(controlled.session.named("ConfigSwitch")) == 1
     assert controlled.control.config.promotion_seq == 2
+    assert abs(controlled.alpha()["position_qty"]) == SCALE, "one lot at half weight"
     assert controlled.alpha()["weight_ppm"] == 500_000, "a position is open: the rise waits"
-    market(live, controlled.session.push, 75, since=61.3)
-    exit_order = next(
-        row
-        for row in controlled.session.decisions
-        if row["side"] == -order["side"] and row["action"] == PLACE and row["verdict"] == APPROVED
-        if row["sequence_time_ns"] > now
-    )
-    fill["order_id"], fill["side"] = exit_order["order_id"], exit_order["side"]
-    fill["qty"] = abs(held)
-    fill["receive_time_ns"] = int(controlled.session.came[-1][1]["sequence_time_ns"])
-    controlled.session.push(fill.tobytes())
-    controlled.step(80)
-    assert controlled.alpha()["position_qty"] == 0
+    play(controlled, tape, lambda: controlled.alpha()["position_qty"] == 0)
+    controlled.control.step(now_ns() + SECOND)
     assert controlled.alpha()["weight_ppm"] == 1_000_000
+    play(controlled, tape, lambda: controlled.alpha()["position_qty"] != 0)
+    assert abs(controlled.alpha()["position_qty"]) == 2 * SCALE, "two lots at full weight"
 
 
 def test_a_newer_config_that_decides_otherwise_is_not_taken(controlled: Controlled) -> None:
