@@ -239,6 +239,8 @@ class SystemBootstrapper:
         options = {
             "wal_id": int(records.tape_sha256(folder.path.name.encode())[:7], 16) + 1,
             "epoch": epoch,
+            "process_id": self._pid,
+            "opened_ns": self._before.opened_ns(),
             "durable": "record",
             "segment_bytes": self._before.settings.disk_pressure.segment_bytes,
             "group_commit_ms": GROUP_COMMIT_MS,

@@ -188,6 +188,10 @@ class PreMarket:
             code_sha256=code_sha256(),
         )
 
+    def opened_ns(self) -> int:
+        """Time at which the session's logs are opened: the wall clock's, or the recording's."""
+        return self.session.start_ns if self.request.is_rehearsal else self._clock_now_ns()
+
     def _judged_ns(self) -> int:
         """A permit is judged when it would trade: a start before the open is no earlier."""
         start_ns = self.session.start_ns

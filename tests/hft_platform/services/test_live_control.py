@@ -225,7 +225,7 @@ def play(controlled: Controlled, tape: Iterator[bytes], until: Callable[[], bool
                 fill = records.empty("Broker", 1)
                 for name in ("instrument_id", "order_id", "side", "price", "qty"):
                     fill[name] = row[name]
-                fill["event_kind"], fill["broker_seq"] = FILL, 1
+                fill["event_kind"], fill["broker_seq"] = FILL, row["order_id"]
                 fill["receive_time_ns"] = row["sequence_time_ns"]
                 session.push(fill.tobytes())
         if until():
