@@ -291,6 +291,13 @@ class ReconciliationSettings(_Strict):
         return self
 
 
+class GovernorSettings(_Strict):
+    """When a live process may start, and how long it may take to stop (docs/live.md)."""
+
+    start_before_s: Annotated[int, Field(ge=0, le=86_400)]
+    stop_wait_s: Annotated[int, Field(gt=0, le=600)]
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -308,6 +315,7 @@ class Settings(_Strict):
     broker: BrokerSettings
     gateway: GatewaySettings
     reconciliation: ReconciliationSettings
+    governor: GovernorSettings
 
     @property
     def workspace_path(self) -> Path:
