@@ -1,0 +1,488 @@
+"""One life of a gateway in a simulated run: the real components around one session folder.
+
+Why: what dies and comes back is a set of objects that share nothing with the next life but the logs
+on disk and the broker.
+
+Invariants:
+1. A life is closed without sealing, as a killed process leaves it.
+2. Whatever must survive is read back from the logs by the components themselves.
+
+Operator's page: `docs/drills/order-chaos.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hft_platform import _core, records
+from hft_platform.config.engine_config import AlphaSpec, build_engine_config, engine_config_json
+from hft_platform.drills.broker_book import BrokerBook
+from hft_platform.drills.broker_process import book_record
+from hft_platform.drills.market import PRODUCT, market_session
+from hft_platform.drills.sim_broker import SimBroker
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.execution.execution_gateway import ExecutionGateway
+from hft_platform.execution.order_ids import OrderIds
+from hft_platform.execution.reconciliation import ReconciliationService
+from hft_platform.order.broker import CallResult, OrderStatus, OrderTicket, TimeInForce
+from hft_platform.order.order_adapter import OrderAdapter
+
+SCALE = records.SCALE
+MS, SECOND = 1_000_000, 1_000_000_000
+MID = 20_000
+RUNNERS = 3
+_INSTRUMENT, _SESSION = market_session()
+START_NS = _SESSION.start_ns + 60 * SECOND
+SEGMENT_BYTES = 64 << 10
+WIDE = 10**17
+ALL_ALPHAS = 0xFFFF_FFFF
+
+
+class Death(BaseException):
+    """A gateway dies here; no handler of errors stops it."""
+
+
+@dataclass(slots=True)
+class World:
+    """What outlives every gateway.
+
+    Attributes
+    ----------
+    book : BrokerBook
+        The broker.
+    now_ns : int
+        Virtual time.
+    epoch : int
+        Of the leader.
+    ambiguous : dict
+        Requests whose call was cut short, by tag.
+    """
+
+    book: BrokerBook
+    now_ns: int
+    epoch: int = 0
+    ambiguous: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Want:
+    """An intent of a runner; its price is like no other's."""
+
+    runner: int
+    external_id: int
+    rank: int
+    side: int
+    lots: int
+    time_in_force: int
+    is_answered: bool = False
+
+    @property
+    def price(self) -> int:
+        """Scaled."""
+        return (MID + 1 + self.rank) * SCALE
+
+    @property
+    def price_text(self) -> str:
+        """For the trace."""
+        return str(MID + 1 + self.rank)
+
+
+class EpochFence:
+    """Only the life of the world's epoch may send."""
+
+    def __init__(self, world: World, epoch: int) -> None:
+        self._world = world
+        self._epoch = epoch
+
+    def check(self) -> None:
+        """Refuse a life that was replaced."""
+        if self._world.epoch != self._epoch:
+            raise PlatformError(
+                ReasonCode.GATEWAY_FENCED,
+                f"epoch was {self._epoch}, the leader's is {self._world.epoch}",
+            )
+
+
+@cache
+def engine_config() -> str:
+    """Three remote alphas whose limits never bind."""
+    alphas = [
+        AlphaSpec(
+            alpha_id=f"runner_{index}",
+            symbol=_INSTRUMENT.symbol,
+            expression="",
+            parameters={},
+            template={"kind": "remote"},
+            order_qty=SCALE,
+            ttl_ns=60 * SECOND,
+            limits={
+                "order_qty_max": 100 * SCALE,
+                "position_qty_max": 1_000 * SCALE,
+                "daily_loss_max": WIDE,
+                "drawdown_max": WIDE,
+                "loss_speed_max": WIDE,
+                "order_rate_max": 1_000,
+            },
+            on_withdrawal={"action": "reduce_only", "deadline_ns": 0},
+        )
+        for index in range(RUNNERS)
+    ]
+    never = dict.fromkeys(("warm_in", "warm_out", "storm_in", "storm_out", "halt_in", "halt_out"))
+    limits: dict[str, int | None] = {
+        "gross_notional_max": 10**18,
+        "net_notional_max": 10**18,
+        "position_lots_max": 10_000,
+        "daily_loss_max": WIDE,
+        "drawdown_max": WIDE,
+        "loss_speed_max": WIDE,
+        "free_margin_min": None,
+        "account_age_ns_max": 60 * SECOND,
+        "order_rate_max": 1_000,
+        "cancel_reserve": 100,
+        "order_to_trade_max": 1_000,
+        "reject_rate_max": 1_000,
+        "unknown_rate_max": 1_000,
+        "one_side_fill_max": 1_000,
+        "price_collar_bps": 5_000,
+        "exit_collar_bps": 5_000,
+        "quote_age_ns_max": 5 * SECOND,
+        "clock_skew_ns_max": None,
+        "repeated_order_max": 1_000,
+    }
+    storm = {
+        name: never
+        for name in (
+            "drawdown_bps", "feed_gap_ns", "loop_lag_ns", "order_rtt_ns", "reject_count",
+            "drift_reports", "feature_failures", "normaliser_failures",
+        )
+    } | {
+        "risk_capital": WIDE, "open_grace_ns": 60 * SECOND, "failure_window_ns": 60 * SECOND,
+        "clears": 5, "cool_down_warm_ns": SECOND, "cool_down_storm_ns": SECOND,
+        "hold_warm_ns": SECOND, "hold_storm_ns": SECOND, "resume_window_ns": 60 * SECOND,
+    }  # fmt: skip
+    return engine_config_json(
+        build_engine_config(
+            alphas,
+            instruments=[_INSTRUMENT],
+            session=_SESSION,
+            account_limits=limits,
+            storm_guard=storm,
+        )
+    )
+
+
+def instruments() -> dict[int, Any]:
+    """What the runs trade, by id."""
+    return {_INSTRUMENT.instrument_id: _INSTRUMENT}
+
+
+class Life:
+    """A gateway from its start to its death.
+
+    Parameters
+    ----------
+    number : int
+        Which life.
+    folder : Path
+        Session folder, with the logs of the lives before it or without.
+    world : World
+        What outlives it.
+    """
+
+    def __init__(self, number: int, folder: Path, world: World) -> None:
+        self.number = number
+        self.dies_at = ""
+        self.epoch = world.epoch
+        self._world = world
+        self._folder = folder
+        self._held: Any = None
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "wal_id": 7,
+            "epoch": world.epoch,
+            "durable": "record",
+            "segment_bytes": SEGMENT_BYTES,
+            "group_commit_ms": 0,
+            "contracts": {str(_INSTRUMENT.instrument_id): {
+                "product_root": PRODUCT, "last_trading_day": _INSTRUMENT.last_trading_day,
+            }},
+        }  # fmt: skip
+        self.session = _core.LiveSession(engine_config(), str(folder), json.dumps(options))
+        self.found: dict[str, Any] = dict(self.session.recovered())
+        clock = lambda: world.now_ns  # noqa: E731  # the one clock of the run
+        self.broker = SimBroker(world.book, clock, interrupt=self._interrupt)
+        self.order_ids = OrderIds.from_session(self.session)
+        self.gateway = ExecutionGateway(self.session, self.order_ids, instruments(), clock)
+        self.adapter = OrderAdapter(
+            self.session,
+            self.broker,
+            instruments=instruments(),
+            order_ids=self.order_ids,
+            budget=budget(clock),
+            breaker=breaker(clock),
+            fence=EpochFence(world, world.epoch),
+            clock_ns=clock,
+        )
+        self.reconciliation = ReconciliationService(
+            self.session,
+            self.broker,
+            self.order_ids,
+            self.gateway,
+            settings=reconciliation_settings(),
+            clock_ns=clock,
+        )
+
+    # ---------------------------------------------------------------- steps
+
+    def begin(self) -> None:
+        """Connect and reconcile; a broker that does not answer is asked again."""
+        self.broker.connect(self.gateway)
+        for _ in range(60):
+            try:
+                self.reconciliation.startup()
+            except PlatformError:
+                self._world.now_ns += SECOND
+                self.deliver()
+            else:
+                return
+
+    def quote(self) -> None:
+        """A fresh book, or no order passes."""
+        self._world.now_ns += MS
+        quote = {
+            "instrument_id": _INSTRUMENT.instrument_id, "bid": MID * SCALE,
+            "ask": (MID + 1) * SCALE, "tick": SCALE, "trading_day": _SESSION.trading_day,
+        }  # fmt: skip
+        self.session.push(book_record(quote, self._world.now_ns, 0))
+
+    def submit(self, want: Want) -> None:
+        """Put a runner's intent to the engine, as often as the runner asks."""
+        row = records.empty("Intent", 1)
+        self._world.now_ns += MS
+        row["instrument_id"], row["source_id"] = _INSTRUMENT.instrument_id, 7
+        row["receive_time_ns"] = row["cause_time_ns"] = self._world.now_ns
+        row["trading_day"], row["alpha_index"] = _SESSION.trading_day, want.runner
+        row["action"], row["intent_reason"] = 1, 1
+        row["time_in_force"], row["external_id"] = want.time_in_force, want.external_id
+        row["side"], row["price"], row["qty"] = want.side, want.price, want.lots * SCALE
+        row["cause_seq"], row["ttl_ns"] = 1, 60 * SECOND
+        self.session.push(row.tobytes())
+
+    def cancel_one(self, draw: Random, note: Callable[[str], None]) -> None:
+        """A runner wants the rest of a working order canceled."""
+        working = [order for order in self.session.orders() if order["state"] == "working"]
+        if not working:
+            return
+        order = draw.choice(working)
+        row = records.empty("Intent", 1)
+        row["instrument_id"], row["source_id"] = _INSTRUMENT.instrument_id, 7
+        row["receive_time_ns"] = row["cause_time_ns"] = self._world.now_ns
+        row["trading_day"], row["alpha_index"] = _SESSION.trading_day, order["alpha_index"]
+        row["action"], row["intent_reason"], row["order_id"] = 2, 4, order["order_id"]
+        row["cause_seq"], row["ttl_ns"], row["time_in_force"] = 1, 60 * SECOND, 1
+        note(f"a runner cancels order {order['order_id']}")
+        self.session.push(row.tobytes())
+
+    def pop(self) -> Any:  # Any: an OrderRequest of the core
+        """Take the next request in hand, as the dispatcher does before its call."""
+        if self._held is None:
+            self._held = self.session.next_request(0)
+        return self._held
+
+    def has_requests(self) -> bool:
+        """True when a request waits."""
+        return self.pop() is not None
+
+    def dispatch(self) -> tuple[Any, CallResult] | None:
+        """Make the next call, if there is one."""
+        request = self.pop()
+        if request is None:
+            return None
+        self._held = None
+        return request, self.adapter.execute(request)
+
+    def resume(self) -> int:
+        """Go on after a pause, with what was in hand; returns how many calls were tried."""
+        request, self._held = self._held, None
+        if request is None:
+            return 0
+        try:
+            self.adapter.execute(request)
+        except PlatformError:
+            # Its logs are another one's now; what matters is that the broker was not called.
+            pass
+        return 1
+
+    def deliver(self) -> None:
+        """Hear what the broker reports."""
+        self.broker.deliver()
+
+    def reconcile(self) -> None:
+        """Ask the broker, and let trading go on once nothing is unknown."""
+        self.reconciliation.step(self._world.now_ns)
+        if self.session.state().get("policy") != "NORMAL" and not self.unknown():
+            self._lift()
+
+    def send_again(self, request: Any) -> None:  # Any: an OrderRequest of the core
+        """The control that must be found out: the same intent, sent a second time."""
+        self.broker.place(
+            OrderTicket(
+                order_id=request.order_id,
+                tag=request.tag,
+                symbol=_INSTRUMENT.symbol,
+                side=request.side,
+                price=request.price,
+                qty=request.qty,
+                time_in_force=(TimeInForce.ROD, TimeInForce.IOC, TimeInForce.FOK)[
+                    request.time_in_force - 1
+                ],
+            )
+        )
+
+    def close(self) -> None:
+        """Die: nothing is sealed."""
+        self.broker.close()
+        self.session.close()
+
+    # ------------------------------------------------------------ judgement
+
+    def unknown(self) -> list[dict[str, Any]]:
+        """Orders of which nobody knows."""
+        return [order for order in self.session.orders() if order["state"] == "unknown"]
+
+    def is_rejected(self, order_id: int) -> bool:
+        """True when the engine holds the order for abandoned."""
+        order = self.session.order(order_id)
+        return order is not None and order["state"] == "rejected"
+
+    def is_quiet(self) -> bool:
+        """True when nothing is open here or there, and nothing is under way."""
+        return (
+            not self.has_requests()
+            and not self.session.orders()
+            and self._world.book.next_ns() is None
+            and self._position() == self._broker_position()
+        )
+
+    def differences(self, wants: list[Want]) -> list[str]:
+        """What is not as it must be at the end."""
+        found = [
+            f"order {order['order_id']} is still {order['state']}"
+            for order in self.session.orders()
+        ]
+        if self._position() != self._broker_position():
+            found.append(
+                f"position is {self._position()}, the broker's is {self._broker_position()}"
+            )
+        called = {call.price for call in self._world.book.calls}
+        known = {order.price for order in self._world.book.orders()}
+        strange = sorted(called - {want.price for want in wants})
+        found += [f"a call at {price} that no runner wanted" for price in strange]
+        resolved = self._resolved()
+        for tag, request in sorted(self._world.ambiguous.items()):
+            order = self.session.order(request.order_id)
+            state = "forgotten" if order is None else order["state"]
+            is_there = request.price in known
+            if is_there and state == "rejected":
+                found.append(f"order {request.order_id} ({tag}) is abandoned and at the broker")
+            if not is_there and state in ("filled", "working"):
+                found.append(f"order {request.order_id} ({tag}) is {state}, the broker has none")
+            if not is_there and request.order_id not in resolved:
+                found.append(f"order {request.order_id} ({tag}) was neither adopted nor abandoned")
+        for order in self._world.book.orders():
+            if order.status in (OrderStatus.PENDING, OrderStatus.WORKING):
+                found.append(f"the broker's order {order.tag} is still open")
+        return found
+
+    def resolutions(self) -> Counter[str]:
+        """How often what was ambiguous was adopted, and how often abandoned."""
+        names = {1: "adopted", 2: "abandoned"}
+        return Counter(names.get(argument, "odd") for argument in self._resolved().values())
+
+    def parity(self) -> str:
+        """Seal, decide everything again from the logs, and say what differs."""
+        from hft_platform.services.parity import replay_session
+
+        (self._folder / "engine.json").write_text(engine_config())
+        self.session.finish()
+        self.broker.close()
+        report = replay_session(self._folder, write=False)
+        if report.is_identical and report.total > 0:
+            return ""
+        shown = [f"{one.input_seq}: {one.cause}" for one in report.differences[:3]]
+        return f"{report.identical} of {report.total} decisions came out the same; {shown}"
+
+    # -------------------------------------------------------------- private
+
+    def _interrupt(self, where: str) -> None:
+        if self.dies_at == where:
+            self.dies_at = ""
+            raise Death(f"it is killed {where.replace('_', ' ')}")
+
+    def _lift(self) -> None:
+        """An operator resumes, in two steps."""
+        seq = 0
+        for kind in (2, 3):
+            row = records.empty("Command", 1)
+            self._world.now_ns += MS
+            row["receive_time_ns"], row["source_id"] = self._world.now_ns, 5
+            row["command_kind"], row["alpha_index"] = kind, ALL_ALPHAS
+            row["argument"] = seq
+            self.session.push(row.tobytes())
+            seq = int(self.session.state()["last_seq"])
+
+    def _resolved(self) -> dict[int, int]:
+        rows = records.split(self.session.routes()).get("Route")
+        if rows is None:
+            return {}
+        return {int(row["order_id"]): int(row["argument"]) for row in rows[rows["route_kind"] == 5]}
+
+    def _position(self) -> int:
+        return sum(int(row["position_qty"]) for row in self.session.positions())
+
+    def _broker_position(self) -> int:
+        return sum(row.net_qty for row in self._world.book.positions())
+
+
+def log_image(folder: Path) -> dict[Path, bytes]:
+    """Content of all files of both logs."""
+    paths = [path for name in ("market", "orders") for path in sorted((folder / name).glob("*"))]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
+
+
+def tear(before: dict[Path, bytes], folder: Path, share: float) -> None:
+    """Put the logs back to somewhere between what they were and what they are.
+
+    Parameters
+    ----------
+    before : dict
+        Content before the write (`log_image`).
+    folder : Path
+        Session folder.
+    share : float
+        Part of the write that reached the disk, of every file.
+    """
+    for path, after in log_image(folder).items():
+        old = before.get(path)
+        if old is None or old == after or len(old) > len(after):
+            # A file that is new or was made smaller was made so before anything was written to it.
+            continue
+        old = old.ljust(len(after), b"\0")
+        first = next(index for index in range(len(after)) if old[index] != after[index])
+        last = next(
+            index for index in range(len(after), 0, -1) if old[index - 1] != after[index - 1]
+        )
+        cut = first + int((last - first) * share)
+        path.write_bytes(after[:cut] + old[cut:])
+
+
+def budget(clock): return None
+def breaker(clock): return None
+def reconciliation_settings(): return None
