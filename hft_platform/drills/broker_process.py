@@ -8,6 +8,7 @@ Invariants:
 2. The journal has a line for every call to place, written before the order exists and before the
    reply: fate, tag, our order id, symbol, side, price, quantity.
 3. A client that reads too slowly loses its connection, never the others' reports.
+4. A question is answered from the same book that the reports come from, after all that is due.
 
 Operator's page: `docs/drills/gateway-chaos.md`.
 """
@@ -23,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +72,8 @@ class BrokerServer:
     quotes : sequence of dict
         What `Book` records it sends: ``instrument_id``, ``symbol``, ``bid``, ``ask``, ``tick``,
         ``trading_day``.
+    clock_ns : callable, optional
+        ns UTC: times of reports and quotes.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class BrokerServer:
         seed: int,
         faults: BrokerFaults,
         quotes: Sequence[dict[str, Any]] = (),
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._clock_ns = clock_ns
         self._journal = os.open(journal_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self.book = BrokerBook(seed, faults, journal=self._write_journal)
         self._quotes = [dict(quote) for quote in quotes]
@@ -99,11 +104,20 @@ class BrokerServer:
         self._listening.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ)
 
-    def serve(self, *, until: float) -> None:
-        """Serve until standard input ends or the time is over."""
-        self._selector.register(sys.stdin.buffer, selectors.EVENT_READ)
+    def serve(self, *, until: float, end_with: int | None = None) -> None:
+        """Serve until the time is over.
+
+        Parameters
+        ----------
+        until : float
+            Monotonic clock.
+        end_with : int, optional
+            Descriptor whose end ends it as well.
+        """
+        if end_with is not None:
+            self._selector.register(end_with, selectors.EVENT_READ)
         while time.monotonic() < until:
-            now_ns = time.time_ns()
+            now_ns = self._clock_ns()
             if now_ns < self._stalled_until_ns:
                 time.sleep((self._stalled_until_ns - now_ns) / 1e9)
                 continue
@@ -113,8 +127,8 @@ class BrokerServer:
             for key, mask in self._selector.select(self._patience(now_ns)):
                 if key.fileobj is self._listening:
                     self._accept()
-                elif key.fileobj is sys.stdin.buffer:
-                    if not os.read(sys.stdin.fileno(), 4096):
+                elif key.fileobj == end_with:
+                    if not os.read(key.fd, 4096):
                         return
                 else:
                     self._attend(key.fd, mask)
@@ -204,7 +218,7 @@ class BrokerServer:
             self._send(number, wire.line({"id": said.get("id", 0), **answer}))
 
     def _answer(self, number: int, op: str, said: dict[str, Any]) -> dict[str, Any] | None:
-        now_ns = time.time_ns()
+        now_ns = self._clock_ns()
         if op in ("place", "cancel", "amend"):
             return self._call(number, op, said, now_ns)
         if op in ("orders", "positions", "account"):
@@ -447,7 +461,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         quotes=json.loads(arguments.quotes),
     )
     try:
-        server.serve(until=time.monotonic() + LIFE_SECONDS)
+        server.serve(until=time.monotonic() + LIFE_SECONDS, end_with=sys.stdin.fileno())
     finally:
         server.close()
     return 0

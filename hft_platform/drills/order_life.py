@@ -12,6 +12,7 @@ Operator's page: `docs/drills/order-chaos.md`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
 from hft_platform.execution.reconciliation import ReconciliationService
-from hft_platform.order.broker import CallResult, OrderStatus, OrderTicket, TimeInForce
+from hft_platform.order.broker import Broker, CallResult, OrderStatus, OrderTicket, TimeInForce
 from hft_platform.order.order_adapter import OrderAdapter
 
 SCALE = records.SCALE
@@ -110,12 +111,27 @@ class EpochFence:
             )
 
 
+class NoFence:
+    """Stands before calls that need no leader."""
+
+    def check(self) -> None:
+        """Let everything pass."""
+
+
 @cache
-def engine_config() -> str:
-    """Three remote alphas whose limits never bind."""
+def engine_config(count: int = RUNNERS, first: int = 0) -> str:
+    """Remote alphas whose limits never bind, as the core takes them.
+
+    Parameters
+    ----------
+    count : int, optional
+        How many.
+    first : int, optional
+        Number of the first one.
+    """
     alphas = [
         AlphaSpec(
-            alpha_id=f"runner_{index}",
+            alpha_id=f"runner_{first + index}",
             symbol=_INSTRUMENT.symbol,
             expression="",
             parameters={},
@@ -132,7 +148,7 @@ def engine_config() -> str:
             },
             on_withdrawal={"action": "reduce_only", "deadline_ns": 0},
         )
-        for index in range(RUNNERS)
+        for index in range(count)
     ]
     never = dict.fromkeys(("warm_in", "warm_out", "storm_in", "storm_out", "halt_in", "halt_out"))
     limits: dict[str, int | None] = {
@@ -156,13 +172,11 @@ def engine_config() -> str:
         "clock_skew_ns_max": None,
         "repeated_order_max": 1_000,
     }
-    storm = {
-        name: never
-        for name in (
-            "drawdown_bps", "feed_gap_ns", "loop_lag_ns", "order_rtt_ns", "reject_count",
-            "drift_reports", "feature_failures", "normaliser_failures",
-        )
-    } | {
+    gauges = (
+        "drawdown_bps", "feed_gap_ns", "loop_lag_ns", "order_rtt_ns", "reject_count",
+        "drift_reports", "feature_failures", "normaliser_failures",
+    )  # fmt: skip
+    storm: dict[str, Any] = dict.fromkeys(gauges, never) | {
         "risk_capital": WIDE, "open_grace_ns": 60 * SECOND, "failure_window_ns": 60 * SECOND,
         "clears": 5, "cool_down_warm_ns": SECOND, "cool_down_storm_ns": SECOND,
         "hold_warm_ns": SECOND, "hold_storm_ns": SECOND, "resume_window_ns": 60 * SECOND,
@@ -183,8 +197,133 @@ def instruments() -> dict[int, Any]:
     return {_INSTRUMENT.instrument_id: _INSTRUMENT}
 
 
+def push_quote(session: Any, now_ns: int) -> None:  # Any: a LiveSession of the core
+    """A fresh book, or no order passes."""
+    quote = {
+        "instrument_id": _INSTRUMENT.instrument_id, "bid": MID * SCALE, "ask": (MID + 1) * SCALE,
+        "tick": SCALE, "trading_day": _SESSION.trading_day,
+    }  # fmt: skip
+    session.push(book_record(quote, now_ns, 0))
+
+
+class Parts:
+    """The order plane of one process around one session folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the session, with the logs of the lives before it or without.
+    epoch : int
+        Above every one before.
+    config : str
+        Engine config.
+    broker : Broker
+        Where the orders go.
+    fence : Fence
+        Stands before every call.
+    clock_ns : callable
+        ns UTC.
+    settings : ReconciliationSettings
+        Times of the reconciliation.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        epoch: int,
+        config: str,
+        broker: Broker,
+        fence: Any,  # Any: a Fence
+        clock_ns: Callable[[], int],
+        settings: Any,  # Any: of a sibling module
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "wal_id": 7,
+            "epoch": epoch,
+            "durable": "record",
+            "segment_bytes": SEGMENT_BYTES,
+            "group_commit_ms": 0,
+            "contracts": {str(_INSTRUMENT.instrument_id): {
+                "product_root": PRODUCT, "last_trading_day": _INSTRUMENT.last_trading_day,
+            }},
+        }  # fmt: skip
+        self.epoch = epoch
+        self.config = config
+        self.folder = folder
+        self.broker = broker
+        self.session = _core.LiveSession(config, str(folder), json.dumps(options))
+        self.found: dict[str, Any] = dict(self.session.recovered())
+        self.order_ids = OrderIds.from_session(self.session)
+        self.gateway = ExecutionGateway(self.session, self.order_ids, instruments(), clock_ns)
+        self.adapter = OrderAdapter(
+            self.session,
+            broker,
+            instruments=instruments(),
+            order_ids=self.order_ids,
+            budget=budget(clock_ns),
+            breaker=breaker(clock_ns),
+            fence=fence,
+            clock_ns=clock_ns,
+        )
+        self.reconciliation = ReconciliationService(
+            self.session,
+            broker,
+            self.order_ids,
+            self.gateway,
+            settings=settings,
+            clock_ns=clock_ns,
+        )
+
+    def submit(self, want: Want, now_ns: int) -> None:
+        """Put a runner's intent to the engine, as often as the runner asks."""
+        row = _intent_row(want.runner, now_ns)
+        row["action"], row["intent_reason"] = 1, 1
+        row["time_in_force"], row["external_id"] = want.time_in_force, want.external_id
+        row["side"], row["price"], row["qty"] = want.side, want.price, want.lots * SCALE
+        self.session.push(row.tobytes())
+
+    def cancel(self, order: dict[str, Any], now_ns: int) -> None:
+        """A runner wants the rest of an order canceled."""
+        row = _intent_row(int(order["alpha_index"]), now_ns)
+        row["action"], row["intent_reason"], row["order_id"] = 2, 4, order["order_id"]
+        row["time_in_force"] = 1
+        self.session.push(row.tobytes())
+
+    def unknown(self) -> list[dict[str, Any]]:
+        """Orders of which nobody knows."""
+        return [order for order in self.session.orders() if order["state"] == "unknown"]
+
+    def reconcile(self, now_ns: int) -> None:
+        """Ask the broker, and let trading go on once nothing is unknown."""
+        self.reconciliation.step(now_ns)
+        if not self.unknown() and is_restricted(self.session):
+            self._lift(now_ns)
+
+    def _lift(self, now_ns: int) -> None:
+        """An operator resumes, in two steps."""
+        seq = 0
+        for kind in (2, 3):
+            row = records.empty("Command", 1)
+            row["receive_time_ns"], row["source_id"] = now_ns, 5
+            row["command_kind"], row["alpha_index"] = kind, ALL_ALPHAS
+            row["argument"] = seq
+            self.session.push(row.tobytes())
+            seq = int(self.session.state()["last_seq"])
+
+
+def _intent_row(runner: int, now_ns: int) -> Any:  # Any: one numpy row
+    row = records.empty("Intent", 1)
+    row["instrument_id"], row["source_id"] = _INSTRUMENT.instrument_id, 7
+    row["receive_time_ns"] = row["cause_time_ns"] = now_ns
+    row["trading_day"], row["alpha_index"] = _SESSION.trading_day, runner
+    row["cause_seq"], row["ttl_ns"] = 1, 60 * SECOND
+    return row
+
+
 class Life:
-    """A gateway from its start to its death.
+    """A simulated gateway from its start to its death.
 
     Parameters
     ----------
@@ -199,54 +338,33 @@ class Life:
     def __init__(self, number: int, folder: Path, world: World) -> None:
         self.number = number
         self.dies_at = ""
-        self.epoch = world.epoch
         self._world = world
-        self._folder = folder
-        self._held: Any = None
-        folder.mkdir(parents=True, exist_ok=True)
-        options = {
-            "wal_id": 7,
-            "epoch": world.epoch,
-            "durable": "record",
-            "segment_bytes": SEGMENT_BYTES,
-            "group_commit_ms": 0,
-            "contracts": {str(_INSTRUMENT.instrument_id): {
-                "product_root": PRODUCT, "last_trading_day": _INSTRUMENT.last_trading_day,
-            }},
-        }  # fmt: skip
-        self.session = _core.LiveSession(engine_config(), str(folder), json.dumps(options))
-        self.found: dict[str, Any] = dict(self.session.recovered())
-        clock = lambda: world.now_ns  # noqa: E731  # the one clock of the run
-        self.broker = SimBroker(world.book, clock, interrupt=self._interrupt)
-        self.order_ids = OrderIds.from_session(self.session)
-        self.gateway = ExecutionGateway(self.session, self.order_ids, instruments(), clock)
-        self.adapter = OrderAdapter(
-            self.session,
-            self.broker,
-            instruments=instruments(),
-            order_ids=self.order_ids,
-            budget=budget(clock),
-            breaker=breaker(clock),
+        self._held: Any = None  # Any: an OrderRequest of the core
+        self.broker = SimBroker(world.book, self._clock_ns, interrupt=self._interrupt)
+        self.parts = Parts(
+            folder,
+            epoch=world.epoch,
+            config=engine_config(),
+            broker=self.broker,
             fence=EpochFence(world, world.epoch),
-            clock_ns=clock,
-        )
-        self.reconciliation = ReconciliationService(
-            self.session,
-            self.broker,
-            self.order_ids,
-            self.gateway,
+            clock_ns=self._clock_ns,
             settings=reconciliation_settings(),
-            clock_ns=clock,
         )
+        self.session = self.parts.session
+        self.adapter = self.parts.adapter
+        self.found = self.parts.found
+
+    def _clock_ns(self) -> int:
+        return self._world.now_ns
 
     # ---------------------------------------------------------------- steps
 
     def begin(self) -> None:
         """Connect and reconcile; a broker that does not answer is asked again."""
-        self.broker.connect(self.gateway)
+        self.broker.connect(self.parts.gateway)
         for _ in range(60):
             try:
-                self.reconciliation.startup()
+                self.parts.reconciliation.startup()
             except PlatformError:
                 self._world.now_ns += SECOND
                 self.deliver()
@@ -254,41 +372,22 @@ class Life:
                 return
 
     def quote(self) -> None:
-        """A fresh book, or no order passes."""
+        """A fresh book."""
         self._world.now_ns += MS
-        quote = {
-            "instrument_id": _INSTRUMENT.instrument_id, "bid": MID * SCALE,
-            "ask": (MID + 1) * SCALE, "tick": SCALE, "trading_day": _SESSION.trading_day,
-        }  # fmt: skip
-        self.session.push(book_record(quote, self._world.now_ns, 0))
+        push_quote(self.session, self._world.now_ns)
 
     def submit(self, want: Want) -> None:
-        """Put a runner's intent to the engine, as often as the runner asks."""
-        row = records.empty("Intent", 1)
+        """Put a runner's intent to the engine."""
         self._world.now_ns += MS
-        row["instrument_id"], row["source_id"] = _INSTRUMENT.instrument_id, 7
-        row["receive_time_ns"] = row["cause_time_ns"] = self._world.now_ns
-        row["trading_day"], row["alpha_index"] = _SESSION.trading_day, want.runner
-        row["action"], row["intent_reason"] = 1, 1
-        row["time_in_force"], row["external_id"] = want.time_in_force, want.external_id
-        row["side"], row["price"], row["qty"] = want.side, want.price, want.lots * SCALE
-        row["cause_seq"], row["ttl_ns"] = 1, 60 * SECOND
-        self.session.push(row.tobytes())
+        self.parts.submit(want, self._world.now_ns)
 
     def cancel_one(self, draw: Random, note: Callable[[str], None]) -> None:
         """A runner wants the rest of a working order canceled."""
         working = [order for order in self.session.orders() if order["state"] == "working"]
-        if not working:
-            return
-        order = draw.choice(working)
-        row = records.empty("Intent", 1)
-        row["instrument_id"], row["source_id"] = _INSTRUMENT.instrument_id, 7
-        row["receive_time_ns"] = row["cause_time_ns"] = self._world.now_ns
-        row["trading_day"], row["alpha_index"] = _SESSION.trading_day, order["alpha_index"]
-        row["action"], row["intent_reason"], row["order_id"] = 2, 4, order["order_id"]
-        row["cause_seq"], row["ttl_ns"], row["time_in_force"] = 1, 60 * SECOND, 1
-        note(f"a runner cancels order {order['order_id']}")
-        self.session.push(row.tobytes())
+        if working:
+            order = draw.choice(working)
+            note(f"a runner cancels order {order['order_id']}")
+            self.parts.cancel(order, self._world.now_ns)
 
     def pop(self) -> Any:  # Any: an OrderRequest of the core
         """Take the next request in hand, as the dispatcher does before its call."""
@@ -313,11 +412,9 @@ class Life:
         request, self._held = self._held, None
         if request is None:
             return 0
-        try:
+        # Its logs are another one's now; what matters is that the broker is not called.
+        with contextlib.suppress(PlatformError):
             self.adapter.execute(request)
-        except PlatformError:
-            # Its logs are another one's now; what matters is that the broker was not called.
-            pass
         return 1
 
     def deliver(self) -> None:
@@ -325,10 +422,8 @@ class Life:
         self.broker.deliver()
 
     def reconcile(self) -> None:
-        """Ask the broker, and let trading go on once nothing is unknown."""
-        self.reconciliation.step(self._world.now_ns)
-        if self.session.state().get("policy") != "NORMAL" and not self.unknown():
-            self._lift()
+        """Ask the broker."""
+        self.parts.reconcile(self._world.now_ns)
 
     def send_again(self, request: Any) -> None:  # Any: an OrderRequest of the core
         """The control that must be found out: the same intent, sent a second time."""
@@ -352,10 +447,6 @@ class Life:
         self.session.close()
 
     # ------------------------------------------------------------ judgement
-
-    def unknown(self) -> list[dict[str, Any]]:
-        """Orders of which nobody knows."""
-        return [order for order in self.session.orders() if order["state"] == "unknown"]
 
     def is_rejected(self, order_id: int) -> bool:
         """True when the engine holds the order for abandoned."""
@@ -410,10 +501,10 @@ class Life:
         """Seal, decide everything again from the logs, and say what differs."""
         from hft_platform.services.parity import replay_session
 
-        (self._folder / "engine.json").write_text(engine_config())
+        (self.parts.folder / "engine.json").write_text(self.parts.config)
         self.session.finish()
         self.broker.close()
-        report = replay_session(self._folder, write=False)
+        report = replay_session(self.parts.folder, write=False)
         if report.is_identical and report.total > 0:
             return ""
         shown = [f"{one.input_seq}: {one.cause}" for one in report.differences[:3]]
@@ -425,18 +516,6 @@ class Life:
         if self.dies_at == where:
             self.dies_at = ""
             raise Death(f"it is killed {where.replace('_', ' ')}")
-
-    def _lift(self) -> None:
-        """An operator resumes, in two steps."""
-        seq = 0
-        for kind in (2, 3):
-            row = records.empty("Command", 1)
-            self._world.now_ns += MS
-            row["receive_time_ns"], row["source_id"] = self._world.now_ns, 5
-            row["command_kind"], row["alpha_index"] = kind, ALL_ALPHAS
-            row["argument"] = seq
-            self.session.push(row.tobytes())
-            seq = int(self.session.state()["last_seq"])
 
     def _resolved(self) -> dict[int, int]:
         rows = records.split(self.session.routes()).get("Route")
@@ -483,6 +562,22 @@ def tear(before: dict[Path, bytes], folder: Path, share: float) -> None:
         path.write_bytes(after[:cut] + old[cut:])
 
 
-def budget(clock): return None
-def breaker(clock): return None
-def reconciliation_settings(): return None
+def budget(clock_ns: Callable[[], int]) -> Any:
+    return None
+
+
+def breaker(clock_ns: Callable[[], int]) -> Any:
+    return None
+
+
+def reconciliation_settings() -> Any:
+    return None
+
+
+def quick_reconciliation() -> Any:
+    return None
+
+
+def is_restricted(session: Any) -> bool:  # Any: a LiveSession of the core
+    """True when nothing may open."""
+    return bool(session.state().get("policy") != "NORMAL")

@@ -1,6 +1,6 @@
 """Simulated runs of the order plane: the real components, one thread, virtual time, one seed each.
 
-Why: money is lost in schedules that nobody thought of. A run draws thousands of them: a gateway dies
+Why: money is lost in schedules that nobody thought of. Runs draw thousands of them: a gateway dies
 between decision and call, in the call, behind it, before its result is noted, in the middle of a
 write; another one takes over; replies are lost or late, reports come twice, in the wrong order or
 never. What must hold is counted at the broker, which knows no idempotency.
@@ -394,7 +394,7 @@ def play(seed: int, *, rules: SimRules | None = None, checks_parity: bool = Fals
     -------
     SimResult
     """
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108  # a folder of its own is made in it
     folder = Path(tempfile.mkdtemp(prefix="hft-sim-", dir=memory if memory.is_dir() else None))
     try:
         return Run(seed, folder, rules).play(checks_parity=checks_parity)

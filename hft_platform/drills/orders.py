@@ -1,7 +1,7 @@
 """Drills of the order plane: at most once, counted at the broker, in simulated runs.
 
-Why: "never sent twice" is a sentence until gateways die at the worst moments ten thousand times, and
-the same counting finds the duplicates of a gateway that forgets and of one that resends.
+Why: "never sent twice" is a sentence until gateways die at the worst moments ten thousand times,
+and the same counting finds the duplicates of a gateway that forgets and of one that resends.
 
 Invariants:
 1. What was sent is counted from the broker's journal, by intent and by tag.
