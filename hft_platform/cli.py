@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal, backup, restore, metrics, drill.
+"""hft-live: run, replay, explain, status, halt, resume, reconcile, wal, backup, metrics and more.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from hft_platform.commands import control, logs, operations, sessions
+from hft_platform.commands import control, logs, operations, reconciliation, sessions
 from hft_platform.commands import run as run_command
 from hft_platform.errors import PlatformError, ReasonCode
 
@@ -137,6 +137,8 @@ def _parser() -> argparse.ArgumentParser:
         "resume", control.resume, "Lift a halt in two steps: read the token, then confirm it."
     )
     resume.add_argument("--confirm", metavar="TOKEN", help="the token that the first step printed")
+
+    reconciliation.add_commands(add)
 
     wal = add(
         "wal", logs.wal, "Inspect, verify, recover, salvage, load or follow write-ahead logs."

@@ -209,6 +209,28 @@ class DiskPressure(_Strict):
         return self
 
 
+_Milliseconds = Annotated[int, Field(gt=0, le=3_600_000)]
+
+
+class ReconciliationSettings(_Strict):
+    """When the broker is asked, and how often before an answer counts (docs/reconciliation.md)."""
+
+    quarantine_ms: _Milliseconds
+    not_found_gap_ms: _Milliseconds
+    guard_ms: _Milliseconds
+    in_flight_ms: _Milliseconds
+    question_gap_ms: _Milliseconds
+    orders_interval_ms: _Milliseconds
+    positions_interval_ms: _Milliseconds
+    account_interval_ms: _Milliseconds
+
+    @model_validator(mode="after")
+    def _questions_are_apart(self) -> ReconciliationSettings:
+        if self.question_gap_ms > min(self.orders_interval_ms, self.positions_interval_ms):
+            raise ValueError("question_gap_ms is above an interval: nothing could be asked in time")
+        return self
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -223,6 +245,7 @@ class Settings(_Strict):
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings
     disk_pressure: DiskPressure
+    reconciliation: ReconciliationSettings
 
     @property
     def workspace_path(self) -> Path:
