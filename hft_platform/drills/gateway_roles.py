@@ -148,10 +148,11 @@ class Stand:
         while time.monotonic() < deadline:
             try:
                 self.parts.broker.connect(self.parts.gateway)
-                self.parts.reconciliation.startup()
                 break
             except PlatformError:
                 time.sleep(RECONCILE_S)
+        while not self.parts.reconciliation.startup().is_ready and time.monotonic() < deadline:
+            time.sleep(RECONCILE_S / 2)
         self._thread.start()
 
     def _dispatch(self) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from hft_platform import _core, records
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config, engine_config_json
+from hft_platform.config.settings import ReconciliationSettings, load_settings
 from hft_platform.drills.broker_book import BrokerBook
 from hft_platform.drills.broker_process import book_record
 from hft_platform.drills.market import PRODUCT, market_session
@@ -236,7 +237,7 @@ class Parts:
         broker: Broker,
         fence: Any,  # Any: a Fence
         clock_ns: Callable[[], int],
-        settings: Any,  # Any: of a sibling module
+        settings: ReconciliationSettings,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         options = {
@@ -256,13 +257,14 @@ class Parts:
         self.session = _core.LiveSession(config, str(folder), json.dumps(options))
         self.found: dict[str, Any] = dict(self.session.recovered())
         self.order_ids = OrderIds.from_session(self.session)
+        self.budget = budget(clock_ns)
         self.gateway = ExecutionGateway(self.session, self.order_ids, instruments(), clock_ns)
         self.adapter = OrderAdapter(
             self.session,
             broker,
             instruments=instruments(),
             order_ids=self.order_ids,
-            budget=budget(clock_ns),
+            budget=self.budget,
             breaker=breaker(clock_ns),
             fence=fence,
             clock_ns=clock_ns,
@@ -273,6 +275,9 @@ class Parts:
             self.order_ids,
             self.gateway,
             settings=settings,
+            instruments=instruments(),
+            budget=self.budget,
+            fence=fence,
             clock_ns=clock_ns,
         )
 
@@ -359,17 +364,21 @@ class Life:
 
     # ---------------------------------------------------------------- steps
 
-    def begin(self) -> None:
-        """Connect and reconcile; a broker that does not answer is asked again."""
+    def begin(self, patience: int) -> None:
+        """Connect and reconcile until ready.
+
+        Parameters
+        ----------
+        patience : int
+            Seconds after which it goes on although it is not ready: nothing opens, and what was
+            decided before is not sent.
+        """
         self.broker.connect(self.parts.gateway)
-        for _ in range(60):
-            try:
-                self.parts.reconciliation.startup()
-            except PlatformError:
-                self._world.now_ns += SECOND
-                self.deliver()
-            else:
+        for _ in range(patience):
+            if self.parts.reconciliation.startup(self._world.now_ns).is_ready:
                 return
+            self._world.now_ns += SECOND
+            self.deliver()
 
     def quote(self) -> None:
         """A fresh book."""
@@ -570,12 +579,24 @@ def breaker(clock_ns: Callable[[], int]) -> Any:
     return None
 
 
-def reconciliation_settings() -> Any:
-    return None
+@cache
+def reconciliation_settings() -> ReconciliationSettings:
+    """The packaged times."""
+    return load_settings(environment={}).reconciliation
 
 
-def quick_reconciliation() -> Any:
-    return None
+def quick_reconciliation() -> ReconciliationSettings:
+    """Times for runs of two seconds whose calls are given up after an eighth of one."""
+    return ReconciliationSettings(
+        quarantine_ms=350,
+        not_found_gap_ms=100,
+        guard_ms=60,
+        in_flight_ms=60,
+        question_gap_ms=20,
+        orders_interval_ms=40,
+        positions_interval_ms=60,
+        account_interval_ms=500,
+    )
 
 
 def is_restricted(session: Any) -> bool:  # Any: a LiveSession of the core

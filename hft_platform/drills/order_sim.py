@@ -302,7 +302,7 @@ class Run:
         self._note(f"gateway {life.number} starts with epoch {self._world.epoch}: {life.found}")
         self.result.facts["unknown_at_start"] += life.found.get("unknown_orders", 0)
         try:
-            life.begin()
+            life.begin(self._draw.choice((1, 4, 40)))
         except Death as death:
             self._die(str(death))
             return
