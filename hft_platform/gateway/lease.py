@@ -54,6 +54,7 @@ DEAD_PAUSE_S = 0.0005
 LOOKS_MIN = 3
 """A standby sees the same old heartbeat so often, without a pause of its own, before it acts."""
 _MAGIC, _EPOCH, _PID, _STARTED, _BEAT, _BEATS, _BOOT, _SINCE = range(8)
+_NEVER_NS = (1 << 63) - 1
 _MAGIC_WORD = int.from_bytes(b"HFTLEAS1", "little")
 
 
@@ -160,6 +161,10 @@ class Pulse:
             Until the next sign of life; the loop's own by default.
         """
         self._until_ns = self._clock_ns() + (self._allow_ns if allow_ns is None else allow_ns)
+
+    def end(self) -> None:
+        """Say that the loop is over: nothing more is expected of it."""
+        self._until_ns = _NEVER_NS
 
     def is_late(self, now_ns: int) -> bool:
         """True when the loop did not go on in time."""
@@ -416,7 +421,7 @@ class _Held:
         words[_MAGIC] = _MAGIC_WORD
         words[_EPOCH] = epoch
         words[_STARTED] = _start_time(self._pid) or 0
-        words[_BOOT] = _boot_id()
+        words[_BOOT] = boot_id()
         words[_BEATS] = 0
         words[_SINCE] = now_ns
         words[_BEAT] = now_ns
@@ -530,7 +535,7 @@ def _try_lock(descriptor: int) -> bool:
 
 def _open_leader(state: LeaseState) -> int | None:
     """Descriptor of the very process that leads; None when it is gone or nobody does."""
-    if state.pid in (0, os.getpid()) or state.boot != _boot_id():
+    if state.pid in (0, os.getpid()) or state.boot != boot_id():
         return None
     try:
         descriptor = os.pidfd_open(state.pid)
@@ -553,6 +558,7 @@ def _start_time(pid: int) -> int | None:
     return int(text.rpartition(")")[2].split()[19])
 
 
-def _boot_id() -> int:
+def boot_id() -> int:
+    """Number that names the machine's present boot."""
     text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     return int(text.replace("-", "")[:15], 16)

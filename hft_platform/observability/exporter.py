@@ -24,7 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from hft_platform import _core
@@ -92,6 +96,7 @@ class WorkspaceCollector(Collector):
         self._pressure_level = pressure_level or _pressure_level()
         self._ledger = LedgerView(ws / "ledger")
         self._shed = readings.ShedCounts()
+        self._gateway: readings.Gateway | None = None
         # Two scrapes at once would both follow the ledger.
         self._lock = threading.Lock()
 
@@ -114,6 +119,7 @@ class WorkspaceCollector(Collector):
             },
             "disk": lambda _: self._of_disk(),
             "halt": lambda _: self._of_halt(),
+            "gateway": lambda _: self._of_gateway(),
         }
         families: list[Family] = []
         is_ok: dict[tuple[str, ...], float] = {}
@@ -126,6 +132,8 @@ class WorkspaceCollector(Collector):
                 continue
             is_ok[(source,)] = 1
             families += [_family(name, by_label) for name, by_label in values.items()]
+            if source == "gateway":
+                families.append(_histogram("hft_gateway_dispatch_latency_ns", self._gateway))
         families.append(_family("hft_metrics_source_ok", is_ok))
         seconds = self._clocks.monotonic() - started
         families.append(_family("hft_metrics_scrape_seconds", {(): seconds}))
@@ -173,6 +181,21 @@ class WorkspaceCollector(Collector):
         return {
             "hft_halt_latched": {(): float(code is not None)},
             "hft_halt_reason_code": {(): code or 0},
+        }
+
+    def _of_gateway(self) -> dict[str, Values]:
+        found = self._gateway = readings.gateway(self._ws)
+        age: Values = {} if found.heartbeat_age_s is None else {(): found.heartbeat_age_s}
+        epoch: Values = {} if found.epoch is None else {(): found.epoch}
+        return {
+            "hft_gateway_leader_epoch": epoch,
+            "hft_gateway_heartbeat_age_seconds": age,
+            "hft_gateway_runners": {(): found.runners} if found.is_known else {},
+            "hft_gateway_reject_total": {(code,): n for code, n in found.rejects.items()},
+            "hft_gateway_dedup_hits_total": {(): found.dedup_hits} if found.is_known else {},
+            "hft_gateway_dead_letters_total": {
+                (code,): n for code, n in found.dead_letters.items()
+            },
         }
 
 
@@ -252,6 +275,17 @@ def _family(name: str, values: Values) -> Family:
     family = kind(name, metric.text, labels=metric.labels)
     for labels, value in sorted(values.items()):
         family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, found: readings.Gateway | None) -> Family:
+    family = HistogramMetricFamily(name, _TABLE[name].text)
+    if found is not None and found.is_known:
+        buckets, total = [], 0
+        for bound, count in zip([*found.bounds_ns, math.inf], found.counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if math.isinf(bound) else str(bound), total))
+        family.add_metric((), buckets, found.sum_ns)
     return family
 
 

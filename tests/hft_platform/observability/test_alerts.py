@@ -48,6 +48,14 @@ CASES = {
     "HftRecordsShed": Case(
         {"hft_shed_records": "5x10 6x60"}, "5m", {"hft_shed_records": "5000x70"}
     ),
+    "HftGatewayWithoutLeader": Case(
+        {"hft_gateway_heartbeat_age_seconds": "5.1x4"}, "15s",
+        {"hft_gateway_heartbeat_age_seconds": "5x4"},
+    ),
+    "HftGatewayDeadLetter": Case(
+        {'hft_gateway_dead_letters_total{code="INTENT_EXPIRED"}': "5x10 6x60"}, "5m",
+        {'hft_gateway_dead_letters_total{code="INTENT_EXPIRED"}': "5000x70"},
+    ),
     "HftDiskPressureWarn": Case(
         {"hft_disk_pressure_level": "1x9"}, "1m", {"hft_disk_pressure_level": "0x9"}
     ),
