@@ -169,7 +169,7 @@ class ProcessRun:
             faults = self._faults()
             work = lambda: broker_role(place, faults)  # noqa: E731  # one of three
         elif name.startswith("gateway"):
-            work = lambda: gateway_role(place, name)  # noqa: E731
+            work = lambda: gateway_role(place)  # noqa: E731
         else:
             work = lambda: runner_role(place, int(name[-1]), life)  # noqa: E731
         self._children[name] = self._tree.fork(name, work, place.folder / f"{name}.err")
@@ -259,7 +259,7 @@ class ProcessRun:
                 problems.append(
                     f"runner {index} holds {held}, the gateway for it {ours.get(index, 0)}"
                 )
-            self.result.facts["wants"] += runner["wants"]
+            self.result.facts["runner_lives"] += int(runner["epoch"])
         open_orders = [order.tag for order in self._orders if order.filled_qty < order.qty]
         self.result.facts["orders_with_a_rest"] += len(open_orders)
         self.result.facts["epochs"] += int(said["epoch"])

@@ -14,6 +14,7 @@ Operator's page: `docs/drills/gateway-chaos.md`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -23,34 +24,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from hft_platform import records
 from hft_platform.config.canonical import atomic_write
 from hft_platform.drills import order_life
 from hft_platform.drills.broker_book import BrokerFaults
 from hft_platform.drills.broker_client import DrillBroker
 from hft_platform.drills.broker_process import BrokerServer
-from hft_platform.drills.order_life import MID, MS, SCALE, SECOND, Want
+from hft_platform.drills.order_life import SECOND, Want
 from hft_platform.errors import PlatformError
-from hft_platform.gateway import wire
-from hft_platform.gateway.channel import (
-    SOCKET_FILE,
-    ChannelLimits,
-    ChannelServer,
-    Holdings,
-    RemoteAlpha,
-)
+from hft_platform.gateway.channel import SOCKET_FILE, ChannelLimits, Holdings, RemoteAlpha
 from hft_platform.gateway.channel_client import new_hello
-from hft_platform.gateway.dead_letters import DeadLetters
-from hft_platform.gateway.intent_channel import LocalIntentChannel
-from hft_platform.gateway.lease import LeaderLease, boottime_ns
-from hft_platform.gateway.order_log import OrderLogFollower
-from hft_platform.order.broker import Broker
+from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService
+from hft_platform.gateway.lease import LeaderLease, LeadershipFence, boottime_ns
+from hft_platform.gateway.process import GatewayProcess
 from hft_platform.order.gateway_broker import GatewayBroker
 
 RUNNERS = 3
 WANTS = 6
 """Intents of one runner."""
 CALL_SECONDS = 0.12
+HUNG_NS = 250_000_000
 RECONCILE_S = 0.04
 LIFE_SECONDS = 60.0
 _SHA = bytes(32)
@@ -91,7 +83,7 @@ class Place:
     @property
     def channel(self) -> Path:
         """Where the leading gateway listens."""
-        return self.folder / SOCKET_FILE
+        return self.folder / "service" / SOCKET_FILE
 
     def result(self, name: str) -> Path:
         """What a role says at its end."""
@@ -114,123 +106,114 @@ def broker_role(place: Place, faults: BrokerFaults) -> None:
     server.serve(until=time.monotonic() + LIFE_SECONDS)
 
 
-class Stand:
-    """Session and order plane of one process, with its dispatcher thread."""
+class Plane:
+    """What a leading gateway leads: the order plane of the drill (`gateway_service.OrderPlane`).
 
-    def __init__(
-        self,
-        place: Place,
-        name: str,
-        *,
-        epoch: int,
-        config: str,
-        broker: Broker,
-        fence: Any,  # Any: a Fence
-    ) -> None:
-        self.place = place
-        self.name = name
-        self.folder = place.folder / name
+    Parameters
+    ----------
+    place : Place
+        Of the run.
+    epoch : int
+        The lease's.
+    fence : LeadershipFence
+        Stands before every call.
+    """
+
+    call_allow_ns = 2 * SECOND
+
+    def __init__(self, place: Place, epoch: int, fence: LeadershipFence) -> None:
+        self._place = place
+        self.broker = DrillBroker(
+            place.broker_socket, clock_ns=place.clock_ns, call_seconds=CALL_SECONDS
+        )
         self.parts = order_life.Parts(
-            self.folder,
+            place.folder / "gateway",
             epoch=epoch,
-            config=config,
-            broker=broker,
+            config=order_life.engine_config(RUNNERS),
+            broker=self.broker,
             fence=fence,
             clock_ns=place.clock_ns,
             settings=order_life.quick_reconciliation(),
         )
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._dispatch, name="dispatcher", daemon=True)
+        self.session = self.parts.session
+        self.orders_dir = self.parts.folder / "orders"
+        self.alphas = {f"runner_{index}": _remote(index) for index in range(RUNNERS)}
+        self._told: Callable[[], None] = _nothing
 
-    def begin(self) -> None:
-        """Connect, reconcile as often as it takes, and let requests out."""
-        deadline = time.monotonic() + LIFE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                self.parts.broker.connect(self.parts.gateway)
-                break
-            except PlatformError:
-                time.sleep(RECONCILE_S)
-        while not self.parts.reconciliation.startup().is_ready and time.monotonic() < deadline:
-            time.sleep(RECONCILE_S / 2)
-        self._thread.start()
+    def startup(self) -> None:
+        """Connect the broker and reconcile."""
+        _begin(self.parts)
 
-    def _dispatch(self) -> None:
-        self.parts.adapter.run(self._stop)
+    def execute(self, request: Any) -> None:  # Any: the session's request
+        """Send one request, once."""
+        self.parts.adapter.execute(request)
+        self._told()
 
-    def is_quiet(self) -> bool:
-        """True when nothing is open."""
-        return not self.parts.session.orders()
+    def reconcile(self, now_ns: int) -> None:
+        """Ask the broker for what is in doubt; a fresh book for the engine's checks."""
+        order_life.push_quote(self.session, now_ns)
+        self.parts.reconcile(now_ns)
+        self._told()
 
-    def say(self, **facts: Any) -> None:
-        """Say what is held, and end."""
-        self._stop.set()
-        self._thread.join(2.0)
-        session = self.parts.session
-        positions: dict[str, int] = {}
-        for row in session.positions():
-            key = str(row["alpha_index"])
-            positions[key] = positions.get(key, 0) + int(row["position_qty"])
-        content = {"positions": positions, "epoch": self.parts.epoch, **facts}
-        session.finish()
-        (self.folder / "engine.json").write_text(self.parts.config)
-        atomic_write(self.place.result(self.name), json.dumps(content).encode())
+    def holdings(self) -> Holdings:
+        """Positions as the engine holds them."""
+        return Holdings(self._held, lambda: (self._place.clock_ns(), True, 0, 0))
+
+    def report_to(self, market: Callable[[bytes], None], event: Callable[[], None]) -> None:
+        """Tell that something happened; runners of the drill make their own quotes."""
+        self._told = event
+
+    def close(self, *, is_orderly: bool) -> None:
+        """Let go as a crash does, or seal and say what is held."""
+        self.broker.close()
+        if is_orderly:
+            _say(self._place, "gateway", self.parts)
+        else:
+            self.session.close()
+
+    def _held(self, alpha_index: int) -> dict[int, int]:
+        held: dict[int, int] = {}
+        for row in self.session.positions():
+            if row["alpha_index"] == alpha_index:
+                number = int(row["instrument_id"])
+                held[number] = held.get(number, 0) + int(row["position_qty"])
+        return held
 
 
-def gateway_role(place: Place, name: str) -> None:
+def gateway_role(place: Place) -> None:
     """Stand by, lead, and serve until killed or finished."""
-    lease = LeaderLease(place.folder / "lease", hung_after_ns=150 * MS)
-    while lease.try_acquire(lambda: 0) is None:
-        if place.is_told("finish-gateway"):
-            return
-        lease.wait(0.01)
-    pulse = lease.watch("channel", 400 * MS)
-    stopped = threading.Event()
-    beat = threading.Thread(target=_beat, args=(lease, stopped), daemon=True)
-    beat.start()
-    broker = DrillBroker(place.broker_socket, clock_ns=place.clock_ns, call_seconds=CALL_SECONDS)
-    stand = Stand(
-        place, "gateway", epoch=lease.epoch, config=order_life.engine_config(RUNNERS),
-        broker=broker, fence=lease.fence(),
-    )  # fmt: skip
-    pulse.beat(5 * SECOND)
-    session = stand.parts.session
-    local = LocalIntentChannel(
-        session, OrderLogFollower(stand.folder / "orders"), clock_ns=place.clock_ns
-    )
-    local.refresh()
-    server = ChannelServer(
-        place.channel,
-        local,
-        {f"runner_{index}": _remote(index) for index in range(RUNNERS)},
+    planes: list[Plane] = []
+
+    def make_plane(epoch: int, fence: LeadershipFence) -> Plane:
+        planes.append(Plane(place, epoch, fence))
+        return planes[-1]
+
+    service = GatewayService(
+        place.channel.parent,
+        LeaderLease(place.folder / "lease", hung_after_ns=HUNG_NS),
+        # The lease file of a run is never lost, and knows the last epoch.
+        last_epoch=lambda: 0,
+        make_plane=make_plane,
         limits=ChannelLimits(64, SECOND, 30 * SECOND, "keep"),
-        holdings=Holdings(lambda alpha: _held(session, alpha), lambda: (1, True, 0, 0)),
-        dead_letters=DeadLetters(stand.folder),
-        epoch=lease.epoch,
-        session_key=place.seed + 1,
-        clock_ns=boottime_ns,
+        clocks=GatewayClocks(place.clock_ns, boottime_ns),
     )
-    stand.begin()
-    next_look = 0.0
-    while True:
-        pulse.beat()
-        if time.monotonic() >= next_look:
-            next_look = time.monotonic() + RECONCILE_S
-            order_life.push_quote(session, place.clock_ns())
-            pulse.beat(SECOND)
-            stand.parts.reconcile(place.clock_ns())
-            if place.is_told("finish-gateway") and stand.is_quiet():
-                break
-        server.step(0.005)
-    stopped.set()
-    server.close()
-    stand.say(lease=lease.epoch)
-    lease.release()
+    stop = threading.Event()
+    watcher = threading.Thread(target=_stop_when_told, args=(place, planes, stop), daemon=True)
+    watcher.start()
+    process = GatewayProcess(service)
+    if not process.run(stop):
+        raise RuntimeError(f"the gateway ended: {process.failure!r}")
 
 
-def _beat(lease: LeaderLease, stopped: threading.Event) -> None:
-    while not stopped.wait(0.03):
-        lease.heartbeat()
+def _stop_when_told(place: Place, planes: list[Plane], stop: threading.Event) -> None:
+    """End in order once the run is over and nothing is open."""
+    while not stop.wait(RECONCILE_S):
+        if place.is_told("finish-gateway") and not (planes and planes[-1].session.orders()):
+            stop.set()
+
+
+def _nothing() -> None:
+    """Nobody is told."""
 
 
 def _remote(index: int) -> RemoteAlpha:
@@ -238,13 +221,30 @@ def _remote(index: int) -> RemoteAlpha:
     return RemoteAlpha(f"runner_{index}", index, ids, _SHA, 0, 60 * SECOND)
 
 
-def _held(session: Any, alpha_index: int) -> dict[int, int]:  # Any: a LiveSession
-    held: dict[int, int] = {}
-    for row in session.positions():
-        if row["alpha_index"] == alpha_index:
-            number = int(row["instrument_id"])
-            held[number] = held.get(number, 0) + int(row["position_qty"])
-    return held
+def _begin(parts: order_life.Parts) -> None:
+    """Connect and reconcile as often as it takes."""
+    deadline = time.monotonic() + LIFE_SECONDS
+    is_connected = False
+    while time.monotonic() < deadline:
+        with contextlib.suppress(PlatformError):
+            if not is_connected:
+                parts.broker.connect(parts.gateway)
+                is_connected = True
+            if parts.reconciliation.startup().is_ready:
+                return
+        time.sleep(RECONCILE_S / 2)
+
+
+def _say(place: Place, name: str, parts: order_life.Parts, **facts: Any) -> None:
+    """Seal the logs, and say what is held."""
+    positions: dict[str, int] = {}
+    for row in parts.session.positions():
+        key = str(row["alpha_index"])
+        positions[key] = positions.get(key, 0) + int(row["position_qty"])
+    parts.session.finish()
+    (parts.folder / "engine.json").write_text(parts.config)
+    content = {"positions": positions, "epoch": parts.epoch, **facts}
+    atomic_write(place.result(name), json.dumps(content).encode())
 
 
 def runner_role(place: Place, index: int, life: int) -> None:
@@ -260,18 +260,34 @@ def runner_role(place: Place, index: int, life: int) -> None:
         connect_s=0.2,
         clock_ns=place.clock_ns,
     )
-    stand = Stand(
-        place, name, epoch=life, config=order_life.engine_config(1, first=index), broker=broker,
+    parts = order_life.Parts(
+        place.folder / name,
+        epoch=life,
+        config=order_life.engine_config(1, first=index),
+        broker=broker,
         fence=order_life.NoFence(),
-    )  # fmt: skip
-    stand.begin()
-    session = stand.parts.session
+        clock_ns=place.clock_ns,
+        settings=order_life.quick_reconciliation(),
+    )
+    _begin(parts)
+    stop = threading.Event()
+    dispatcher = threading.Thread(target=parts.adapter.run, args=(stop,), daemon=True)
+    dispatcher.start()
+    _want_until_done(place, index, life, parts)
+    stop.set()
+    dispatcher.join(2.0)
+    broker.close()
+    _say(place, name, parts)
+
+
+def _want_until_done(place: Place, index: int, life: int, parts: order_life.Parts) -> None:
     draw = Random(place.seed * 1_000 + index * 100 + life)  # noqa: S311  # a drill's dice
-    wanted = place.folder / f"{name}.wanted"
+    wanted = place.folder / f"runner-{index}.wanted"
     count = len(wanted.read_text()) if wanted.exists() else 0
     if count:
         # Nobody knows whether the last one was said before it died: said again, with its number.
-        stand.parts.submit(want_of(place.seed, index, count - 1), place.clock_ns())
+        order_life.push_quote(parts.session, place.clock_ns())
+        parts.submit(want_of(place.seed, index, count - 1), place.clock_ns())
     next_want = next_look = 0.0
     while True:
         now = time.monotonic()
@@ -279,16 +295,15 @@ def runner_role(place: Place, index: int, life: int) -> None:
             next_want = now + draw.uniform(0.02, 0.15)
             with wanted.open("a") as file:
                 file.write("x")
-            order_life.push_quote(session, place.clock_ns())
-            stand.parts.submit(want_of(place.seed, index, count), place.clock_ns())
+            order_life.push_quote(parts.session, place.clock_ns())
+            parts.submit(want_of(place.seed, index, count), place.clock_ns())
             count += 1
         if now >= next_look:
             next_look = now + RECONCILE_S
-            stand.parts.reconcile(place.clock_ns())
-            if place.is_told("finish") and stand.is_quiet():
-                break
+            parts.reconcile(place.clock_ns())
+            if place.is_told("finish") and not parts.session.orders():
+                return
         time.sleep(0.005)
-    stand.say(wants=count)
 
 
 def want_of(seed: int, runner: int, number: int) -> Want:
@@ -302,10 +317,3 @@ def want_of(seed: int, runner: int, number: int) -> Want:
         lots=draw.randint(1, 3),
         time_in_force=draw.choice((1, 1, 2)),
     )
-
-
-Work = Callable[[], None]
-__all__ = [
-    "LIFE_SECONDS", "MID", "RUNNERS", "SCALE", "WANTS", "Place", "broker_role", "gateway_role",
-    "records", "runner_role", "want_of", "wire",
-]  # fmt: skip

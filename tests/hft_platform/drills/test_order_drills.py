@@ -37,3 +37,10 @@ def test_a_broken_gateway_is_found_out_and_its_seed_shows_how(control: str) -> N
     result = play(seed, rules=rules)
     assert any("calls to place" in problem for problem in result.problems)
     print("\n".join(result.trace[-12:]))  # the trace is what a person wants to read
+
+
+@pytest.mark.timeout(600)
+def test_fifty_runs_of_killed_processes_send_nothing_twice(tmp_path: Path) -> None:
+    report = find_drill("gateway-chaos").run(tmp_path, 1, 1)
+    assert report.passed, report.render()
+    assert report.facts["runs"] == 50
