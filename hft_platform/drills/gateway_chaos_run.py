@@ -82,12 +82,14 @@ class ProcessRun:
         Decides who dies when, and what the broker does wrong.
     folder : Path
         Empty folder with a short path.
+    control : str, optional
+        What is broken on purpose (`Place.control`).
     """
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, control: str = "") -> None:
         self.result = ProcessResult(seed)
         self._draw = Random(seed)  # noqa: S311  # a drill's dice
-        self._place = Place(folder, START_NS - time.time_ns(), seed)
+        self._place = Place(folder, START_NS - time.time_ns(), seed, control)
         self._children: dict[str, Child] = {}
         self._lives: Counter[str] = Counter()
         self._started = time.monotonic()
@@ -239,7 +241,7 @@ class ProcessRun:
             if call.price not in prices
         ]
         result.facts["gateway_lives"] = self._lives["gateway-a"] + self._lives["gateway-b"]
-        if result.problems:
+        if result.problems or self._place.control:
             return
         self._judge_positions(folder)
         if not result.problems:
@@ -294,13 +296,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="first seed")
     parser.add_argument("--count", type=int, default=1, help="how many")
     parser.add_argument("--at-once", type=int, default=3, help="how many overlap")
+    parser.add_argument("--control", choices=("", "forgets", "resends"), default="")
     parser.add_argument("--folder", type=Path, help="keeps the folders of failed runs here")
     arguments = parser.parse_args(argv)
     memory = Path("/dev/shm")  # noqa: S108  # a folder of its own is made in it
     base = Path(tempfile.mkdtemp(prefix="hft-g-", dir=memory if memory.is_dir() else None))
     started = time.perf_counter()
     results = _run_all(
-        range(arguments.seed, arguments.seed + arguments.count), base, arguments.at_once
+        range(arguments.seed, arguments.seed + arguments.count),
+        base,
+        arguments.at_once,
+        arguments.control,
     )
     failed = [one for one in results if one["problems"]]
     if arguments.folder is not None:
@@ -320,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run_all(seeds: range, base: Path, at_once: int) -> list[dict[str, Any]]:
+def _run_all(seeds: range, base: Path, at_once: int, control: str) -> list[dict[str, Any]]:
     """Every run in a process of its own, so many at a time."""
     waiting, running = list(seeds), {}
     results: list[dict[str, Any]] = []
@@ -330,7 +336,9 @@ def _run_all(seeds: range, base: Path, at_once: int) -> list[dict[str, Any]]:
                 seed = waiting.pop(0)
                 folder = base / str(seed)
                 folder.mkdir()
-                driver = tree.fork(str(seed), lambda s=seed, f=folder: _drive(s, f), folder / "err")
+                driver = tree.fork(
+                    str(seed), lambda s=seed, f=folder: _drive(s, f, control), folder / "err"
+                )
                 running[seed] = (driver, time.monotonic() + LIFE_SECONDS)
             for seed, (driver, deadline) in list(running.items()):
                 if driver.is_running and time.monotonic() < deadline:
@@ -344,8 +352,8 @@ def _run_all(seeds: range, base: Path, at_once: int) -> list[dict[str, Any]]:
     return results
 
 
-def _drive(seed: int, folder: Path) -> None:
-    result = ProcessRun(seed, folder).play()
+def _drive(seed: int, folder: Path, control: str) -> None:
+    result = ProcessRun(seed, folder, control).play()
     (folder / "result.json").write_text(json.dumps(asdict(result)))
 
 

@@ -36,6 +36,7 @@ from hft_platform.gateway.channel_client import new_hello
 from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService
 from hft_platform.gateway.lease import LeaderLease, LeadershipFence, boottime_ns
 from hft_platform.gateway.process import GatewayProcess
+from hft_platform.order.broker import Outcome
 from hft_platform.order.gateway_broker import GatewayBroker
 
 RUNNERS = 3
@@ -60,11 +61,14 @@ class Place:
         What makes wall time the session's time, the same for all.
     seed : int
         Of the run.
+    control : {"", "forgets", "resends"}
+        What is broken on purpose: nobody remembers over a death, or what was abandoned is sent again.
     """
 
     folder: Path
     shift_ns: int
     seed: int
+    control: str = ""
 
     def clock_ns(self) -> int:
         """Wall time within the session."""
@@ -84,6 +88,10 @@ class Place:
     def channel(self) -> Path:
         """Where the leading gateway listens."""
         return self.folder / "service" / SOCKET_FILE
+
+    def session(self, name: str, life: int) -> Path:
+        """Session folder of a role; the control that forgets has a new one for each life."""
+        return self.folder / (f"{name}-{life}" if self.control == "forgets" else name)
 
     def result(self, name: str) -> Path:
         """What a role says at its end."""
@@ -127,7 +135,7 @@ class Plane:
             place.broker_socket, clock_ns=place.clock_ns, call_seconds=CALL_SECONDS
         )
         self.parts = order_life.Parts(
-            place.folder / "gateway",
+            place.session("gateway", epoch),
             epoch=epoch,
             config=order_life.engine_config(RUNNERS),
             broker=self.broker,
@@ -139,6 +147,7 @@ class Plane:
         self.orders_dir = self.parts.folder / "orders"
         self.alphas = {f"runner_{index}": _remote(index) for index in range(RUNNERS)}
         self._told: Callable[[], None] = _nothing
+        self._ambiguous: list[Any] = []  # Any: the session's requests
 
     def startup(self) -> None:
         """Connect the broker and reconcile."""
@@ -146,14 +155,26 @@ class Plane:
 
     def execute(self, request: Any) -> None:  # Any: the session's request
         """Send one request, once."""
-        self.parts.adapter.execute(request)
+        result = self.parts.adapter.execute(request)
+        if result.outcome == Outcome.AMBIGUOUS and request.action == 1:
+            self._ambiguous.append(request)
         self._told()
 
     def reconcile(self, now_ns: int) -> None:
         """Ask the broker for what is in doubt; a fresh book for the engine's checks."""
         order_life.push_quote(self.session, now_ns)
         self.parts.reconcile(now_ns)
+        if self._place.control == "resends":
+            self._resend()
         self._told()
+
+    def _resend(self) -> None:
+        """The control that must be found out."""
+        for request in list(self._ambiguous):
+            order = self.session.order(request.order_id)
+            if order is not None and order["state"] == "rejected":
+                self._ambiguous.remove(request)
+                self.broker.place(order_life.ticket_of(request))
 
     def holdings(self) -> Holdings:
         """Positions as the engine holds them."""
@@ -261,7 +282,7 @@ def runner_role(place: Place, index: int, life: int) -> None:
         clock_ns=place.clock_ns,
     )
     parts = order_life.Parts(
-        place.folder / name,
+        place.session(name, life),
         epoch=life,
         config=order_life.engine_config(1, first=index),
         broker=broker,
@@ -283,7 +304,8 @@ def runner_role(place: Place, index: int, life: int) -> None:
 def _want_until_done(place: Place, index: int, life: int, parts: order_life.Parts) -> None:
     draw = Random(place.seed * 1_000 + index * 100 + life)  # noqa: S311  # a drill's dice
     wanted = place.folder / f"runner-{index}.wanted"
-    count = len(wanted.read_text()) if wanted.exists() else 0
+    is_new = place.control == "forgets" or not wanted.exists()
+    count = 0 if is_new else len(wanted.read_text())
     if count:
         # Nobody knows whether the last one was said before it died: said again, with its number.
         order_life.push_quote(parts.session, place.clock_ns())

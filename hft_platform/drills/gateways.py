@@ -19,6 +19,7 @@ from hft_platform.drills.drill import Claim, Drill, DrillReport
 
 RUNS = 50
 """Runs for each unit of size."""
+CONTROL_RUNS = 6
 AT_ONCE = 4
 SECONDS_MAX = 1_800
 _MUST_HAPPEN = (
@@ -29,7 +30,7 @@ _MUST_HAPPEN = (
 
 
 def run_processes(
-    folder: Path, first_seed: int, count: int, *, at_once: int = AT_ONCE
+    folder: Path, first_seed: int, count: int, *, at_once: int = AT_ONCE, control: str = ""
 ) -> dict[str, Any]:
     """Run seeds in a process that forks all others.
 
@@ -43,6 +44,8 @@ def run_processes(
         How many.
     at_once : int, optional
         How many overlap.
+    control : {"", "forgets", "resends"}, optional
+        What is broken on purpose.
 
     Returns
     -------
@@ -52,6 +55,7 @@ def run_processes(
     command = [
         sys.executable, "-m", "hft_platform.drills.gateway_chaos_run", "--seed", str(first_seed),
         "--count", str(count), "--at-once", str(at_once), "--folder", str(folder),
+        "--control", control,
     ]  # fmt: skip
     # A library that starts threads when it is imported would make a fork unsafe.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -83,21 +87,32 @@ def gateway_chaos(folder: Path, seed: int, size: int) -> DrillReport:
     wanted = RUNS * size
     found = run_processes(folder, 1_000_000 * seed, wanted)
     facts: dict[str, int] = found["facts"]
+    controls = {
+        name: run_processes(folder, 1_000_000 * seed, CONTROL_RUNS, control=name)
+        for name in ("forgets", "resends")
+    }
     if found["failed"]:
         (folder / "failed.json").write_text(json.dumps(found["failed"], indent=1))
     shown = [f"seed {one['seed']}: {'; '.join(one['problems'])}"[:400] for one in found["failed"]]
+    duplicates = {name: _duplicates(one) for name, one in controls.items()}
     claims = (
         Claim("runs", wanted, facts["runs"]),
         Claim("runs in which something was not as it must be", [], shown[:5]),
         Claim(
             "what never happened", [], [name for name in _MUST_HAPPEN if facts.get(name, 0) == 0]
         ),
-    )
+        Claim("dedup in memory only is found to send twice", True, duplicates["forgets"] > 0),
+        Claim("resending what was not found is found to send twice", True,
+              duplicates["resends"] > 0),
+    )  # fmt: skip
+    shown_facts = dict(sorted(facts.items())) | {"runs_seconds": found["seconds"]}
     return DrillReport(
-        "gateway-chaos",
-        claims,
-        dict(sorted(facts.items())) | {"runs_seconds": found["seconds"]},
+        "gateway-chaos", claims, shown_facts | {f"duplicates_{k}": n for k, n in duplicates.items()}
     )
+
+
+def _duplicates(found: dict[str, Any]) -> int:
+    return sum("calls to place" in text for one in found["failed"] for text in one["problems"])
 
 
 DRILLS: tuple[Drill, ...] = (

@@ -327,6 +327,20 @@ def _intent_row(runner: int, now_ns: int) -> Any:  # Any: one numpy row
     return row
 
 
+def ticket_of(request: Any) -> OrderTicket:  # Any: an OrderRequest of the core
+    """The ticket of a request, for the controls that send again."""
+    kinds = (TimeInForce.ROD, TimeInForce.IOC, TimeInForce.FOK)
+    return OrderTicket(
+        order_id=request.order_id,
+        tag=request.tag,
+        symbol=_INSTRUMENT.symbol,
+        side=request.side,
+        price=request.price,
+        qty=request.qty,
+        time_in_force=kinds[request.time_in_force - 1],
+    )
+
+
 class Life:
     """A simulated gateway from its start to its death.
 
@@ -436,19 +450,7 @@ class Life:
 
     def send_again(self, request: Any) -> None:  # Any: an OrderRequest of the core
         """The control that must be found out: the same intent, sent a second time."""
-        self.broker.place(
-            OrderTicket(
-                order_id=request.order_id,
-                tag=request.tag,
-                symbol=_INSTRUMENT.symbol,
-                side=request.side,
-                price=request.price,
-                qty=request.qty,
-                time_in_force=(TimeInForce.ROD, TimeInForce.IOC, TimeInForce.FOK)[
-                    request.time_in_force - 1
-                ],
-            )
-        )
+        self.broker.place(ticket_of(request))
 
     def close(self) -> None:
         """Die: nothing is sealed."""
