@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -309,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.control,
     )
     failed = [one for one in results if one["problems"]]
-    if arguments.folder is not None:
+    if arguments.folder is not None and not arguments.control:
         for one in failed:
             shutil.copytree(
                 base / str(one["seed"]), arguments.folder / str(one["seed"]),
@@ -336,9 +337,8 @@ def _run_all(seeds: range, base: Path, at_once: int, control: str) -> list[dict[
                 seed = waiting.pop(0)
                 folder = base / str(seed)
                 folder.mkdir()
-                driver = tree.fork(
-                    str(seed), lambda s=seed, f=folder: _drive(s, f, control), folder / "err"
-                )
+                work = partial(_drive, seed, folder, control)
+                driver = tree.fork(str(seed), work, folder / "err")
                 running[seed] = (driver, time.monotonic() + LIFE_SECONDS)
             for seed, (driver, deadline) in list(running.items()):
                 if driver.is_running and time.monotonic() < deadline:

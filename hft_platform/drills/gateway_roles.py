@@ -62,7 +62,8 @@ class Place:
     seed : int
         Of the run.
     control : {"", "forgets", "resends"}
-        What is broken on purpose: nobody remembers over a death, or what was abandoned is sent again.
+        What is broken on purpose: nobody remembers over a death, or what was abandoned is sent
+        again.
     """
 
     folder: Path
