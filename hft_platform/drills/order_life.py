@@ -34,6 +34,8 @@ from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
 from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.order.broker import Broker, CallResult, OrderStatus, OrderTicket, TimeInForce
+from hft_platform.order.call_breaker import CallBreaker
+from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.order_adapter import OrderAdapter
 
 SCALE = records.SCALE
@@ -44,6 +46,8 @@ _INSTRUMENT, _SESSION = market_session()
 START_NS = _SESSION.start_ns + 60 * SECOND
 SEGMENT_BYTES = 64 << 10
 WIDE = 10**17
+CALLS_MAX, BREAKER_FAILURES = 10_000, 20
+"""Neither budget nor breaker binds often: what is to be shown are calls, not their absence."""
 ALL_ALPHAS = 0xFFFF_FFFF
 
 
@@ -257,7 +261,7 @@ class Parts:
         self.session = _core.LiveSession(config, str(folder), json.dumps(options))
         self.found: dict[str, Any] = dict(self.session.recovered())
         self.order_ids = OrderIds.from_session(self.session)
-        self.budget = budget(clock_ns)
+        self.budget = CallBudget(soft_max=CALLS_MAX, hard_max=2 * CALLS_MAX)
         self.gateway = ExecutionGateway(self.session, self.order_ids, instruments(), clock_ns)
         self.adapter = OrderAdapter(
             self.session,
@@ -265,7 +269,7 @@ class Parts:
             instruments=instruments(),
             order_ids=self.order_ids,
             budget=self.budget,
-            breaker=breaker(clock_ns),
+            breaker=CallBreaker(failures_max=BREAKER_FAILURES, open_ns=SECOND),
             fence=fence,
             clock_ns=clock_ns,
         )
@@ -302,6 +306,7 @@ class Parts:
 
     def reconcile(self, now_ns: int) -> None:
         """Ask the broker, and let trading go on once nothing is unknown."""
+        self.gateway.step(now_ns)
         self.reconciliation.step(now_ns)
         if not self.unknown() and is_restricted(self.session):
             self._lift(now_ns)
@@ -571,14 +576,6 @@ def tear(before: dict[Path, bytes], folder: Path, share: float) -> None:
         )
         cut = first + int((last - first) * share)
         path.write_bytes(after[:cut] + old[cut:])
-
-
-def budget(clock_ns: Callable[[], int]) -> Any:
-    return None
-
-
-def breaker(clock_ns: Callable[[], int]) -> Any:
-    return None
 
 
 @cache
