@@ -42,6 +42,8 @@ TABLES: dict[str, str] = {
     "Health": "hft.health_reports",
     "Intent": "hft.intents",
     "Shed": "hft.shed_ranges",
+    "Epoch": "hft.order_log_epochs",
+    "Route": "hft.order_routes",
     "Decision": "hft.decisions",
 }
 

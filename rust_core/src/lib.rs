@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod generator;
 pub mod kernel;
 pub mod latency;
+pub mod live;
 pub mod math;
 pub mod normaliser;
 pub mod package_run;

@@ -125,6 +125,10 @@ pub enum RecordType {
     Intent = 9,
     /// What the market log did not take for want of space.
     Shed = 11,
+    /// A process took over the order log: its fencing number.
+    Epoch = 12,
+    /// What the broker calls one of our orders or fills.
+    Route = 13,
     /// What the engine decided.
     Decision = 16,
 }
@@ -145,6 +149,8 @@ impl RecordType {
             10 => Self::Health,
             9 => Self::Intent,
             11 => Self::Shed,
+            12 => Self::Epoch,
+            13 => Self::Route,
             16 => Self::Decision,
             _ => return None,
         })
@@ -394,6 +400,34 @@ record_layouts! {
         /// Why: a `ReasonCode`.
         reason_code: u64 = "<u8",
     }
+    /// From here on the order log is written by another process, or by this one for the first time.
+    Epoch = 12 EpochRecord {
+        /// Fencing number, above every earlier one of the log.
+        epoch: u64 = "<u8",
+        /// The process.
+        process_id: u64 = "<u8",
+    }
+    /// What the broker calls an order or a fill, so that a restart knows it; changes no decision.
+    Route = 13 RouteRecord {
+        /// One of [`RouteKind`].
+        route_kind: u32 = "<u4",
+        /// Fencing number under which the broker was called.
+        epoch: u32 = "<u4",
+        /// Our order, 0 when it is none of ours.
+        order_id: u64 = "<u8",
+        /// Kind-specific.
+        argument: u64 = "<u8",
+        /// The tag that the broker carries with the order, ASCII, zero-padded like all text here.
+        tag: [u8; 8] = "S8",
+        /// The broker's id.
+        broker_id: [u8; 16] = "S16",
+        /// Its sequence number.
+        seqno: [u8; 16] = "S16",
+        /// The exchange's order number.
+        ordno: [u8; 16] = "S16",
+        /// Name of a fill.
+        fill_id: [u8; 32] = "S32",
+    }
     /// One decision of the engine: an intent, approved or refused, a cancel, or a change of state.
     Decision = 16 DecisionRecord {
         /// Grows by one with every decision of a session.
@@ -447,6 +481,22 @@ pub mod account_fields {
     pub const MARGIN_PER_LOT: u64 = 1 << 1;
     /// `net_position_qty` is an answer about the header's instrument.
     pub const POSITION: u64 = 1 << 2;
+}
+
+/// Kinds of [`RouteRecord`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RouteKind {
+    /// The call to the broker returned; its names as far as they are known.
+    Sent = 1,
+    /// More of its names are known.
+    Ids = 2,
+    /// `argument` is the `broker_seq` given to the fill named `fill_id`.
+    FillId = 3,
+    /// An order at the broker that is none of ours.
+    External = 4,
+    /// An outcome that was not known is: `argument` 1 adopted, 2 abandoned.
+    Resolved = 5,
 }
 
 /// Kinds of operator commands.
@@ -694,7 +744,7 @@ mod tests {
                 assert_eq!(field.offset, next, "{} {}", layout.name, field.name);
                 let (count, item) = match field.format {
                     "(5,)<i8" => (5, 8),
-                    "V32" => (1, 32),
+                    "V32" | "S32" => (1, 32),
                     "S24" => (1, 24),
                     "S16" => (1, 16),
                     format => (1, format[format.len() - 1..].parse().unwrap_or(0)),

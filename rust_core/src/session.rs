@@ -105,9 +105,15 @@ impl SessionError {
 
 /// The logs, and behind them the bus.
 #[derive(Debug)]
-struct Published {
-    logs: WalSink,
+pub(crate) struct Published {
+    pub(crate) logs: WalSink,
     publisher: Option<Publisher>,
+}
+
+impl Published {
+    pub(crate) fn new(logs: WalSink, publisher: Option<Publisher>) -> Self {
+        Self { logs, publisher }
+    }
 }
 
 impl Sink for Published {
@@ -331,10 +337,7 @@ impl PaperSession {
         }
         let sink = WalSink::open(&setup.session_dir, setup.options)
             .map_err(|error| SessionError::Wal(Box::new(error)))?;
-        let sink = Published {
-            logs: sink,
-            publisher: self.publisher.take(),
-        };
+        let sink = Published::new(sink, self.publisher.take());
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(SAMPLE_COUNT_MAX),

@@ -369,8 +369,8 @@ impl Engine {
             }
             Some(RecordType::Health) => self.on_health(header, &read::<HealthRecord>(bytes)?),
             Some(RecordType::Intent) => self.on_intent(header, &read::<IntentRecord>(bytes)?, out),
-            // What the log lacks changes nothing here: the engine had it.
-            Some(RecordType::Shed) => Ok(()),
+            // What the log lacks, who writes it and what the broker calls things change nothing here.
+            Some(RecordType::Shed | RecordType::Epoch | RecordType::Route) => Ok(()),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -590,6 +590,12 @@ impl Engine {
     /// Open orders, oldest first.
     pub fn open_orders(&self) -> impl Iterator<Item = &Order> {
         self.gateway.open_orders()
+    }
+
+    /// An order, open or done lately.
+    #[must_use]
+    pub fn order(&self, order_id: u64) -> Option<&Order> {
+        self.gateway.order(order_id)
     }
 
     /// Sums of the account: positions over all alphas, the external part, its result.

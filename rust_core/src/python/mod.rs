@@ -9,6 +9,7 @@ mod engine;
 mod follow;
 mod generator;
 mod kernel;
+mod live;
 mod market;
 mod normaliser;
 mod record;
@@ -29,6 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(module)?;
     alpha::register(module)?;
     simulation::register(module)?;
+    live::register(module)?;
     strategy::register(module)?;
     trace::register(module)?;
     generator::register(module)?;

@@ -69,14 +69,14 @@ fn epoch() -> u32 {
 /// The two logs as a sink.
 #[derive(Debug)]
 pub struct WalSink {
-    pub(super) market: Writer,
-    pub(super) orders: Writer,
+    pub(crate) market: Writer,
+    pub(crate) orders: Writer,
     pub(super) durability: Durability,
     pub(super) shedder: Shedder,
     pub(super) written: WrittenBytes,
-    pub(super) is_market_lost: bool,
+    pub(crate) is_market_lost: bool,
     /// Its session halts for that: what is decided now is the way out.
-    pub(super) is_halting: bool,
+    pub(crate) is_halting: bool,
 }
 
 /// Bytes that went to the logs, frames included.
