@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -140,7 +141,7 @@ def engine_config(count: int = RUNNERS, first: int = 0) -> str:
             symbol=_INSTRUMENT.symbol,
             expression="",
             parameters={},
-            template={"kind": "remote"},
+            template={"kind": "remote", "slippage_ticks": 1},
             order_qty=SCALE,
             ttl_ns=60 * SECOND,
             limits={
@@ -247,6 +248,8 @@ class Parts:
         options = {
             "wal_id": 7,
             "epoch": epoch,
+            "process_id": os.getpid(),
+            "opened_ns": clock_ns(),
             "durable": "record",
             "segment_bytes": SEGMENT_BYTES,
             "group_commit_ms": 0,

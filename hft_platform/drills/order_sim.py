@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+import structlog
 
 from hft_platform.drills.broker_book import BrokerBook, BrokerFaults
 from hft_platform.drills.order_life import (
@@ -413,6 +416,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print counts, also of one run")
     parser.add_argument("--stop-after", type=int, default=5, help="failed runs after which to stop")
     arguments = parser.parse_args(argv)
+    # Warnings are what a run is made of; its own trace and counts are the output.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     rules = SimRules(remembers=not arguments.forgets, resends=arguments.resends)
     facts: Counter[str] = Counter()
     failed: list[SimResult] = []
