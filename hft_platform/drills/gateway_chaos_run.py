@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -72,6 +72,15 @@ class ProcessResult:
     problems: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     facts: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "seed": self.seed,
+            "problems": self.problems,
+            "trace": self.trace,
+            "facts": dict(self.facts),
+        }
 
 
 class ProcessRun:
@@ -354,7 +363,7 @@ def _run_all(seeds: range, base: Path, at_once: int, control: str) -> list[dict[
 
 def _drive(seed: int, folder: Path, control: str) -> None:
     result = ProcessRun(seed, folder, control).play()
-    (folder / "result.json").write_text(json.dumps(asdict(result)))
+    (folder / "result.json").write_text(json.dumps(result.as_dict()))
 
 
 def _result_of(seed: int, folder: Path) -> dict[str, Any]:
