@@ -30,7 +30,9 @@ __all__ = [
     "ExpressionError",
     "GeneratorError",
     "KernelHandle",
+    "LiveSession",
     "Normaliser",
+    "OrderRequest",
     "PaperSession",
     "SegmentFollower",
     "TapeError",
@@ -60,6 +62,7 @@ __all__ = [
     "math_addresses",
     "merge_logs",
     "merge_tapes",
+    "order_tag",
     "package_order_layout",
     "read_log",
     "read_manifest",
@@ -1042,41 +1045,93 @@ def package_order_layout() -> tuple[list[tuple[str, int]], int]:
 
 @final
 class OrderRequest:
-    """One approved decision, to be carried out once: a place (`action` 1) or a cancel (2)."""
+    """One approved decision, to be carried out once."""
 
     @property
-    def decision_seq(self) -> int: ...
-    @property
-    def intent_id(self) -> int: ...
-    @property
-    def order_id(self) -> int: ...
-    @property
-    def action(self) -> int: ...
-    @property
-    def alpha_index(self) -> int: ...
-    @property
-    def instrument_id(self) -> int: ...
-    @property
-    def time_in_force(self) -> int: ...
-    @property
-    def side(self) -> int: ...
-    @property
-    def price(self) -> int: ...
-    @property
-    def qty(self) -> int: ...
-    @property
-    def ttl_ns(self) -> int: ...
-    @property
-    def decided_ns(self) -> int: ...
-    @property
-    def received_ns(self) -> int: ...
-    @property
-    def tag(self) -> str: ...
-    @property
-    def epoch(self) -> int: ...
+    def decision_seq(self) -> int:
+        """The decision."""
 
+    @property
+    def intent_id(self) -> int:
+        """Its intent."""
+
+    @property
+    def order_id(self) -> int:
+        """The order to place or to cancel."""
+
+    @property
+    def action(self) -> int:
+        """1 place, 2 cancel."""
+
+    @property
+    def alpha_index(self) -> int:
+        """Which alpha."""
+
+    @property
+    def instrument_id(self) -> int:
+        """Which instrument."""
+
+    @property
+    def time_in_force(self) -> int:
+        """1 rest of day, 2 immediate or cancel, 3 fill or kill."""
+
+    @property
+    def side(self) -> int:
+        """+1 buy, -1 sell."""
+
+    @property
+    def price(self) -> int:
+        """Limit price at 1e-8."""
+
+    @property
+    def qty(self) -> int:
+        """Quantity at 1e-8."""
+
+    @property
+    def ttl_ns(self) -> int:
+        """Validity from `decided_ns`, ns."""
+
+    @property
+    def decided_ns(self) -> int:
+        """`sequence_time_ns` of the decision."""
+
+    @property
+    def received_ns(self) -> int:
+        """`receive_time_ns` of what caused it."""
+
+    @property
+    def tag(self) -> str:
+        """Six letters and digits for the broker to carry."""
+
+    @property
+    def epoch(self) -> int:
+        """Fencing number under which the order was decided."""
+
+@final
 class LiveSession:
-    """A session that records are pushed into and durable requests come out of, from any thread."""
+    """A session that records are pushed into and durable requests come out of, from any thread.
+
+    Parameters
+    ----------
+    engine_config : str
+        Engine config, JSON.
+    session_dir : path
+        Folder of ``market/`` and ``orders/``; with logs in it the session goes on behind them.
+    options : str
+        JSON: ``wal_id``, ``epoch``, ``process_id``, ``opened_ns``, and if wanted ``durable``
+        (``record`` or ``group``), ``segment_bytes``, ``group_commit_ms``, ``seal_after_s``,
+        ``contracts``.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
+    bus : Bus, optional
+        Carries what the logs take.
+
+    Raises
+    ------
+    PlatformError
+        When config or options are refused, a log is damaged or held, or the epoch is not above
+        every one in the logs (SETTINGS_INVALID).
+    """
 
     def __new__(
         cls,
@@ -1086,25 +1141,66 @@ class LiveSession:
         kernels: Sequence[KernelHandle] = ...,
         *,
         bus: Bus | None = None,
-    ) -> LiveSession: ...
-    def recovered(self) -> dict[str, Any]: ...
-    def push(self, tape: bytes) -> int: ...
-    def next_request(self, timeout_ms: int) -> OrderRequest | None: ...
-    def pending(self) -> int: ...
-    def mark_call(self, decision_seq: int, entered_ns: int, returned_ns: int) -> None: ...
-    def orders(self) -> list[dict[str, Any]]: ...
-    def order(self, order_id: int) -> dict[str, Any] | None: ...
-    def positions(self) -> list[dict[str, Any]]: ...
-    def state(self) -> dict[str, Any]: ...
-    def routes(self) -> bytes: ...
-    def order_decisions(self) -> bytes: ...
-    def latency(self) -> dict[str, dict[str, int]]: ...
-    def finish(self) -> dict[str, int]: ...
-    def close(self) -> None: ...
+    ) -> Self:
+        """Open the session, or go on with the one that is there."""
+
+    def recovered(self) -> dict[str, Any]:
+        """What earlier lives left: `is_new`, `epochs`, `decisions`, `broker_events`, `unknown_orders`,
+        `odd_records`, `last_seq`, `last_time_ns`, `market_last_seq`, `halted_by`."""
+
+    def push(self, tape: bytes) -> int:
+        """Sequence, log and decide on every record of a tape; give their number.
+
+        Raises
+        ------
+        PlatformError
+            SETTINGS_INVALID for a tape that is none or holds a decision (nothing of it is taken),
+            the log's code once a log has failed, SESSION_NOT_OPEN after the end.
+        """
+
+    def next_request(self, timeout_ms: int) -> OrderRequest | None:
+        """The next request, None after the time and once the session is over."""
+
+    def pending(self) -> int:
+        """Requests that wait for the dispatcher."""
+
+    def mark_call(self, decision_seq: int, entered_ns: int, returned_ns: int) -> None:
+        """When the broker's call for a decision was entered and left, ns; measures only."""
+
+    def orders(self) -> list[dict[str, Any]]:
+        """Orders that may still be filled, oldest first: `order_id`, `intent_id`, `alpha_index`,
+        `instrument_id`, `side`, `price`, `qty`, `filled_qty`, `time_in_force`, `state`,
+        `decision_seq`, `decided_ns`, `epoch`, `tag`."""
+
+    def order(self, order_id: int) -> dict[str, Any] | None:
+        """One order as in `orders`, open or done lately; None when it is not known."""
+
+    def positions(self) -> list[dict[str, Any]]:
+        """Signed position and result of every alpha, in config order, scaled."""
+
+    def state(self) -> dict[str, Any]:
+        """What the engine has counted, and `last_seq`, `last_time_ns`, `pending`, `failed_by`, `failure`."""
+
+    def routes(self) -> bytes:
+        """Every Route record of the logs so far, a tape."""
+
+    def order_decisions(self) -> bytes:
+        """Approved decisions to place an order of earlier lives, a tape."""
+
+    def latency(self) -> dict[str, dict[str, int]]:
+        """Times by step (`append`, `decide`, `durable`, `queue`, `to_call`, `call`): `count`, `p50_ns`,
+        `p99_ns`, `p999_ns`, `max_ns`."""
+
+    def finish(self) -> dict[str, int]:
+        """Seal both logs; what waited for the dispatcher does not come out any more."""
+
+    def close(self) -> None:
+        """Let go of the logs without sealing them."""
 
 def order_tag(epoch: int, decision_seq: int) -> str:
     """Six letters and digits that the broker carries with the order that a decision places."""
 
+@final
 class PaperSession:
     """A session on the paper exchange with two write-ahead logs: feed it, step it, finish it.
 

@@ -160,7 +160,8 @@ class Runner:
         self.ended.add(event.tag)
 
     def on_fill(self, event: FillEvent) -> None:
-        """Nothing: the drill's broker fills nothing."""
+        """A fill of one lot ends an order of one lot."""
+        self.ended.add(event.tag)
 
     def on_connection(self, is_up: bool, message: str) -> None:
         """Count how often a gateway was found."""

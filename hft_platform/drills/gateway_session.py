@@ -47,7 +47,7 @@ SEGMENT_BYTES = 1 << 20
 CALLS_FILE = "calls.log"
 WAL_ID = 7
 _APPROVED = 1
-_WORKING, _REJECTED, _EXPIRED = 1, 2, 6
+_REJECTED, _FILL, _EXPIRED = 2, 3, 6
 _RESUME_ARM, _RESUME_CONFIRM = 2, 3
 _BOOK_EVERY_NS = NS
 _RECORD = records.DTYPES["Intent"].fields or {}
@@ -83,7 +83,7 @@ def drill_engine_config(folder: Path) -> tuple[dict[str, Any], int, int]:
     (alpha,) = config["alphas"]
     del alpha["expression"]
     alpha |= {"template": {"kind": "external", "slippage_ticks": 2}, "ttl_ns": INTENT_TTL_NS}
-    alpha["limits"] |= {"order_rate_max": 1_000}
+    alpha["limits"] |= {"order_rate_max": 1_000, "position_qty_max": 100 * SCALE}
     config["alphas"] = [
         {**alpha, "alpha_index": index, "alpha_id": alpha_id}
         for index, alpha_id in enumerate(ALPHAS)
@@ -312,13 +312,21 @@ class FilePlane:
             self.session.command(_RESUME_CONFIRM, self.session.command(_RESUME_ARM))
 
     def execute(self, request: Any) -> None:  # Any: the session's request
-        """One line in the file; the order then ends unfilled."""
+        """One line in the file; the order then ends unfilled, but for the first of all."""
         self._fence.check()
-        if request.action == 1:
-            self._send(request.order_id)
-            threading.Event().wait(self._call_s)
+        if request.action != 1:
+            return
+        is_first = os.fstat(self._calls).st_size == 0
+        self._send(request.order_id)
+        threading.Event().wait(self._call_s)
+        if is_first:
+            # One fill, or the ratio of orders to trades would end a long drill.
+            self.session.broker(
+                request.order_id, _FILL, side=1, price=PRICE, qty=SCALE, broker_seq=1
+            )
+        else:
             self.session.broker(request.order_id, _EXPIRED)
-            self._wake()
+        self._wake()
 
     def reconcile(self, now_ns: int) -> None:
         """Keep the book fresh; nothing of a file is ever in doubt."""

@@ -32,7 +32,7 @@ pub struct OrderFacts {
 #[must_use]
 pub fn order_tag(epoch: u32, decision_seq: u64) -> [u8; 6] {
     let epoch = u64::from(epoch) % 4_096;
-    let mut number = epoch << COUNTER_BITS | decision_seq % (1 << COUNTER_BITS);
+    let mut number = (epoch << COUNTER_BITS) | (decision_seq % (1 << COUNTER_BITS));
     let mut tag = [b'0'; 6];
     for place in tag.iter_mut().rev() {
         *place = DIGITS[(number % 62) as usize];
