@@ -153,6 +153,7 @@ class Plane:
     def startup(self) -> None:
         """Connect the broker and reconcile."""
         _begin(self.parts)
+        order_life.push_quote(self.session, self._place.clock_ns())
 
     def execute(self, request: Any) -> None:  # Any: the session's request
         """Send one request, once."""
