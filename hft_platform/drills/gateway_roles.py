@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,7 @@ RUNNERS = 3
 WANTS = 6
 """Intents of one runner."""
 CALL_SECONDS = 0.12
+COMPLAIN_S = 6.0
 HUNG_NS = 250_000_000
 RECONCILE_S = 0.04
 LIFE_SECONDS = 60.0
@@ -312,7 +314,7 @@ def _want_until_done(place: Place, index: int, life: int, parts: order_life.Part
         # Nobody knows whether the last one was said before it died: said again, with its number.
         order_life.push_quote(parts.session, place.clock_ns())
         parts.submit(want_of(place.seed, index, count - 1), place.clock_ns())
-    next_want = next_look = 0.0
+    next_want = next_look = told = 0.0
     while True:
         now = time.monotonic()
         if count < WANTS and now >= next_want and not place.is_told("finish"):
@@ -325,9 +327,19 @@ def _want_until_done(place: Place, index: int, life: int, parts: order_life.Part
         if now >= next_look:
             next_look = now + RECONCILE_S
             parts.reconcile(place.clock_ns())
-            if place.is_told("finish") and not parts.session.orders():
-                return
+            if place.is_told("finish"):
+                if not parts.session.orders():
+                    return
+                _complain(parts, told := told or now, now)
         time.sleep(0.005)
+
+
+def _complain(parts: order_life.Parts, since: float, now: float) -> None:
+    """Say what is open some seconds after everything should be at rest."""
+    if COMPLAIN_S < now - since < COMPLAIN_S + 2 * RECONCILE_S:
+        text = [str(order) for order in parts.session.orders()]
+        text += [parts.reconciliation.report().render(), str(parts.gateway.counters())]
+        sys.stderr.write("\n".join(text) + "\n")
 
 
 def want_of(seed: int, runner: int, number: int) -> Want:

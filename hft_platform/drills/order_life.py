@@ -92,13 +92,13 @@ class Want:
 
     @property
     def price(self) -> int:
-        """Scaled."""
-        return (MID + 1 + self.rank) * SCALE
+        """Scaled; buys lie below sells, or they would be refused as trades with ourselves."""
+        return (MID - 1 - self.rank if self.side > 0 else MID + 2 + self.rank) * SCALE
 
     @property
     def price_text(self) -> str:
         """For the trace."""
-        return str(MID + 1 + self.rank)
+        return str(self.price // SCALE)
 
 
 class EpochFence:

@@ -38,7 +38,7 @@ class IntentSession(Protocol):
     """What the channel needs of a live session."""
 
     def push(self, tape: bytes) -> int:
-        """Sequence, log and decide."""
+        """Sequence, log and decide; a decision on an intent is durable when this returns."""
 
 
 class LocalIntentChannel:
@@ -107,12 +107,13 @@ class LocalIntentChannel:
         _U8.pack_into(intent, _at("cause_seq"), max(1, self.views.last_seq))
         _I8.pack_into(intent, _at("receive_time_ns"), now_ns)
         _I8.pack_into(intent, _at("cause_time_ns"), now_ns - max(0, age_ns))
-        seq = self._session.push(bytes(intent))
+        before = self.views.last_seq
+        self._session.push(bytes(intent))
         self.refresh()
         if action == PLACE:
             answer = self.views.alpha(alpha).answers.get(external_id)
         else:
-            answer = self.views.take_cancel(seq)
+            answer = self.views.take_cancel(before)
         if answer is None:
             raise PlatformError(
                 ReasonCode.ORDER_OUTCOME_UNKNOWN,

@@ -187,9 +187,10 @@ class OrderViews:
         """View of an alpha; empty when nothing happened yet."""
         return self.alphas.setdefault(index, AlphaView())
 
-    def take_cancel(self, input_seq: int) -> Answer | None:
-        """Answer to a cancel, once; None when none was decided."""
-        return self._canceled.pop(input_seq, None)
+    def take_cancel(self, behind_seq: int) -> Answer | None:
+        """Answer to the cancel that was decided behind an `input_seq`, once; None without one."""
+        seqs = [seq for seq in self._canceled if seq > behind_seq]
+        return self._canceled.pop(seqs[-1]) if seqs else None
 
     def fold(self, tape: bytes) -> None:
         """Take what is new in the order log.

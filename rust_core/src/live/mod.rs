@@ -277,6 +277,13 @@ impl LiveSession {
             .any(|decision| decision.verdict == APPROVED)
         {
             self.latencies.add(LatencyStep::Durable, decided.elapsed());
+        } else if header.record_type == RecordType::Intent as u8 {
+            // Whoever wants something from outside is answered from the log, also with a refusal.
+            let synced = sink.logs.orders.sync();
+            synced.map_err(|error| SinkError {
+                code: error.code(),
+                message: error.to_string(),
+            })?;
         }
         for decision in decisions.iter().filter(|one| one.verdict == APPROVED) {
             let facts = orders.note(decision, *epoch);
