@@ -45,6 +45,7 @@ WANTS = 6
 """Intents of one runner."""
 CALL_SECONDS = 0.12
 COMPLAIN_S = 6.0
+GROUP_COMMIT_MS = 5
 HUNG_NS = 250_000_000
 RECONCILE_S = 0.04
 LIFE_SECONDS = 60.0
@@ -145,6 +146,7 @@ class Plane:
             fence=fence,
             clock_ns=place.clock_ns,
             settings=order_life.quick_reconciliation(),
+            group_commit_ms=GROUP_COMMIT_MS,
         )
         self.session = self.parts.session
         self.orders_dir = self.parts.folder / "orders"
@@ -293,6 +295,7 @@ def runner_role(place: Place, index: int, life: int) -> None:
         fence=order_life.NoFence(),
         clock_ns=place.clock_ns,
         settings=order_life.quick_reconciliation(),
+        group_commit_ms=GROUP_COMMIT_MS,
     )
     _begin(parts)
     stop = threading.Event()

@@ -28,6 +28,7 @@ from hft_platform.config.engine_config import AlphaSpec, build_engine_config, en
 from hft_platform.config.settings import ReconciliationSettings, load_settings
 from hft_platform.drills.broker_book import BrokerBook
 from hft_platform.drills.broker_process import book_record
+from hft_platform.drills.life_parity import life_parity
 from hft_platform.drills.market import PRODUCT, market_session
 from hft_platform.drills.sim_broker import SimBroker
 from hft_platform.errors import PlatformError, ReasonCode
@@ -231,6 +232,8 @@ class Parts:
         ns UTC.
     settings : ReconciliationSettings
         Times of the reconciliation.
+    group_commit_ms : int, optional
+        Longest time a record waits for its sync; 0 has none but those that something waits for.
     """
 
     def __init__(
@@ -243,6 +246,7 @@ class Parts:
         fence: Any,  # Any: a Fence
         clock_ns: Callable[[], int],
         settings: ReconciliationSettings,
+        group_commit_ms: int = 0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         options = {
@@ -252,7 +256,7 @@ class Parts:
             "opened_ns": clock_ns(),
             "durable": "record",
             "segment_bytes": SEGMENT_BYTES,
-            "group_commit_ms": 0,
+            "group_commit_ms": group_commit_ms,
             "contracts": {str(_INSTRUMENT.instrument_id): {
                 "product_root": PRODUCT, "last_trading_day": _INSTRUMENT.last_trading_day,
             }},
@@ -518,16 +522,12 @@ class Life:
 
     def parity(self) -> str:
         """Seal, decide everything again from the logs, and say what differs."""
-        from hft_platform.services.parity import replay_session
-
-        (self.parts.folder / "engine.json").write_text(self.parts.config)
         self.session.finish()
         self.broker.close()
-        report = replay_session(self.parts.folder, write=False)
-        if report.is_identical and report.total > 0:
+        found = life_parity(self.parts.folder, self.parts.config)
+        if not found.differing:
             return ""
-        shown = [f"{one.input_seq}: {one.cause}" for one in report.differences[:3]]
-        return f"{report.identical} of {report.total} decisions came out the same; {shown}"
+        return f"decided otherwise from the logs: {'; '.join(found.differing)}"
 
     # -------------------------------------------------------------- private
 
@@ -603,4 +603,4 @@ def quick_reconciliation() -> ReconciliationSettings:
 
 def is_restricted(session: Any) -> bool:  # Any: a LiveSession of the core
     """True when nothing may open."""
-    return bool(session.state().get("policy") != "NORMAL")
+    return bool(session.state()["storm"]["policy"] != "NORMAL")
