@@ -45,7 +45,7 @@ from hft_platform.drills.order_life import START_NS
 from hft_platform.drills.process_tree import Child, ProcessTree
 
 WORK_SECONDS = 1.0
-SETTLE_SECONDS = 12.0
+SETTLE_SECONDS, CONTROL_SECONDS = 12.0, 1.5
 AGAIN_SECONDS = (0.01, 0.12)
 """A killed process is forked again after a time from here."""
 FROZEN_SECONDS = (0.03, 0.5)
@@ -190,6 +190,9 @@ class ProcessRun:
 
     def _faults(self) -> BrokerFaults:
         pick = lambda: self._draw.choice(_PROBABILITIES)  # noqa: E731  # read in one place only
+        if self._place.control == "resends":
+            # What is sent again must have been lost before.
+            return BrokerFaults(request_lost=0.5, reply_lost=0.1)
         return BrokerFaults(
             refused=pick() / 2, request_lost=pick(), request_late=pick(), reply_lost=pick(),
             reply_late=pick(), ids_late=pick(), event_lost=pick(), event_double=pick(),
@@ -217,7 +220,8 @@ class ProcessRun:
         control.close()
 
     def _finish(self, names: Sequence[str], *, keep: Sequence[str]) -> None:
-        deadline = time.monotonic() + SETTLE_SECONDS
+        seconds = CONTROL_SECONDS if self._place.control else SETTLE_SECONDS
+        deadline = time.monotonic() + seconds
         while any(self._children[name].exit_code != 0 for name in names):
             for name in (*names, *keep):
                 child = self._children[name]

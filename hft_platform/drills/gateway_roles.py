@@ -45,6 +45,7 @@ WANTS = 6
 """Intents of one runner."""
 CALL_SECONDS = 0.12
 COMPLAIN_S = 6.0
+FORGETTING_S = 0.1
 GROUP_COMMIT_MS = 5
 HUNG_NS = 250_000_000
 RECONCILE_S = 0.04
@@ -156,7 +157,7 @@ class Plane:
 
     def startup(self) -> None:
         """Connect the broker and reconcile."""
-        _begin(self.parts)
+        _begin(self._place, self.parts)
         order_life.push_quote(self.session, self._place.clock_ns())
 
     def execute(self, request: Any) -> None:  # Any: the session's request
@@ -192,6 +193,8 @@ class Plane:
 
     def close(self, *, is_orderly: bool) -> None:
         """Let go as a crash does, or seal and say what is held."""
+        if self._place.control == "resends":
+            self._resend()
         self.broker.close()
         if is_orderly:
             _say(self._place, "gateway", self.parts)
@@ -248,9 +251,14 @@ def _remote(index: int) -> RemoteAlpha:
     return RemoteAlpha(f"runner_{index}", index, ids, _SHA, 0, 60 * SECOND)
 
 
-def _begin(parts: order_life.Parts) -> None:
-    """Connect and reconcile as often as it takes."""
-    deadline = time.monotonic() + LIFE_SECONDS
+def _begin(place: Place, parts: order_life.Parts) -> None:
+    """Connect and reconcile as often as it takes.
+
+    Who forgets never reconciles: the broker holds orders and positions that it knows nothing of.
+    The control begins all the same, or there would be nothing to be found out.
+    """
+    patience = FORGETTING_S if place.control == "forgets" else LIFE_SECONDS
+    deadline = time.monotonic() + patience
     is_connected = False
     while time.monotonic() < deadline:
         with contextlib.suppress(PlatformError):
@@ -297,7 +305,7 @@ def runner_role(place: Place, index: int, life: int) -> None:
         settings=order_life.quick_reconciliation(),
         group_commit_ms=GROUP_COMMIT_MS,
     )
-    _begin(parts)
+    _begin(place, parts)
     stop = threading.Event()
     dispatcher = threading.Thread(target=parts.adapter.run, args=(stop,), daemon=True)
     dispatcher.start()
