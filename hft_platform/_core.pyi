@@ -72,6 +72,7 @@ __all__ = [
     "record_layouts",
     "recover_log",
     "replay",
+    "replay_lives",
     "run_backtest",
     "run_package",
     "run_script",
@@ -313,6 +314,34 @@ class Engine:
             ``storm`` (state of guard and policy with cause, times and every input), and a row for
             each alpha under ``alphas``; sums over all alphas under ``account``.
         """
+
+def replay_lives(
+    engine_config_json: str, market: bytes, orders: bytes, kernels: Sequence[KernelHandle] = ...
+) -> dict[str, Any]:
+    """Decide the two logs of a session again, life by life.
+
+    Parameters
+    ----------
+    engine_config_json : str
+        Engine config.
+    market, orders : bytes
+        The session's logs, as `read_log` gives their tapes.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
+
+    Returns
+    -------
+    dict
+        ``lives``; ``inputs`` (a tape); ``logged`` and ``replayed`` (decisions in each other's
+        place); ``not_replayable`` logged decisions behind a missing input of their life;
+        ``unlogged`` decisions that the log lost with the tail of a life; ``holes``, the first
+        missing input of each life that has one.
+
+    Raises
+    ------
+    TapeError
+        When a log is none, or an input stands twice.
+    """
 
 def replay(
     engine_config_json: str, inputs_tape: bytes, kernels: Sequence[KernelHandle] = ...

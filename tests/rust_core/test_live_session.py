@@ -13,6 +13,7 @@ import pytest
 
 from hft_platform import _core, records
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.parity import replay_session
 from tests.rust_core.market_days import SCALE, TXF_ID, engine_config, synthetic_day
 
 PLACE, CANCEL = 1, 2
@@ -129,6 +130,68 @@ def test_a_crash_leaves_unknown_orders_that_the_next_life_knows_by_tag(tmp_path:
     assert second.orders() == []
     second.finish()
     merged(tmp_path)
+
+
+def write_lives(folder: Path, config: dict[str, Any], *, records_a_life: int) -> int:
+    """Three lives over one market, each let go of in the middle; gives the number of places."""
+    places, rest = 0, each(day())[:1_500]
+    for epoch in (1, 2, 3):
+        session = open_live(folder, config, epoch=epoch, durable="record")
+        for row in session.orders():
+            known = session.order(row["order_id"])
+            assert known is not None and known["state"] == "unknown"
+            gone = records.empty("Broker", 1)
+            gone["event_kind"], gone["order_id"] = REJECTED, row["order_id"]
+            gone["instrument_id"], gone["receive_time_ns"] = TXF_ID, rest[0][0]
+            gone["side"], gone["price"], gone["qty"] = row["side"], row["price"], row["qty"]
+            session.push(gone.tobytes())
+        for _, record in rest[:records_a_life]:
+            session.push(record)
+            while (request := session.next_request(0)) is not None:
+                if request.action != PLACE:
+                    continue
+                places += 1
+                # The last one of a life is left without an answer.
+                if places % 7:
+                    now_ns = request.decided_ns + 1
+                    session.push(broker_record(request, FILL, now_ns=now_ns, seq=places))
+        rest = rest[records_a_life:]
+        session.close()
+    return places
+
+
+def test_a_session_of_three_lives_is_decided_again_bit_for_bit(tmp_path: Path) -> None:
+    config = engine_config(day(), "taker")
+    assert write_lives(tmp_path, config, records_a_life=400) > 5
+    (tmp_path / "engine.json").write_text(json.dumps(config))
+    report = replay_session(tmp_path, write=False)
+    assert (report.lives, report.is_identical, report.not_replayable) == (3, True, 0)
+    assert report.total > 20
+    market, orders = (_core.read_log(str(tmp_path / name))["tape"] for name in ("market", "orders"))
+    # Negative control: an engine that forgets at the epoch decides otherwise.
+    with pytest.raises(Exception, match="input sequence"):
+        _core.replay_lives(json.dumps(config), market, orders + orders)
+    inputs, decisions = _core.merge_logs(market, orders)
+    assert _core.replay(json.dumps(config), inputs) != decisions
+
+
+def test_a_tail_that_the_market_log_lost_ends_one_life_and_not_the_next(tmp_path: Path) -> None:
+    config = engine_config(day(), "taker")
+    write_lives(tmp_path, config, records_a_life=400)
+    market, orders = (_core.read_log(str(tmp_path / name))["tape"] for name in ("market", "orders"))
+    whole = _core.replay_lives(json.dumps(config), market, orders)
+    assert whole["holes"] == [] and whole["logged"] == whole["replayed"]
+    epochs = records.split(orders)["Epoch"]["input_seq"]
+    # The last 40 inputs of the market log before the second epoch are gone.
+    kept = b"".join(
+        record for _, record in each(market)
+        if not epochs[1] - 40 <= int.from_bytes(record[8:16], "little") < epochs[1]
+    )  # fmt: skip
+    cut = _core.replay_lives(json.dumps(config), kept, orders)
+    assert len(cut["holes"]) == 1 and cut["holes"][0] < epochs[1]
+    assert cut["logged"] == cut["replayed"]
+    width = records.DTYPES["Decision"].itemsize
+    assert len(cut["logged"]) // width + cut["not_replayable"] == len(whole["logged"]) // width
 
 
 def test_pushing_threads_and_one_dispatcher_lose_and_double_nothing(tmp_path: Path) -> None:
