@@ -212,6 +212,26 @@ class DiskPressure(_Strict):
         return self
 
 
+def _switch(value: Any) -> Any:  # Any: what YAML gives
+    """0 and 1 are how a variable says no and yes."""
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+class GatewaySettings(_Strict):
+    """One gateway for several strategy runners, and who of two leads (docs/gateway.md)."""
+
+    enabled: Annotated[bool, BeforeValidator(_switch)]
+    redis: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}$")] | None
+    redis_password_file: Annotated[str, Field(min_length=1)] | None
+    hung_after_ms: Annotated[int, Field(ge=100, le=60_000)]
+    outstanding_max: Annotated[int, Field(gt=0, le=4_096)]
+    intent_ttl_ms: Annotated[int, Field(gt=0, le=60_000)]
+    answer_timeout_ms: Annotated[int, Field(gt=0, le=60_000)]
+    stall_ms: Annotated[int, Field(gt=0, le=600_000)]
+    grace_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    on_disconnect: Literal["cancel", "keep"]
+
+
 _Milliseconds = Annotated[int, Field(gt=0, le=3_600_000)]
 
 
@@ -234,26 +254,6 @@ class ReconciliationSettings(_Strict):
         return self
 
 
-def _switch(value: Any) -> Any:  # Any: what YAML gives
-    """0 and 1 are how a variable says no and yes."""
-    return bool(value) if type(value) is int and value in (0, 1) else value
-
-
-class GatewaySettings(_Strict):
-    """One gateway for several strategy runners, and who of two leads (docs/gateway.md)."""
-
-    enabled: Annotated[bool, BeforeValidator(_switch)]
-    redis: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}$")] | None
-    redis_password_file: Annotated[str, Field(min_length=1)] | None
-    hung_after_ms: Annotated[int, Field(ge=100, le=60_000)]
-    outstanding_max: Annotated[int, Field(gt=0, le=4_096)]
-    intent_ttl_ms: Annotated[int, Field(gt=0, le=60_000)]
-    answer_timeout_ms: Annotated[int, Field(gt=0, le=60_000)]
-    stall_ms: Annotated[int, Field(gt=0, le=600_000)]
-    grace_ms: Annotated[int, Field(gt=0, le=3_600_000)]
-    on_disconnect: Literal["cancel", "keep"]
-
-
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -268,8 +268,8 @@ class Settings(_Strict):
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings
     disk_pressure: DiskPressure
-    reconciliation: ReconciliationSettings
     gateway: GatewaySettings
+    reconciliation: ReconciliationSettings
 
     @property
     def workspace_path(self) -> Path:

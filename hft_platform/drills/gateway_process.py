@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from hft_platform.drills.gateway_session import (
-    FilePlane,
+    DrillPlane,
     drill_engine_config,
     session_clock,
 )
@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     config, _, start_ns = drill_engine_config(options.folder)
     clock_ns = session_clock(options.folder, start_ns)
 
-    def make(epoch: int, fence: LeadershipFence) -> FilePlane:
-        return FilePlane(
+    def make(epoch: int, fence: LeadershipFence) -> DrillPlane:
+        return DrillPlane(
             options.folder, epoch, fence, config=config, clock_ns=clock_ns,
             call_s=options.call_ms / 1000, is_forgetful=options.forgetful,
         )  # fmt: skip

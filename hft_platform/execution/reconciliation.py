@@ -37,6 +37,7 @@ from hft_platform.execution.order_check import (
     OrderCheck,
     OurOrder,
     Sighting,
+    event_of,
     our_order,
 )
 from hft_platform.execution.position_check import Agreement, Held, PositionCheck
@@ -53,10 +54,20 @@ from hft_platform.order.broker import (
     BrokerIds,
     BrokerOrder,
     BrokerPosition,
+    EventKind,
     FillEvent,
     OrderEvent,
     OrderStatus,
     Outcome,
+)
+from hft_platform.order.call_budget import CallKind
+from hft_platform.order.order_records import (
+    SOURCE_BROKER,
+    SOURCE_RUNTIME,
+    BrokerKind,
+    RouteKind,
+    broker_record,
+    route_record,
 )
 
 FINDING_COUNT_MAX = 200
@@ -65,14 +76,11 @@ FAILURES_IN_A_ROW = 3
 """So many failed questions in a row make a broker that cannot be asked."""
 CANCELS_MAX = 3
 """Requests to cancel one order that is done here; then it is a person's."""
+MESSAGE_CHARS_MAX = 200
 REPORT_EVERY_NS = 10_000_000_000
 """An unchanged report is written again so often, so that its age says whether anybody looks."""
-SOURCE_BROKER, SOURCE_RUNTIME = 4, 6
-REJECTED, UNKNOWN = 2, 7
-"""`BrokerEventKind` in rust_core/src/record.rs."""
-EXTERNAL, RESOLVED = 4, 5
-"""`RouteKind` in rust_core/src/record.rs."""
 ADOPTED, ABANDONED = 1, 2
+"""`argument` of a Route record of the kind Resolved."""
 MARGIN, MARGIN_PER_LOT, POSITION = 1, 2, 4
 """`account_fields` in rust_core/src/record.rs."""
 DRIFT = 3
@@ -120,11 +128,11 @@ class Events(Protocol):
         """Take a fill."""
 
 
-class QuestionBudget(Protocol):
+class Calls(Protocol):
     """What is needed of the call budget."""
 
-    def take_question(self, now_ns: int) -> bool:
-        """Spend one call on a question; False when none is left."""
+    def take(self, kind: CallKind, now_ns: int) -> bool:
+        """Spend one call; False when none is left for this kind."""
 
 
 class FenceCheck(Protocol):
@@ -203,7 +211,7 @@ class ReconciliationService:
         Times.
     instruments : mapping of int to Tradable
         Every instrument of the engine config, by its id.
-    budget : QuestionBudget
+    budget : Calls
         The broker's call budget.
     fence : FenceCheck
         Says whether this process may speak to the broker.
@@ -231,7 +239,7 @@ class ReconciliationService:
         *,
         settings: ReconciliationSettings,
         instruments: Mapping[int, Tradable],
-        budget: QuestionBudget,
+        budget: Calls,
         fence: FenceCheck,
         clock_ns: Callable[[], int],
         external_qty: Callable[[int], int] | None = None,
@@ -347,7 +355,7 @@ class ReconciliationService:
         )
         if not is_wanted:
             return False
-        if self._budget.take_question(now_ns):
+        if self._budget.take(CallKind.QUESTION, now_ns):
             return True
         self._counters["budget_spent"] += 1
         return False
@@ -404,7 +412,7 @@ class ReconciliationService:
         row = Resolution(known.order_id, outcome, known.since_ns, now_ns, known.asked)
         self._resolutions.append(row)
         if how != ABANDONED:
-            self._push_route(RESOLVED, now_ns, order_id=known.order_id, argument=ADOPTED)
+            self._session.push(_resolved_record(known.order_id, ADOPTED, now_ns))
         # Whatever it was, the positions tell whether it was right.
         self._questions["positions"].is_due = True
         facts = {"order_id": known.order_id, "asked": known.asked}
@@ -421,7 +429,8 @@ class ReconciliationService:
         strangers = []
         for order in answer:
             order_id = self._order_ids.find(order.ids, order.tag)
-            if order_id is None:
+            if order_id is None or order_id in found:
+                # A second order under one tag is not ours: each intent is sent once.
                 strangers.append(order)
             else:
                 found[order_id] = order
@@ -455,7 +464,8 @@ class ReconciliationService:
             filled = 0 if row is None else int(row["filled_qty"]) - ours.filled_qty
             self._counters["replayed_fills"] += filled > 0
         if judgment.is_doubted:
-            self._push_broker(ours, UNKNOWN, ReasonCode.ORDER_NOT_FOUND, now_ns)
+            code = ReasonCode.ORDER_NOT_FOUND
+            self._session.push(_broker_record(ours, BrokerKind.UNKNOWN, code, now_ns))
             self._counters["doubted"] += 1
         if judgment.is_abandoned:
             self._abandon(ours, now_ns)
@@ -466,8 +476,8 @@ class ReconciliationService:
         """Give an order up: twice not found, long after its call. It is never sent again."""
         self._given_up[ours.order_id] = ABANDONED
         self._session.push(
-            _broker_record(ours, REJECTED, ReasonCode.INTENT_ABANDONED, now_ns)
-            + _route_record(RESOLVED, now_ns, order_id=ours.order_id, argument=ABANDONED)
+            _broker_record(ours, BrokerKind.REJECTED, ReasonCode.INTENT_ABANDONED, now_ns)
+            + _resolved_record(ours.order_id, ABANDONED, now_ns)
         )
 
     def _cancel(self, ours: OurOrder, found: BrokerOrder, now_ns: int) -> None:
@@ -481,7 +491,7 @@ class ReconciliationService:
         except PlatformError as error:
             if error.code in (ReasonCode.GATEWAY_NOT_LEADER, ReasonCode.GATEWAY_FENCED):
                 return
-        if not self._budget.take_question(now_ns):
+        if not self._budget.take(CallKind.CANCEL, now_ns):
             return
         self._cancels[ours.order_id] = (count + 1, now_ns)
         result = self._broker.cancel(found.ids, found.symbol)
@@ -504,7 +514,9 @@ class ReconciliationService:
                 # Ours could have been named late; now it is nobody's.
                 row.is_written = True
                 self._counters["external_orders"] += 1
-                self._push_route(EXTERNAL, answered_ns, ids=order.ids, tag=order.tag)
+                if self._order_ids.find(order.ids, order.tag) is None:
+                    # The gateway has its reports too, and writes that it is external, once.
+                    self._gateway.on_order(event_of(EventKind.WORKING, order, answered_ns))
         for key in set(self._externals) - present:
             del self._externals[key]
 
@@ -608,34 +620,23 @@ class ReconciliationService:
         try:
             answer = question()
         except PlatformError as error:
-            row.failed_since_ns = row.failed_since_ns or now_ns
-            row.failed += 1
-            row.failed_in_a_row += 1
-            row.message = f"({error.message})"
-            log.warning("broker_question_failed", question=name, reason_code=error.code)
-            return None
+            return self._failed(name, int(error.code), error.message, now_ns)
+        except Exception as error:  # noqa: BLE001  # an adapter's bug is no answer either
+            code = ReasonCode.BROKER_ANSWER_UNREADABLE
+            return self._failed(name, int(code), f"{type(error).__name__}: {error}", now_ns)
         row.answered_ns = max(now_ns, self._clock_ns())
         row.failed_in_a_row, row.failed_since_ns, row.message = 0, 0, ""
         return answer
 
-    # Records and report
+    def _failed(self, name: str, code: int, message: str, now_ns: int) -> None:
+        row = self._questions[name]
+        row.failed_since_ns = row.failed_since_ns or now_ns
+        row.failed += 1
+        row.failed_in_a_row += 1
+        row.message = f"({message[:MESSAGE_CHARS_MAX]})"
+        log.warning("broker_question_failed", question=name, reason_code=code)
 
-    def _push_broker(self, ours: OurOrder, kind: int, code: int, now_ns: int) -> None:
-        self._session.push(_broker_record(ours, kind, code, now_ns))
-
-    def _push_route(
-        self,
-        kind: int,
-        now_ns: int,
-        *,
-        order_id: int = 0,
-        argument: int = 0,
-        ids: BrokerIds | None = None,
-        tag: str = "",
-    ) -> None:
-        self._session.push(
-            _route_record(kind, now_ns, order_id=order_id, argument=argument, ids=ids, tag=tag)
-        )
+    # Report
 
     def _findings(self, now_ns: int) -> list[Finding]:
         found = self._orders.findings(now_ns) + self._positions.findings()
@@ -724,37 +725,23 @@ def _record(name: str, now_ns: int, source_id: int, instrument_id: int = 0) -> A
     return row
 
 
-def _broker_record(ours: OurOrder, kind: int, code: int, now_ns: int) -> bytes:
-    row = _record("Broker", now_ns, SOURCE_RUNTIME, ours.instrument_id)
-    row["event_kind"] = kind
-    row["reason_code"] = int(code)
-    row["order_id"] = ours.order_id
-    row["side"] = ours.side
-    row["price"] = ours.price
-    row["qty"] = ours.qty
-    row["remaining_qty"] = ours.remaining_qty if kind == UNKNOWN else 0
-    return bytes(row.tobytes())
+def _broker_record(ours: OurOrder, kind: BrokerKind, code: int, now_ns: int) -> bytes:
+    return broker_record(
+        kind,
+        order_id=ours.order_id,
+        instrument_id=ours.instrument_id,
+        receive_time_ns=now_ns,
+        side=ours.side,
+        price=ours.price,
+        qty=ours.qty,
+        remaining_qty=ours.remaining_qty if kind == BrokerKind.UNKNOWN else 0,
+        code=int(code),
+        source_id=SOURCE_RUNTIME,
+    )
 
 
-def _route_record(
-    kind: int,
-    now_ns: int,
-    *,
-    order_id: int = 0,
-    argument: int = 0,
-    ids: BrokerIds | None = None,
-    tag: str = "",
-) -> bytes:
-    row = _record("Route", now_ns, SOURCE_RUNTIME)
-    row["route_kind"] = kind
-    row["order_id"] = order_id
-    row["argument"] = argument
-    if ids is not None:
-        row["broker_id"] = ids.broker_id.encode("ascii")
-        row["seqno"] = ids.seqno.encode("ascii")
-        row["ordno"] = ids.ordno.encode("ascii")
-    row["tag"] = tag.encode("ascii")
-    return bytes(row.tobytes())
+def _resolved_record(order_id: int, how: int, now_ns: int) -> bytes:
+    return route_record(RouteKind.RESOLVED, order_id=order_id, receive_time_ns=now_ns, argument=how)
 
 
 def _account_record(

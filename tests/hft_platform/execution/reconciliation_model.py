@@ -34,6 +34,7 @@ from hft_platform.order.broker import (
     OrderTicket,
     Outcome,
 )
+from hft_platform.order.call_budget import CallKind
 
 if "Route" not in records.DTYPES:
     _head = records.DTYPES["Timer"]
@@ -244,10 +245,12 @@ class ModelGateway:
 
     def __init__(self, session: ModelSession, names: ModelNames) -> None:
         self._session, self._names = session, names
+        self.strangers: list[OrderEvent] = []
 
     def on_order(self, event: OrderEvent) -> None:
         order_id = self._names.find(event.ids, event.tag)
         if order_id is None:
+            self.strangers.append(event)
             return
         self._names.ids[event.ids.broker_id] = order_id
         self._session.event(order_id, event.kind.value)
@@ -266,7 +269,7 @@ class Budget:
     def __init__(self, left: int = 10**9) -> None:
         self.left, self.spent = left, 0
 
-    def take_question(self, now_ns: int) -> bool:
+    def take(self, kind: CallKind, now_ns: int) -> bool:
         if self.left == 0:
             return False
         self.left -= 1
