@@ -1204,6 +1204,9 @@ class LiveSession:
     def order(self, order_id: int) -> dict[str, Any] | None:
         """One order as in `orders`, open or done lately; None when it is not known."""
 
+    def adopted(self) -> dict[int, int]:
+        """What an operator adopted as external, by instrument id, scaled."""
+
     def positions(self) -> list[dict[str, Any]]:
         """Signed position and result of every alpha, in config order, scaled."""
 

@@ -600,6 +600,17 @@ impl Engine {
         self.gateway.order(order_id)
     }
 
+    /// What an operator adopted as external, by instrument.
+    #[must_use]
+    pub fn adopted(&self) -> std::collections::BTreeMap<u32, i64> {
+        let places = self.market_places.iter();
+        places
+            .map(|(instrument_id, market_index)| {
+                (*instrument_id, self.account.adopted_qty(*market_index))
+            })
+            .collect()
+    }
+
     /// Sums of the account: positions over all alphas, the external part, its result.
     #[must_use]
     pub fn account(&self) -> &Account {

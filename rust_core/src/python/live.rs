@@ -1,4 +1,5 @@
 //! The live session for Python.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::bus::PyBus;
 use super::engine::engine_report;
 use super::kernel::{PyKernelHandle, kernels_of};
 use super::simulation::refuse;
+use crate::engine::Engine;
 use crate::gateway::{Order, OrderState};
 use crate::live::{LiveOptions, LiveSession, OrderFacts, Request, order_tag};
 use crate::reason::ReasonCode;
@@ -282,6 +284,11 @@ impl PyLiveSession {
         found
             .map(|(order, facts, instrument_id)| order_row(py, &order, &facts, instrument_id))
             .transpose()
+    }
+
+    /// What an operator adopted as external, by instrument.
+    fn adopted(&self, py: Python<'_>) -> BTreeMap<u32, i64> {
+        py.detach(|| self.session.with_engine(Engine::adopted))
     }
 
     /// Signed position and result of every alpha, in config order.
