@@ -9,7 +9,8 @@ Invariants:
 2. A question that failed changes nothing: it is neither "not found" nor "flat"; it is reported.
 3. Every question is taken from the broker's call budget, at most one of each kind in a step, and
    not sooner than the settings say.
-4. `startup` and `step` never wait: they do what is due at the time given, and return.
+4. `startup` and `step`, which one thread calls, never wait: they do what is due at the time given,
+   and return. `report` and `counters` are for any thread.
 5. The same answers give the same records and the same ids, before and after a restart.
 6. Nobody is asked while the fence is closed: what a former leader would resolve is not its own.
 
@@ -277,6 +278,7 @@ class ReconciliationService:
         self._is_ready = False
         self._reasons: tuple[str, ...] = ("the broker has not been asked yet",)
         self._written: tuple[Any, int] = (None, 0)
+        self._latest = self._report(0)
 
     def startup(self, now_ns: int | None = None) -> Readiness:
         """Do what is due before trading may start; call it again until it is ready.
@@ -318,11 +320,14 @@ class ReconciliationService:
         self._publish(now_ns)
 
     def report(self) -> ReconciliationReport:
-        """Everything that stands, as of now."""
-        return self._report(self._clock_ns())
+        """Everything that stood at the end of the last step; any thread may ask."""
+        return self._latest
 
     def counters(self) -> dict[str, int]:
-        """What was asked and done so far, for metrics."""
+        """What was asked and done up to the last step; any thread may ask."""
+        return dict(self._latest.counters)
+
+    def _counts(self) -> dict[str, int]:
         asked = {f"asked_{name}": row.asked for name, row in self._questions.items()}
         failed = {f"failed_{name}": row.failed for name, row in self._questions.items()}
         return {**asked, **failed, **dict(sorted(self._counters.items()))}
@@ -685,13 +690,14 @@ class ReconciliationService:
             left_out=max(0, len(found) - FINDING_COUNT_MAX),
             resolutions=tuple(self._resolutions),
             questions={name: row.as_dict() for name, row in self._questions.items()},
-            counters=self.counters(),
+            counters=self._counts(),
         )
 
     def _publish(self, now_ns: int) -> None:
+        # One assignment: whoever asks from another thread sees this report or the one before.
+        self._latest = report = self._report(now_ns)
         if self._folder is None:
             return
-        report = self._report(now_ns)
         # Counts of questions alone are no news.
         news = (
             report.is_ready, report.reasons, tuple(row.key for row in report.findings),
