@@ -371,8 +371,7 @@ fn kernel(at: &Checker, config: &KernelConfig, whole: &AlphaConfig) -> Result<()
 
 fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
     match *config {
-        Template::Remote {} => Ok(()),
-        Template::External { slippage_ticks } => at.require(
+        Template::External { slippage_ticks } | Template::Remote { slippage_ticks } => at.require(
             (0..=1_000_000).contains(&slippage_ticks),
             "template.slippage_ticks",
             slippage_ticks,
