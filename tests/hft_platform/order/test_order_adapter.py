@@ -374,6 +374,33 @@ def test_an_error_of_our_own_halts_with_a_code_and_ends_nothing(tmp_path: Path) 
     assert world.adapter.counters()["own_errors"] == 1
 
 
+def test_an_error_before_the_call_is_no_failed_log(tmp_path: Path) -> None:
+    """A calendar that ends raised what a log raises, and the dispatcher took it for its end."""
+
+    def no_limits(_: int) -> None:
+        raise PlatformError(ReasonCode.VALUE_OUT_OF_RANGE, "a reference that has no limits")
+
+    world = World(tmp_path, daily_limits=no_limits)
+    assert world.adapter.execute(world.want()).code == ReasonCode.INVARIANT_BROKEN
+    assert world.session.state()["halted_by"] == ReasonCode.INVARIANT_BROKEN
+    assert world.broker.placed == []
+
+
+def test_a_dispatcher_that_cannot_go_on_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError("a bug in the handler of bugs")
+
+    broken(world, "_write_placed", bug)
+    broken(world, "_break", bug)
+    world._intent(0, 1, 1, 1, MID, 1, 0)
+    with pytest.raises(PlatformError) as ended:
+        world.adapter.run(threading.Event())
+    assert ended.value.code == ReasonCode.INVARIANT_BROKEN
+    assert world.adapter.error is ended.value
+
+
 def test_an_engine_that_halted_after_the_decision_keeps_the_order_in(tmp_path: Path) -> None:
     world = World(tmp_path)
     request = world.want()
