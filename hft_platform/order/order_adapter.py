@@ -169,6 +169,7 @@ class OrderAdapter:
         self._waiting: deque[_Waiting] = deque()
         self._counters: Counter[str] = Counter()
         self._error: PlatformError | None = None
+        self._log_error: PlatformError | None = None
 
     def execute(self, request: Any) -> CallResult:  # Any: an OrderRequest of the core
         """Make the call of a request, or none, and push what came of it.
@@ -196,9 +197,9 @@ class OrderAdapter:
             if request.action == CANCEL:
                 return self._cancel(request, self._clock_ns() + self._cancel_wait_ns)
             return self._refuse(request, ReasonCode.ORDER_FIELD_INVALID, None)
-        except PlatformError:
-            raise
-        except Exception as error:  # noqa: BLE001  # our own fault: it halts, and nothing is silent
+        except Exception as error:  # our own fault: it halts, and nothing is silent
+            if error is self._log_error:
+                raise
             return self._break(request, error)
 
     def step(self, now_ns: int | None = None) -> None:
@@ -220,9 +221,9 @@ class OrderAdapter:
             if now_ns < row.until_ns:
                 try:
                     self._cancel(row.request, row.until_ns)
-                except PlatformError:
-                    raise
-                except Exception as error:  # noqa: BLE001  # as in `execute`
+                except Exception as error:  # as in `execute`
+                    if error is self._log_error:
+                        raise
                     self._break(row.request, error)
             else:
                 self._counters["cancels_given_up"] += 1
@@ -239,7 +240,7 @@ class OrderAdapter:
         Raises
         ------
         PlatformError
-            When the session's log failed; `error` holds it.
+            When the session's log failed, or INVARIANT_BROKEN; `error` holds it.
         """
         while not stop.is_set():
             try:
@@ -249,10 +250,13 @@ class OrderAdapter:
                     self.execute(request)
                 if self._waiting:
                     self.step()
-            except PlatformError as error:
-                self._error = error
-                log.error("dispatcher_ended", reason_code=error.code, message=error.message)
-                raise
+            except Exception as error:  # whatever it is, it is told before the thread ends
+                found = _as_platform_error(error)
+                self._error = found
+                log.error("dispatcher_ended", reason_code=found.code, message=found.message)
+                if found is error:
+                    raise
+                raise found from error
 
     @property
     def error(self) -> PlatformError | None:
@@ -308,7 +312,7 @@ class OrderAdapter:
             return
         ids = self._storable(result.ids)
         if result.outcome is Outcome.SENT or ids != BrokerIds():
-            self._session.push(
+            self._write(
                 route_record(
                     RouteKind.SENT if result.outcome is Outcome.SENT else RouteKind.IDS,
                     order_id=request.order_id,
@@ -465,11 +469,18 @@ class OrderAdapter:
             order_id=getattr(request, "order_id", 0),
             exc_info=error,
         )
-        self._session.push(halt_record(ReasonCode.INVARIANT_BROKEN, self._clock_ns()))
+        self._write(halt_record(ReasonCode.INVARIANT_BROKEN, self._clock_ns()))
         order = self._session.order(int(getattr(request, "order_id", 0)))
         if order is not None and order["state"] in ("pending_new", "pending_cancel"):
             self._push(request, BrokerKind.UNKNOWN, ReasonCode.INVARIANT_BROKEN, None)
         return CallResult(Outcome.AMBIGUOUS, code=ReasonCode.INVARIANT_BROKEN, message=repr(error))
+
+    def _write(self, tape: bytes) -> None:
+        try:
+            self._session.push(tape)
+        except PlatformError as error:
+            self._log_error = error
+            raise
 
     def _is_in(self, state: str, request: Any) -> bool:
         order = self._session.order(request.order_id)
@@ -478,7 +489,7 @@ class OrderAdapter:
     def _push(self, request: Any, kind: BrokerKind, code: int, hours: Hours | None) -> None:
         qty = _number(request.qty)
         remaining = qty if kind in (BrokerKind.UNKNOWN, BrokerKind.CANCEL_REJECTED) else 0
-        self._session.push(
+        self._write(
             broker_record(
                 kind,
                 order_id=request.order_id,
@@ -499,6 +510,12 @@ class OrderAdapter:
         kept = BrokerIds(*(name if is_storable(name, ID_BYTES_MAX) else "" for name in names))
         self._counters["names_unstorable"] += kept != ids
         return kept
+
+
+def _as_platform_error(error: Exception) -> PlatformError:
+    if isinstance(error, PlatformError):
+        return error
+    return PlatformError(ReasonCode.INVARIANT_BROKEN, f"the dispatcher failed: {error!r}")
 
 
 def _number(value: object) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,14 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.order.broker import BrokerIds, CallResult, EventKind, Outcome
+from hft_platform.order.broker import (
+    BrokerIds,
+    CallResult,
+    EventKind,
+    FillEvent,
+    OrderEvent,
+    Outcome,
+)
 from hft_platform.order.call_budget import CallBudget, CallKind
 from hft_platform.order.fence import Fences, LatchFence
 from hft_platform.order.order_adapter import WAITING_COUNT_MAX
@@ -327,6 +336,18 @@ def test_a_cancel_of_an_order_that_is_done_meanwhile_is_no_call(tmp_path: Path) 
     assert (world.broker.canceled, world.state(request.order_id)) == ([], "filled")
 
 
+def test_a_cancel_waits_for_the_end_of_a_phase_without_cancels(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    request = world.place()
+    world.event(EventKind.WORKING, BrokerIds("B1"))
+    cancel = world.want_cancel(request.order_id)
+    world.now_ns = SESSION.start_ns - 2 * SECOND
+    assert world.adapter.execute(cancel).code == ReasonCode.CANCEL_NOT_ALLOWED
+    world.now_ns = SESSION.start_ns
+    world.adapter.step()
+    assert world.broker.canceled == [BrokerIds("B1", "S1", "")]
+
+
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
@@ -374,6 +395,33 @@ def test_an_error_of_our_own_halts_with_a_code_and_ends_nothing(tmp_path: Path) 
     assert world.adapter.counters()["own_errors"] == 1
 
 
+def test_an_error_before_the_call_is_no_failed_log(tmp_path: Path) -> None:
+    """A calendar that ends raised what a log raises, and the dispatcher took it for its end."""
+
+    def no_limits(_: int) -> None:
+        raise PlatformError(ReasonCode.VALUE_OUT_OF_RANGE, "a reference that has no limits")
+
+    world = World(tmp_path, daily_limits=no_limits)
+    assert world.adapter.execute(world.want()).code == ReasonCode.INVARIANT_BROKEN
+    assert world.session.state()["halted_by"] == ReasonCode.INVARIANT_BROKEN
+    assert world.broker.placed == []
+
+
+def test_a_dispatcher_that_cannot_go_on_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError("a bug in the handler of bugs")
+
+    broken(world, "_write_placed", bug)
+    broken(world, "_break", bug)
+    world._intent(0, 1, 1, 1, MID, 1, 0)
+    with pytest.raises(PlatformError) as ended:
+        world.adapter.run(threading.Event())
+    assert ended.value.code == ReasonCode.INVARIANT_BROKEN
+    assert world.adapter.error is ended.value
+
+
 def test_an_engine_that_halted_after_the_decision_keeps_the_order_in(tmp_path: Path) -> None:
     world = World(tmp_path)
     request = world.want()
@@ -411,3 +459,50 @@ def test_the_dispatcher_carries_requests_and_ends_when_its_log_is_gone(tmp_path:
     finally:
         stop.set()
         thread.join(10)
+
+
+def test_callbacks_from_another_thread_and_the_dispatcher_agree(tmp_path: Path) -> None:
+    """Reports without a tag, doubled, most of them before the call that made them has returned."""
+    world = World(tmp_path)
+    orders = 150
+    reports: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def report() -> None:
+        while (number := reports.get()) is not None:
+            ids = BrokerIds(f"B{number}")
+            for event in (
+                FillEvent(ids, "1", TXF.symbol, 1, MID * LOT, LOT, 0, 0),
+                OrderEvent(EventKind.WORKING, ids, 0, 0),
+                FillEvent(ids, "1", TXF.symbol, 1, MID * LOT, LOT, 0, 0),
+            ):
+                if isinstance(event, OrderEvent):
+                    world.gateway.on_order(event)
+                else:
+                    world.gateway.on_fill(event)
+
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=world.adapter.run, args=(stop,)),
+        threading.Thread(target=report),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(1, orders + 1):
+            world.broker.during = lambda number=number: reports.put(number)
+            world._intent(0, 1, 1, 1, MID - number, number, 0)
+            deadline = time.monotonic() + 10
+            # Not more open than the engine has room for (64), however slow the other thread is.
+            while len(world.broker.placed) < number or world.position < number - 32:
+                assert time.monotonic() < deadline, f"order {number} was not placed in 10 s"
+        deadline = time.monotonic() + 10
+        while world.position < orders:
+            assert time.monotonic() < deadline, f"{world.position} of {orders} lots in 10 s"
+    finally:
+        stop.set()
+        reports.put(None)
+        for thread in threads:
+            thread.join(10)
+    assert (world.position, world.session.orders()) == (orders, [])
+    assert world.gateway.orphan_count() == 0
+    assert world.gateway.counters()["fills"] == 2 * orders
