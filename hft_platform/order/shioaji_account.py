@@ -80,7 +80,7 @@ class ShioajiAccount:
 
     Parameters
     ----------
-    login : Login
+    opened : Login
         The session.
     sdk : object
         The SDK's module.
@@ -96,7 +96,7 @@ class ShioajiAccount:
 
     def __init__(
         self,
-        login: Login,
+        opened: Login,
         *,
         sdk: Any,  # Any: the SDK's module
         reader: EventReader,
@@ -105,9 +105,9 @@ class ShioajiAccount:
         timeout_ms: int,
         clock_ns: Callable[[], int],
     ) -> None:
-        self._api = login.api
-        self._accounts = login.accounts
-        self._keys = frozenset(login.keys)
+        self._api = opened.api
+        self._accounts = opened.accounts
+        self._keys = frozenset(opened.keys)
         self._sdk = sdk
         self._reader = reader
         self._order_rate = order_rate
