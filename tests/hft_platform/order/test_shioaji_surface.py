@@ -1,6 +1,6 @@
 """What the adapter and its stand-ins suppose about the SDK is what the installed SDK has.
 
-Fields come from `dir` of the SDK's classes or, for those that answer by `__getattr__` and for events,  # noqa: E501
+Fields come from `dir` of the SDK's classes or, where those answer by `__getattr__`, and for events,
 from the stub that the SDK ships. Nothing here makes a session.
 """
 
