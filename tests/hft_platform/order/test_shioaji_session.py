@@ -1,4 +1,4 @@
-"""Who may log in, how often, with which account, certificate and contracts; what a question may say."""
+"""Who may log in, how often, with which account and certificate; what a question may say."""
 
 from __future__ import annotations
 
