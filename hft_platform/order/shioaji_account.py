@@ -80,7 +80,7 @@ class ShioajiAccount:
 
     Parameters
     ----------
-    login : Login
+    opened : Login
         The session.
     sdk : object
         The SDK's module.
@@ -96,7 +96,7 @@ class ShioajiAccount:
 
     def __init__(
         self,
-        login: Login,
+        opened: Login,
         *,
         sdk: Any,  # Any: the SDK's module
         reader: EventReader,
@@ -105,9 +105,9 @@ class ShioajiAccount:
         timeout_ms: int,
         clock_ns: Callable[[], int],
     ) -> None:
-        self._api = login.api
-        self._accounts = login.accounts
-        self._keys = frozenset(login.keys)
+        self._api = opened.api
+        self._accounts = opened.accounts
+        self._keys = frozenset(opened.keys)
         self._sdk = sdk
         self._reader = reader
         self._order_rate = order_rate
@@ -345,11 +345,14 @@ class ShioajiAccount:
             word(attribute(status, "status"), "status", STATUS), ordered, filled, canceled
         )
         own = dict(fills.get(ids.broker_id, {}))
+        told_max = ordered
         if sum(fill.qty for fill in own.values()) < filled * lot_size:
             own |= self._told_fills(status, ids.broker_id, symbol, side, lot_size)
+            # Were deals numbered otherwise than events, they would be counted twice here.
+            told_max = filled
         total = sum(fill.qty for fill in own.values())
         # More than the status says is a deal that came in between the two questions.
-        if not filled * lot_size <= total <= ordered * lot_size:
+        if not filled * lot_size <= total <= told_max * lot_size:
             raise UnreadableError(
                 ReasonCode.BROKER_QUERY_FAILED,
                 f"order {ids.broker_id} says {filled} of {ordered} lots are filled, its deals add"

@@ -1,8 +1,8 @@
 """Stand-ins for what the SDK makes only behind a login; their fields are held to the SDK's own.
 
-`Session` answers like an open session and keeps what it was asked. What an order call does next is a
-list of answers: an exception to raise, or a status. `test_shioaji_surface.py` compares every field and
-signature here with the SDK's classes and its stub.
+`Session` answers like an open session and keeps what it was asked. What an order call does next is
+a list of answers: an exception to raise, or a status. `test_shioaji_surface.py` compares every
+field and signature here with the SDK's classes and its stub.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Margin(Struct):
         "maintenance_margin", "margin_call", "option_open_position", "option_openbuy_market_value",
         "option_opensell_market_value", "option_settle_profitloss", "order_margin_premium",
         "plus_margin", "plus_margin_indicator", "risk_indicator", "royalty_revenue_expenditure",
-        "security_collateral_amount", "status", "tax", "today_balance", "today_future_open_position",
-        "yesterday_balance",
+        "security_collateral_amount", "status", "tax", "today_balance",
+        "today_future_open_position", "yesterday_balance",
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ class StockInfo(Struct):
         "margin_shortable", "sbl_shortable", "below_ref_shortable", "disposition_level",
         "attention_flag", "etf_constituent", "settlement_type", "disposition_match_interval_min",
         "disposition_max_lots_single_order", "disposition_max_lots_total_orders",
-        "disposition_prepay_ratio",
+        "disposition_prepay_ratio", "update_date",
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def futures_order_event(op_type: str = "New", op_code: str = "00", **order: Any)
     """Content of an FORDER event; keyword arguments change its order."""
     return {
         "event_id": "e1",
-        "operation": {"op_type": op_type, "op_code": op_code, "op_msg": "" if op_code == "00" else "x"},
+        "operation": {"op_type": op_type, "op_code": op_code, "op_msg": "" if op_code == "00" else "x"},  # noqa: E501
         "order": {
             "id": "7c4e6e46", "seqno": "269866", "ordno": "tA0de", "account": account_dict(),
             "action": "Buy", "price": 20000.0, "quantity": 2, "time_in_force": "ROD",
@@ -220,7 +220,7 @@ def futures_order_event(op_type: str = "New", op_code: str = "00", **order: Any)
         },
         "contract": {
             "security_type": "FUT", "code": "TXF", "exchange": "TIM", "delivery_month": "202604",
-            "full_code": "TXFD6", "delivery_date": "", "strike_price": 0.0, "option_right": "Future",
+            "full_code": "TXFD6", "delivery_date": "", "strike_price": 0.0, "option_right": "Future",  # noqa: E501
         },
     }  # fmt: skip
 
@@ -333,7 +333,7 @@ def trade_of(
     """What an order call answers; `order` is a real order of the SDK."""
     is_stock = isinstance(order, sj.StockOrder)
     result = {
-        "account": order.account, "action": order.action, "ca": "", "custom_field": order.custom_field,
+        "account": order.account, "action": order.action, "ca": "", "custom_field": order.custom_field,  # noqa: E501
         "daytrade_short": None, "id": order_id, "octype": None if is_stock else order.octype,
         "order_cond": order.order_cond if is_stock else None,
         "order_lot": order.order_lot if is_stock else None, "order_type": order.order_type,
@@ -341,7 +341,7 @@ def trade_of(
         "quantity": order.quantity, "seqno": "269866", "time_in_force": order.time_in_force,
     }  # fmt: skip
     info = {
-        "cancel_quantity": 0, "deal_quantity": 0, "deals": [], "id": order_id, "modified_price": 0.0,
+        "cancel_quantity": 0, "deal_quantity": 0, "deals": [], "id": order_id, "modified_price": 0.0,  # noqa: E501
         "modified_time": None, "msg": "", "order_datetime": None, "order_quantity": order.quantity,
         "status": sj.OrderStatus(status), "status_code": "00", "web_id": "Z",
     }  # fmt: skip

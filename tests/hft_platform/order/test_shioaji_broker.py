@@ -6,6 +6,7 @@ The session is `shioaji_fake.Session`, whose signatures and fields are held to t
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -355,7 +356,7 @@ def test_failing_logins_wait_longer_each_time_and_are_counted(desk: Desk) -> Non
         desk.broker.step(desk.clock.now_ns)
         if len(desk.sessions) > len(at) + 1:
             at.append(second)
-    gaps = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
     for gap, least in zip(gaps, (60, 120, 240, 480), strict=False):
         assert least <= gap <= least * 1.25 + 5, at
     assert len(at) == 5, at
