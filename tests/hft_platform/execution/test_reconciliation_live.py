@@ -98,7 +98,10 @@ class LiveBroker(ScriptedBroker):
 class LiveWorld:
     """The order plane of one process, and what is left of it behind a kill."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, service_type: type[ReconciliationService] = ReconciliationService
+    ) -> None:
+        self.service_type = service_type
         self.clock = Clock()
         self.clock.now_ns = DAY_OPEN_NS + 600 * SECOND
         self.broker = LiveBroker(self.clock)
@@ -125,7 +128,7 @@ class LiveWorld:
             budget=budget, breaker=CallBreaker(failures_max=10**6, open_ns=SECOND),
             fence=self.gate, clock_ns=self.clock,
         )  # fmt: skip
-        self.service = ReconciliationService(
+        self.service = self.service_type(
             self.session, self.broker, self.names, self.gateway, settings=settings(),
             instruments=instruments, budget=budget, fence=self.gate, clock_ns=self.clock,
             folder=self.folder,
@@ -364,6 +367,33 @@ def test_reduce_only_and_flatten_reach_the_engine(world: LiveWorld) -> None:
 def test_money_reaches_the_engine(world: LiveWorld) -> None:
     world.run(25)
     assert world.session.state()["account"]["equity"] == world.broker.equity
+
+
+class ResendsWhatIsNotFound(ReconciliationService):
+    """The mistake: what is not found is sent again."""
+
+    def _abandon(self, ours: Any, now_ns: int) -> None:
+        super()._abandon(ours, now_ns)
+        self._broker.place(
+            OrderTicket(ours.order_id, ours.tag, ours.symbol, ours.side, ours.price, ours.qty)
+        )
+
+
+@pytest.mark.parametrize(
+    ("service_type", "most"), [(ReconciliationService, 1), (ResendsWhatIsNotFound, 2)]
+)
+def test_sending_again_what_was_not_found_makes_two_orders_on_the_real_session_too(
+    tmp_path: Path, service_type: type[ReconciliationService], most: int
+) -> None:
+    world = LiveWorld(tmp_path, service_type)
+    assert world.ready()
+    world.place("late:40")
+    world.broker.how = "silent"
+    world.run(90)
+    assert max(world.broker.arrived.values()) == most
+    if most == 1:
+        assert world.broker.canceled == ["B00000"], "it came after all, and is taken back"
+        assert world.position == world.broker.net()["TXFD6"] == 0
 
 
 def live_through(generator: random.Random, world: LiveWorld) -> None:
