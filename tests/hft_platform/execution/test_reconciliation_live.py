@@ -47,7 +47,7 @@ OPEN = {"pending_new", "working", "pending_cancel", "unknown"}
 
 def engine_config() -> dict[str, Any]:
     """One alpha whose intents come from outside, and the packaged thresholds for drift."""
-    content = engine_tapes.config("0.0 * microprice_dev", {"kind": "remote", "slippage_ticks": 1})
+    content = engine_tapes.config("0.0 * microprice_dev", {"kind": "remote"})
     alpha = content["alphas"][0]
     del alpha["expression"]
     alpha["parameters"] = {}
@@ -158,8 +158,7 @@ class LiveWorld:
         row = records.empty("Command", 1)
         row["command_kind"], row["alpha_index"], row["argument"] = kind, 0xFFFF_FFFF, argument
         row["receive_time_ns"] = self.clock.now_ns
-        self.session.push(row.tobytes())
-        return int(self.session.state()["last_seq"])
+        return int(self.session.push(row.tobytes()))
 
     def tick(self, seconds: float = 1.0) -> int:
         """Time passes, the market quotes."""
@@ -170,8 +169,7 @@ class LiveWorld:
         levels = np.arange(5)
         row["bid_price"], row["ask_price"] = PRICE - levels * LOT, PRICE + (levels + 1) * LOT
         row["bid_qty"] = row["ask_qty"] = 9 * LOT
-        self.session.push(row.tobytes())
-        self.cause_seq, self.cause_ns = self.session.state()["last_seq"], self.clock.now_ns
+        self.cause_seq, self.cause_ns = self.session.push(row.tobytes()), self.clock.now_ns
         return self.cause_seq
 
     def run(self, seconds: float) -> None:
