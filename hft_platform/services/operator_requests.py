@@ -220,13 +220,11 @@ def put_into(session: Any, clock_ns: Callable[[], int]) -> Put:  # Any: a LiveSe
     Returns
     -------
     callable
-        Gives the session's last input behind the push: the request's own or, when others push at
-        the same time, one shortly behind it.
+        Gives the request's `input_seq`.
     """
 
     def put(request: OperatorRequest) -> int:
-        session.push(request.as_record(clock_ns()))
-        return int(session.state()["last_seq"])
+        return int(session.push(request.as_record(clock_ns())))
 
     return put
 

@@ -47,7 +47,7 @@ OPEN = {"pending_new", "working", "pending_cancel", "unknown"}
 
 def engine_config() -> dict[str, Any]:
     """One alpha whose intents come from outside, and the packaged thresholds for drift."""
-    content = engine_tapes.config("0.0 * microprice_dev", {"kind": "remote", "slippage_ticks": 1})
+    content = engine_tapes.config("0.0 * microprice_dev", {"kind": "remote"})
     alpha = content["alphas"][0]
     del alpha["expression"]
     alpha["parameters"] = {}
@@ -98,7 +98,10 @@ class LiveBroker(ScriptedBroker):
 class LiveWorld:
     """The order plane of one process, and what is left of it behind a kill."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, service_type: type[ReconciliationService] = ReconciliationService
+    ) -> None:
+        self.service_type = service_type
         self.clock = Clock()
         self.clock.now_ns = DAY_OPEN_NS + 600 * SECOND
         self.broker = LiveBroker(self.clock)
@@ -125,7 +128,7 @@ class LiveWorld:
             budget=budget, breaker=CallBreaker(failures_max=10**6, open_ns=SECOND),
             fence=self.gate, clock_ns=self.clock,
         )  # fmt: skip
-        self.service = ReconciliationService(
+        self.service = self.service_type(
             self.session, self.broker, self.names, self.gateway, settings=settings(),
             instruments=instruments, budget=budget, fence=self.gate, clock_ns=self.clock,
             folder=self.folder,
@@ -155,8 +158,7 @@ class LiveWorld:
         row = records.empty("Command", 1)
         row["command_kind"], row["alpha_index"], row["argument"] = kind, 0xFFFF_FFFF, argument
         row["receive_time_ns"] = self.clock.now_ns
-        self.session.push(row.tobytes())
-        return int(self.session.state()["last_seq"])
+        return int(self.session.push(row.tobytes()))
 
     def tick(self, seconds: float = 1.0) -> int:
         """Time passes, the market quotes."""
@@ -167,8 +169,7 @@ class LiveWorld:
         levels = np.arange(5)
         row["bid_price"], row["ask_price"] = PRICE - levels * LOT, PRICE + (levels + 1) * LOT
         row["bid_qty"] = row["ask_qty"] = 9 * LOT
-        self.session.push(row.tobytes())
-        self.cause_seq, self.cause_ns = self.session.state()["last_seq"], self.clock.now_ns
+        self.cause_seq, self.cause_ns = self.session.push(row.tobytes()), self.clock.now_ns
         return self.cause_seq
 
     def run(self, seconds: float) -> None:
@@ -364,6 +365,33 @@ def test_reduce_only_and_flatten_reach_the_engine(world: LiveWorld) -> None:
 def test_money_reaches_the_engine(world: LiveWorld) -> None:
     world.run(25)
     assert world.session.state()["account"]["equity"] == world.broker.equity
+
+
+class ResendsWhatIsNotFound(ReconciliationService):
+    """The mistake: what is not found is sent again."""
+
+    def _abandon(self, ours: Any, now_ns: int) -> None:
+        super()._abandon(ours, now_ns)
+        self._broker.place(
+            OrderTicket(ours.order_id, ours.tag, ours.symbol, ours.side, ours.price, ours.qty)
+        )
+
+
+@pytest.mark.parametrize(
+    ("service_type", "most"), [(ReconciliationService, 1), (ResendsWhatIsNotFound, 2)]
+)
+def test_sending_again_what_was_not_found_makes_two_orders_on_the_real_session_too(
+    tmp_path: Path, service_type: type[ReconciliationService], most: int
+) -> None:
+    world = LiveWorld(tmp_path, service_type)
+    assert world.ready()
+    world.place("late:40")
+    world.broker.how = "silent"
+    world.run(90)
+    assert max(world.broker.arrived.values()) == most
+    if most == 1:
+        assert world.broker.canceled == ["B00000"], "it came after all, and is taken back"
+        assert world.position == world.broker.net()["TXFD6"] == 0
 
 
 def live_through(generator: random.Random, world: LiveWorld) -> None:
