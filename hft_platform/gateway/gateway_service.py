@@ -83,10 +83,24 @@ class OrderPlane(Protocol):
     UNKNOWN, and nothing has been sent.
     """
 
-    session: PlaneSession
-    orders_dir: Path
-    alphas: Mapping[str, RemoteAlpha]
-    call_allow_ns: int
+    @property
+    def session(self) -> PlaneSession:
+        """The live session."""
+
+    @property
+    def orders_dir(self) -> Path:
+        """``orders`` of the session."""
+
+    @property
+    def alphas(self) -> Mapping[str, RemoteAlpha]:
+        """Whose intents are taken, by alpha id."""
+
+    @property
+    def call_allow_ns(self) -> int:
+        """Longest a broker call may take."""
+
+    def idle(self) -> None:
+        """Do what waited, between two requests."""
 
     def startup(self) -> None:
         """Connect the broker and reconcile; returns when orders may be sent."""
@@ -269,6 +283,8 @@ class GatewayService:
         request = plane.session.next_request(timeout_ms)
         fence.check()
         if request is None:
+            pulse.beat(plane.call_allow_ns)
+            plane.idle()
             pulse.beat()
             return False
         self.latency.observe(self._clocks.now_ns() - int(request.decided_ns))
