@@ -33,12 +33,12 @@ from hft_platform import records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway.channel import (
-    SOCKET_FILE,
     ChannelLimits,
     ChannelServer,
     Holdings,
     RemoteAlpha,
 )
+from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.gateway.dead_letters import DeadLetters
 from hft_platform.gateway.dispatch_latency import DispatchLatency
 from hft_platform.gateway.intent_channel import LocalIntentChannel

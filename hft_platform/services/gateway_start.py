@@ -30,8 +30,9 @@ from hft_platform.config.promoted import Mode, PromotedConfig, read_unverified
 from hft_platform.config.promotion_folder import head_config
 from hft_platform.config.settings import Settings
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.gateway.channel import SOCKET_FILE, ChannelLimits, RemoteAlpha
+from hft_platform.gateway.channel import ChannelLimits, RemoteAlpha
 from hft_platform.gateway.channel_client import new_hello
+from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.gateway.gateway_service import FOLDER
 from hft_platform.gateway.lease import LeaderLease, Lease
 from hft_platform.gateway.redis_lease import RedisLease
@@ -50,6 +51,8 @@ WAL_ID = 90
 REDIS_TIMEOUT_S = 1.0
 CONNECT_S = 30.0
 """A runner waits so long for a gateway at its start: a takeover takes a fraction of it."""
+SEGMENT_BYTES = 8 << 20
+"""A takeover reads the open segment with its prepared rest: a large one costs it half a second."""
 SLIPPAGE_TICKS = 2
 """Of exits that the gateway's engine makes by itself: a halt, a withdrawal, the session's end."""
 BREAKER_FAILURES, BREAKER_OPEN_NS = 5, 10_000 * MS
@@ -113,7 +116,7 @@ def gateway_parts(
         engine_config=engine_config,
         options={
             "wal_id": WAL_ID, "durable": "record",
-            "segment_bytes": settings.disk_pressure.segment_bytes,
+            "segment_bytes": min(settings.disk_pressure.segment_bytes, SEGMENT_BYTES),
             "contracts": {
                 str(row.instrument_id): {
                     "product_root": row.product_root, "last_trading_day": row.last_trading_day,
