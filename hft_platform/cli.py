@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from hft_platform.commands import control, logs, operations, reconciliation, sessions
+from hft_platform.commands import gateway as gateway_command
 from hft_platform.commands import run as run_command
 from hft_platform.errors import PlatformError, ReasonCode
 
@@ -203,6 +204,29 @@ def _parser() -> argparse.ArgumentParser:
         "restore", operations.restore, "Verify a backup and make a workspace of it (--workspace)."
     )
     back.add_argument("source", type=Path, help="folder that backup made")
+
+    gateway = add(
+        "gateway",
+        gateway_command.gateway,
+        "Lead or stand by for strategy runners; or say who does.",
+    )
+    gateway.add_argument("action", choices=["run", "status"])
+    gateway.add_argument(
+        "--alpha", action="append", default=[], help="run: an alpha whose runner is served; repeat"
+    )
+    gateway.add_argument(
+        "--broker", metavar="MODULE:FUNCTION", help="run: what makes the broker's adapter"
+    )
+    gateway.add_argument(
+        "--call-timeout-ms",
+        type=int,
+        default=5_000,
+        help="run: longest broker call (default: 5000)",
+    )
+    gateway.add_argument(
+        "--mode", choices=["paper", "live"], default="paper",
+        help="run: what the permits must be valid for (default: paper)",
+    )  # fmt: skip
 
     drill = add(
         "drill", operations.drill, "Rehearse an outage in a folder of its own (docs/drills.md)."

@@ -41,8 +41,8 @@ from hft_platform.drills.gateway_session import (
 )
 from hft_platform.drills.market import SYMBOL
 from hft_platform.errors import ReasonCode, code_name
-from hft_platform.gateway.channel import SOCKET_FILE
 from hft_platform.gateway.channel_client import new_hello
+from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.gateway.lease import boottime_ns
 from hft_platform.gateway.order_views import OrderViews
 from hft_platform.gateway.wire import tag_text

@@ -29,7 +29,7 @@ import socket
 import struct
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -39,6 +39,7 @@ import structlog
 from hft_platform import records
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway import wire
+from hft_platform.gateway.channel_socket import RUNNERS_MAX, listen, user_of
 from hft_platform.gateway.dead_letters import DeadLetters
 from hft_platform.gateway.intent_channel import CANCEL, LocalIntentChannel, intent_fault
 from hft_platform.gateway.order_log import each_record
@@ -47,8 +48,6 @@ from hft_platform.gateway.order_views import AlphaView, OrderView
 log = structlog.get_logger()
 
 NS = 1_000_000_000
-SOCKET_FILE = "channel.sock"
-RUNNERS_MAX = 32
 READS_PER_STEP = 64
 """Messages taken from one runner before the next has its turn."""
 EVENTS_UNTAKEN_MAX = 256
@@ -60,7 +59,6 @@ MARKET_QUEUE_MAX = 4_096
 HELLO_NS_MAX = 2 * NS
 _INSTRUMENT = struct.Struct("<4xI")
 """Where a record's head names its instrument."""
-_PEERCRED = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +217,7 @@ class ChannelServer:
         self._market: deque[bytes] = deque(maxlen=MARKET_QUEUE_MAX)
         self._market_lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._listener = _listen(path)
+        self._listener = listen(path)
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -311,8 +309,7 @@ class ChannelServer:
                 log.warning("runner_not_accepted", error=str(error))
                 return
             link.setblocking(False)
-            credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-            uid = _PEERCRED.unpack(credentials)[1]
+            uid = user_of(link)
             problem = ""
             if uid != os.geteuid():
                 problem = f"a process of user {uid}"
@@ -672,32 +669,3 @@ def _market_messages(rows: list[bytes]) -> list[bytes]:
         size += len(row)
     messages.append(wire.pack(wire.Kind.MARKET, b"".join(part)))
     return messages
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket under this name; whoever holds the lease may take the name."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    try:
-        # Made under another name with its mode, then renamed: it is never there with a wider one.
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()
-        with address_of(fresh) as address:
-            listener.bind(address)
-        fresh.chmod(0o600)
-        listener.listen(RUNNERS_MAX)
-        fresh.rename(path)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-@contextlib.contextmanager
-def address_of(path: Path) -> Iterator[str]:
-    """Address of a socket in a folder whose name may be longer than the 107 bytes of an address."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

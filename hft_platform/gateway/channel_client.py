@@ -28,7 +28,7 @@ import structlog
 
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway import wire
-from hft_platform.gateway.channel import address_of
+from hft_platform.gateway.channel_socket import address_of
 from hft_platform.gateway.lease import boottime_ns
 
 log = structlog.get_logger()

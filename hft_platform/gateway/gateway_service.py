@@ -33,12 +33,12 @@ from hft_platform import records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway.channel import (
-    SOCKET_FILE,
     ChannelLimits,
     ChannelServer,
     Holdings,
     RemoteAlpha,
 )
+from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.gateway.dead_letters import DeadLetters
 from hft_platform.gateway.dispatch_latency import DispatchLatency
 from hft_platform.gateway.intent_channel import LocalIntentChannel
@@ -83,10 +83,24 @@ class OrderPlane(Protocol):
     UNKNOWN, and nothing has been sent.
     """
 
-    session: PlaneSession
-    orders_dir: Path
-    alphas: Mapping[str, RemoteAlpha]
-    call_allow_ns: int
+    @property
+    def session(self) -> PlaneSession:
+        """The live session."""
+
+    @property
+    def orders_dir(self) -> Path:
+        """``orders`` of the session."""
+
+    @property
+    def alphas(self) -> Mapping[str, RemoteAlpha]:
+        """Whose intents are taken, by alpha id."""
+
+    @property
+    def call_allow_ns(self) -> int:
+        """Longest a broker call may take."""
+
+    def idle(self) -> None:
+        """Do what waited, between two requests."""
 
     def startup(self) -> None:
         """Connect the broker and reconcile; returns when orders may be sent."""
@@ -269,6 +283,8 @@ class GatewayService:
         request = plane.session.next_request(timeout_ms)
         fence.check()
         if request is None:
+            pulse.beat(plane.call_allow_ns)
+            plane.idle()
             pulse.beat()
             return False
         self.latency.observe(self._clocks.now_ns() - int(request.decided_ns))

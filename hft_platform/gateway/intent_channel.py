@@ -10,7 +10,7 @@ Invariants:
 2. An answer is given only when its decision is durable. Without one `submit` raises: nobody then
    knows, and whoever asked must ask for the order.
 
-`LocalIntentChannel` is the default, in one process; `channel.ChannelServer` puts it behind a
+`LocalIntentChannel` is the path within one process; `channel.ChannelServer` puts it behind a
 socket. Operator's page: `docs/gateway.md`.
 """
 

@@ -265,7 +265,7 @@ class LivePlane:
 
 def _is_restricted(order_log: bytes) -> bool:
     """Whether a person restricted or halted trading and did not lift it since."""
-    commands = records.split(order_log)["Command"] if order_log else []
+    commands: Any = records.split(order_log)["Command"] if order_log else []
     is_restricted = False
     for row in commands:
         if int(row["source_id"]) == _SOURCE_RUNTIME:

@@ -13,13 +13,12 @@ from hft_platform import records
 from hft_platform.errors import PlatformError
 from hft_platform.gateway import wire
 from hft_platform.gateway.channel import (
-    SOCKET_FILE,
     ChannelLimits,
     ChannelServer,
     Holdings,
     RemoteAlpha,
-    address_of,
 )
+from hft_platform.gateway.channel_socket import SOCKET_FILE, address_of
 from hft_platform.gateway.dead_letters import DeadLetters
 from hft_platform.gateway.intent_channel import LocalIntentChannel
 from hft_platform.gateway.order_log import OrderLogFollower

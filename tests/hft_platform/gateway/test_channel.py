@@ -16,7 +16,7 @@ import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway import channel, wire
-from hft_platform.gateway.channel import SOCKET_FILE
+from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.gateway.wire import Kind
 from tests.hft_platform.gateway.channel_gateway import NS, SHA, Gateway, RawRunner, drained, intent
 from tests.rust_core.market_days import SCALE, TXF_ID

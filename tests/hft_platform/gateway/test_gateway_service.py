@@ -72,6 +72,9 @@ class Plane:
         if self.world.startup_fails is not None:
             raise self.world.startup_fails
 
+    def idle(self) -> None:
+        """Nothing waits."""
+
     def execute(self, request: Any) -> None:
         self._fence.check()
         self.world.on_call()

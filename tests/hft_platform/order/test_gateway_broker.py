@@ -11,8 +11,8 @@ import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway import channel_client, wire
-from hft_platform.gateway.channel import SOCKET_FILE
 from hft_platform.gateway.channel_client import new_hello
+from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.order.broker import (
     BrokerIds,
     EventKind,
