@@ -40,8 +40,7 @@ from hft_platform.drills.gateway_roles import (
     runner_role,
     want_of,
 )
-from hft_platform.drills.life_parity import life_parity
-from hft_platform.drills.order_life import START_NS
+from hft_platform.drills.order_life import START_NS, parity_of_folder
 from hft_platform.drills.process_tree import Child, ProcessTree
 
 WORK_SECONDS = 1.0
@@ -283,10 +282,13 @@ class ProcessRun:
 
     def _judge_parity(self, folder: Path) -> None:
         for name in ("gateway", *(f"runner-{n}" for n in range(RUNNERS))):
-            found = life_parity(folder / name, (folder / name / "engine.json").read_text())
-            self.result.facts["decisions"] += found.decisions
-            self.result.facts["lives_decided_again"] += found.lives
-            self.result.problems += [f"{name}: {text}" for text in found.differing]
+            report = parity_of_folder(folder / name, (folder / name / "engine.json").read_text())
+            self.result.facts["decisions"] += report.identical
+            self.result.facts["lives_decided_again"] += report.lives
+            if not report.is_identical:
+                self.result.problems.append(
+                    f"{name}: {report.identical} of {report.total} decisions come out again"
+                )
 
     def _said(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self._place.result(name).read_text())

@@ -28,7 +28,6 @@ from hft_platform.config.engine_config import AlphaSpec, build_engine_config, en
 from hft_platform.config.settings import ReconciliationSettings, load_settings
 from hft_platform.drills.broker_book import BrokerBook
 from hft_platform.drills.broker_process import book_record
-from hft_platform.drills.life_parity import life_parity
 from hft_platform.drills.market import PRODUCT, market_session
 from hft_platform.drills.sim_broker import SimBroker
 from hft_platform.errors import PlatformError, ReasonCode
@@ -39,6 +38,7 @@ from hft_platform.order.broker import Broker, CallResult, OrderStatus, OrderTick
 from hft_platform.order.call_breaker import CallBreaker
 from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.order_adapter import OrderAdapter
+from hft_platform.services.parity import ParityReport, replay_session
 
 SCALE = records.SCALE
 MS, SECOND = 1_000_000, 1_000_000_000
@@ -520,14 +520,11 @@ class Life:
         names = {1: "adopted", 2: "abandoned"}
         return Counter(names.get(argument, "odd") for argument in self._resolved().values())
 
-    def parity(self) -> str:
-        """Seal, decide everything again from the logs, and say what differs."""
+    def parity(self) -> ParityReport:
+        """Seal, and decide every life again from the logs."""
         self.session.finish()
         self.broker.close()
-        found = life_parity(self.parts.folder, self.parts.config)
-        if not found.differing:
-            return ""
-        return f"decided otherwise from the logs: {'; '.join(found.differing)}"
+        return parity_of_folder(self.parts.folder, self.parts.config)
 
     # -------------------------------------------------------------- private
 
@@ -547,6 +544,24 @@ class Life:
 
     def _broker_position(self) -> int:
         return sum(row.net_qty for row in self._world.book.positions())
+
+
+def parity_of_folder(folder: Path, config: str) -> ParityReport:
+    """Decide a sealed session folder again, life by life.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the session.
+    config : str
+        Engine config that it ran with.
+
+    Returns
+    -------
+    ParityReport
+    """
+    (folder / "engine.json").write_text(config)
+    return replay_session(folder, write=False)
 
 
 def log_image(folder: Path) -> dict[Path, bytes]:

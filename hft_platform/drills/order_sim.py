@@ -373,12 +373,14 @@ class Run:
         self.result.facts.update(self._life.resolutions())
 
     def _check_parity(self) -> None:
-        life = self._alive()
-        text = life.parity()
+        report = self._alive().parity()
         self._life = None
         self.result.facts["parity_runs"] += 1
-        if text:
-            self.result.problems.append(text)
+        self.result.facts["parity_decisions"] += report.identical
+        if not report.is_identical:
+            self.result.problems.append(
+                f"{report.identical} of {report.total} decisions come out again from the logs"
+            )
 
 
 def play(seed: int, *, rules: SimRules | None = None, checks_parity: bool = False) -> SimResult:
