@@ -510,15 +510,24 @@ class Life:
                 found.append(f"order {request.order_id} ({tag}) is {state}, the broker has none")
             if not is_there and request.order_id not in resolved:
                 found.append(f"order {request.order_id} ({tag}) was neither adopted nor abandoned")
-        for order in self._world.book.orders():
-            if order.status in (OrderStatus.PENDING, OrderStatus.WORKING):
-                found.append(f"the broker's order {order.tag} is still open")
+        found += [
+            f"the broker's order {row.tag} is still open"
+            for row in self._world.book.orders()
+            if row.status in (OrderStatus.PENDING, OrderStatus.WORKING)
+        ]
         return found
 
     def resolutions(self) -> Counter[str]:
-        """How often what was ambiguous was adopted, and how often abandoned."""
+        """How often what was ambiguous was adopted, abandoned, or came after it was abandoned."""
         names = {1: "adopted", 2: "abandoned"}
-        return Counter(names.get(argument, "odd") for argument in self._resolved().values())
+        resolved = self._resolved()
+        counts = Counter(names.get(argument, "odd") for argument in resolved.values())
+        there = {order.tag for order in self._world.book.orders()}
+        for order_id, argument in resolved.items():
+            order = self.session.order(order_id)
+            if argument == 2 and order is not None and order["tag"] in there:
+                counts["came_late"] += 1
+        return counts
 
     def parity(self) -> ParityReport:
         """Seal, and decide every life again from the logs."""
