@@ -34,7 +34,14 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
 from hft_platform.execution.reconciliation import ReconciliationService
-from hft_platform.order.broker import Broker, CallResult, OrderStatus, OrderTicket, TimeInForce
+from hft_platform.order.broker import (
+    Broker,
+    BrokerOrder,
+    CallResult,
+    OrderStatus,
+    OrderTicket,
+    TimeInForce,
+)
 from hft_platform.order.call_breaker import CallBreaker
 from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.order_adapter import OrderAdapter
@@ -496,26 +503,37 @@ class Life:
                 f"position is {self._position()}, the broker's is {self._broker_position()}"
             )
         called = {call.price for call in self._world.book.calls}
-        known = {order.price for order in self._world.book.orders()}
         strange = sorted(called - {want.price for want in wants})
         found += [f"a call at {price} that no runner wanted" for price in strange]
-        resolved = self._resolved()
+        there = {row.price: row for row in self._world.book.orders()}
         for tag, request in sorted(self._world.ambiguous.items()):
-            order = self.session.order(request.order_id)
-            state = "forgotten" if order is None else order["state"]
-            is_there = request.price in known
-            if is_there and state == "rejected":
-                found.append(f"order {request.order_id} ({tag}) is abandoned and at the broker")
-            if not is_there and state in ("filled", "working"):
-                found.append(f"order {request.order_id} ({tag}) is {state}, the broker has none")
-            if not is_there and request.order_id not in resolved:
-                found.append(f"order {request.order_id} ({tag}) was neither adopted nor abandoned")
+            found += self._unresolved(tag, request, there.get(request.price))
         found += [
             f"the broker's order {row.tag} is still open"
             for row in self._world.book.orders()
             if row.status in (OrderStatus.PENDING, OrderStatus.WORKING)
         ]
         return found
+
+    def _unresolved(
+        self,
+        tag: str,
+        request: Any,
+        there: BrokerOrder | None,  # Any: an OrderRequest of the core
+    ) -> list[str]:
+        """What is wrong with the end of an order whose call was cut short."""
+        name = f"order {request.order_id} ({tag})"
+        order = self.session.order(request.order_id)
+        if order is None:
+            return [f"{name} is forgotten"]
+        if there is None:
+            # Given up, or refused: whatever else it is, nobody made it up.
+            return (
+                [] if order["state"] == "rejected" else [f"{name} is {order['state']} and nowhere"]
+            )
+        if order["filled_qty"] != there.filled_qty:
+            return [f"{name} has {order['filled_qty']} filled, at the broker {there.filled_qty}"]
+        return []
 
     def resolutions(self) -> Counter[str]:
         """How often what was ambiguous was adopted, abandoned, or came after it was abandoned."""
