@@ -490,7 +490,14 @@ class Life:
             and not self.session.orders()
             and self._world.book.next_ns() is None
             and self._position() == self._broker_position()
+            # Two that came late may cancel out in the position and still have to be heard of.
+            and all(self._knows_fills(row) for row in self._world.book.orders())
         )
+
+    def _knows_fills(self, row: BrokerOrder) -> bool:
+        order_id = self.parts.order_ids.find(row.ids, row.tag)
+        order = None if order_id is None else self.session.order(order_id)
+        return order is not None and bool(order["filled_qty"] == row.filled_qty)
 
     def differences(self, wants: list[Want]) -> list[str]:
         """What is not as it must be at the end."""
