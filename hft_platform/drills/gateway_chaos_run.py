@@ -40,8 +40,7 @@ from hft_platform.drills.gateway_roles import (
     runner_role,
     want_of,
 )
-from hft_platform.drills.life_parity import life_parity
-from hft_platform.drills.order_life import START_NS
+from hft_platform.drills.order_life import START_NS, parity_of_folder
 from hft_platform.drills.process_tree import Child, ProcessTree
 
 WORK_SECONDS = 1.0
@@ -189,17 +188,24 @@ class ProcessRun:
         self._note(f"{name} starts, life {life}")
 
     def _faults(self) -> BrokerFaults:
-        pick = lambda: self._draw.choice(_PROBABILITIES)  # noqa: E731  # read in one place only
         if self._place.control == "resends":
             # What is sent again must have been lost before.
             return BrokerFaults(request_lost=0.5, reply_lost=0.1)
-        return BrokerFaults(
-            refused=pick() / 2, request_lost=pick(), request_late=pick(), reply_lost=pick(),
-            reply_late=pick(), ids_late=pick(), event_lost=pick(), event_double=pick(),
-            event_late=pick(), deal_first=pick(), partial=2 * pick(), rests=pick(),
-            query_fails=pick(), cut=pick(), stall=pick() / 4,
-            carries_tags=self._draw.random() < 0.3, late_ms=300, stall_ms=200, work_ms=20,
+        names = (
+            "request_lost", "request_late", "reply_lost", "reply_late", "ids_late", "event_lost",
+            "event_double", "event_late", "deal_first", "rests", "query_fails", "cut",
         )  # fmt: skip
+        chances = {name: self._chance() for name in names}
+        return BrokerFaults(
+            **chances,
+            refused=self._chance() / 2,
+            partial=2 * self._chance(),
+            stall=self._chance() / 4,
+            carries_tags=self._draw.random() < 0.3,
+            late_ms=300,
+            stall_ms=200,
+            work_ms=20,
+        )
 
     # ------------------------------------------------------------------ end
 
@@ -283,10 +289,13 @@ class ProcessRun:
 
     def _judge_parity(self, folder: Path) -> None:
         for name in ("gateway", *(f"runner-{n}" for n in range(RUNNERS))):
-            found = life_parity(folder / name, (folder / name / "engine.json").read_text())
-            self.result.facts["decisions"] += found.decisions
-            self.result.facts["lives_decided_again"] += found.lives
-            self.result.problems += [f"{name}: {text}" for text in found.differing]
+            report = parity_of_folder(folder / name, (folder / name / "engine.json").read_text())
+            self.result.facts["decisions"] += report.identical
+            self.result.facts["lives_decided_again"] += report.lives
+            if not report.is_identical:
+                self.result.problems.append(
+                    f"{name}: {report.identical} of {report.total} decisions come out again"
+                )
 
     def _said(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self._place.result(name).read_text())
@@ -296,6 +305,10 @@ class ProcessRun:
         deadline = time.monotonic() + SETTLE_SECONDS
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(POLL_S)
+
+    def _chance(self) -> float:
+        """How often one kind of fault is to happen in this run."""
+        return self._draw.choice(_PROBABILITIES)
 
     def _note(self, text: str) -> None:
         self.result.trace.append(f"{time.monotonic() - self._started:6.3f} s  {text}")
@@ -339,7 +352,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_all(seeds: range, base: Path, at_once: int, control: str) -> list[dict[str, Any]]:
     """Every run in a process of its own, so many at a time."""
-    waiting, running = list(seeds), {}
+    waiting = list(seeds)
+    running: dict[int, tuple[Child, float]] = {}
     results: list[dict[str, Any]] = []
     with ProcessTree() as tree:
         while waiting or running:

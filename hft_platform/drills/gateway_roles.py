@@ -19,7 +19,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -34,7 +34,7 @@ from hft_platform.drills.order_life import SECOND, Want
 from hft_platform.errors import PlatformError
 from hft_platform.gateway.channel import SOCKET_FILE, ChannelLimits, Holdings, RemoteAlpha
 from hft_platform.gateway.channel_client import new_hello
-from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService
+from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService, PlaneSession
 from hft_platform.gateway.lease import LeaderLease, LeadershipFence, boottime_ns
 from hft_platform.gateway.process import GatewayProcess
 from hft_platform.order.broker import Outcome
@@ -132,7 +132,7 @@ class Plane:
         Stands before every call.
     """
 
-    call_allow_ns = 2 * SECOND
+    call_allow_ns: int = 2 * SECOND
 
     def __init__(self, place: Place, epoch: int, fence: LeadershipFence) -> None:
         self._place = place
@@ -149,9 +149,11 @@ class Plane:
             settings=order_life.quick_reconciliation(),
             group_commit_ms=GROUP_COMMIT_MS,
         )
-        self.session = self.parts.session
+        self.session: PlaneSession = self.parts.session
         self.orders_dir = self.parts.folder / "orders"
-        self.alphas = {f"runner_{index}": _remote(index) for index in range(RUNNERS)}
+        self.alphas: Mapping[str, RemoteAlpha] = {
+            f"runner_{index}": _remote(index) for index in range(RUNNERS)
+        }
         self._told: Callable[[], None] = _nothing
         self._ambiguous: list[Any] = []  # Any: the session's requests
 
@@ -178,7 +180,7 @@ class Plane:
     def _resend(self) -> None:
         """The control that must be found out."""
         for request in list(self._ambiguous):
-            order = self.session.order(request.order_id)
+            order = self.parts.session.order(request.order_id)
             if order is not None and order["state"] == "rejected":
                 self._ambiguous.remove(request)
                 self.broker.place(order_life.ticket_of(request))
@@ -199,11 +201,11 @@ class Plane:
         if is_orderly:
             _say(self._place, "gateway", self.parts)
         else:
-            self.session.close()
+            self.parts.session.close()
 
     def _held(self, alpha_index: int) -> dict[int, int]:
         held: dict[int, int] = {}
-        for row in self.session.positions():
+        for row in self.parts.session.positions():
             if row["alpha_index"] == alpha_index:
                 number = int(row["instrument_id"])
                 held[number] = held.get(number, 0) + int(row["position_qty"])
@@ -238,7 +240,7 @@ def gateway_role(place: Place) -> None:
 def _stop_when_told(place: Place, planes: list[Plane], stop: threading.Event) -> None:
     """End in order once the run is over and nothing is open."""
     while not stop.wait(RECONCILE_S):
-        if place.is_told("finish-gateway") and not (planes and planes[-1].session.orders()):
+        if place.is_told("finish-gateway") and not (planes and planes[-1].parts.session.orders()):
             stop.set()
 
 

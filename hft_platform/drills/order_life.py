@@ -28,17 +28,24 @@ from hft_platform.config.engine_config import AlphaSpec, build_engine_config, en
 from hft_platform.config.settings import ReconciliationSettings, load_settings
 from hft_platform.drills.broker_book import BrokerBook
 from hft_platform.drills.broker_process import book_record
-from hft_platform.drills.life_parity import life_parity
 from hft_platform.drills.market import PRODUCT, market_session
 from hft_platform.drills.sim_broker import SimBroker
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
 from hft_platform.execution.reconciliation import ReconciliationService
-from hft_platform.order.broker import Broker, CallResult, OrderStatus, OrderTicket, TimeInForce
+from hft_platform.order.broker import (
+    Broker,
+    BrokerOrder,
+    CallResult,
+    OrderStatus,
+    OrderTicket,
+    TimeInForce,
+)
 from hft_platform.order.call_breaker import CallBreaker
 from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.order_adapter import OrderAdapter
+from hft_platform.services.parity import ParityReport, replay_session
 
 SCALE = records.SCALE
 MS, SECOND = 1_000_000, 1_000_000_000
@@ -483,7 +490,14 @@ class Life:
             and not self.session.orders()
             and self._world.book.next_ns() is None
             and self._position() == self._broker_position()
+            # Two that came late may cancel out in the position and still have to be heard of.
+            and all(self._knows_fills(row) for row in self._world.book.orders())
         )
+
+    def _knows_fills(self, row: BrokerOrder) -> bool:
+        order_id = self.parts.order_ids.find(row.ids, row.tag)
+        order = None if order_id is None else self.session.order(order_id)
+        return order is not None and bool(order["filled_qty"] == row.filled_qty)
 
     def differences(self, wants: list[Want]) -> list[str]:
         """What is not as it must be at the end."""
@@ -496,38 +510,55 @@ class Life:
                 f"position is {self._position()}, the broker's is {self._broker_position()}"
             )
         called = {call.price for call in self._world.book.calls}
-        known = {order.price for order in self._world.book.orders()}
         strange = sorted(called - {want.price for want in wants})
         found += [f"a call at {price} that no runner wanted" for price in strange]
-        resolved = self._resolved()
+        there = {row.price: row for row in self._world.book.orders()}
         for tag, request in sorted(self._world.ambiguous.items()):
-            order = self.session.order(request.order_id)
-            state = "forgotten" if order is None else order["state"]
-            is_there = request.price in known
-            if is_there and state == "rejected":
-                found.append(f"order {request.order_id} ({tag}) is abandoned and at the broker")
-            if not is_there and state in ("filled", "working"):
-                found.append(f"order {request.order_id} ({tag}) is {state}, the broker has none")
-            if not is_there and request.order_id not in resolved:
-                found.append(f"order {request.order_id} ({tag}) was neither adopted nor abandoned")
-        for order in self._world.book.orders():
-            if order.status in (OrderStatus.PENDING, OrderStatus.WORKING):
-                found.append(f"the broker's order {order.tag} is still open")
+            found += self._unresolved(tag, request, there.get(request.price))
+        found += [
+            f"the broker's order {row.tag} is still open"
+            for row in self._world.book.orders()
+            if row.status in (OrderStatus.PENDING, OrderStatus.WORKING)
+        ]
         return found
 
-    def resolutions(self) -> Counter[str]:
-        """How often what was ambiguous was adopted, and how often abandoned."""
-        names = {1: "adopted", 2: "abandoned"}
-        return Counter(names.get(argument, "odd") for argument in self._resolved().values())
+    def _unresolved(
+        self,
+        tag: str,
+        request: Any,
+        there: BrokerOrder | None,  # Any: an OrderRequest of the core
+    ) -> list[str]:
+        """What is wrong with the end of an order whose call was cut short."""
+        name = f"order {request.order_id} ({tag})"
+        order = self.session.order(request.order_id)
+        if order is None:
+            return [f"{name} is forgotten"]
+        if there is None:
+            # Given up, or refused: whatever else it is, nobody made it up.
+            return (
+                [] if order["state"] == "rejected" else [f"{name} is {order['state']} and nowhere"]
+            )
+        if order["filled_qty"] != there.filled_qty:
+            return [f"{name} has {order['filled_qty']} filled, at the broker {there.filled_qty}"]
+        return []
 
-    def parity(self) -> str:
-        """Seal, decide everything again from the logs, and say what differs."""
+    def resolutions(self) -> Counter[str]:
+        """How often what was ambiguous was adopted, abandoned, or came after it was abandoned."""
+        names = {1: "adopted", 2: "abandoned"}
+        resolved = self._resolved()
+        counts = Counter(names.get(argument, "odd") for argument in resolved.values())
+        there = {order.tag for order in self._world.book.orders()}
+        for order_id, argument in resolved.items():
+            order = self.session.order(order_id)
+            if argument == 2 and order is not None and order["tag"] in there:
+                counts["came_late"] += 1
+        return counts
+
+    def parity(self) -> ParityReport:
+        """Seal, and decide every life again from the logs."""
         self.session.finish()
         self.broker.close()
-        found = life_parity(self.parts.folder, self.parts.config)
-        if not found.differing:
-            return ""
-        return f"decided otherwise from the logs: {'; '.join(found.differing)}"
+        return parity_of_folder(self.parts.folder, self.parts.config)
 
     # -------------------------------------------------------------- private
 
@@ -547,6 +578,24 @@ class Life:
 
     def _broker_position(self) -> int:
         return sum(row.net_qty for row in self._world.book.positions())
+
+
+def parity_of_folder(folder: Path, config: str) -> ParityReport:
+    """Decide a sealed session folder again, life by life.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the session.
+    config : str
+        Engine config that it ran with.
+
+    Returns
+    -------
+    ParityReport
+    """
+    (folder / "engine.json").write_text(config)
+    return replay_session(folder, write=False)
 
 
 def log_image(folder: Path) -> dict[Path, bytes]:

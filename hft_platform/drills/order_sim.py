@@ -48,7 +48,7 @@ from hft_platform.drills.order_life import (
 from hft_platform.order.broker import Outcome
 
 RUNNERS = 3
-STEPS = 26
+STEPS = 30
 WANTS_MAX = 9
 SETTLE_STEPS = 90
 """Virtual seconds in which everything must come to rest once the faults are over."""
@@ -139,26 +139,29 @@ class Run:
         return self.result
 
     def _faults(self) -> BrokerFaults:
-        pick = lambda: self._draw.choice(_PROBABILITIES)  # noqa: E731  # read in one place only
         return BrokerFaults(
-            refused=pick() / 2,
-            request_lost=pick(),
-            request_late=pick(),
-            reply_lost=pick(),
-            reply_late=pick(),
-            ids_late=pick(),
-            event_lost=pick(),
-            event_double=pick(),
-            event_late=pick(),
-            deal_first=pick(),
-            partial=2 * pick(),
-            rests=pick(),
-            query_fails=pick(),
+            refused=self._chance() / 2,
+            request_lost=self._chance(),
+            request_late=self._chance(),
+            reply_lost=self._chance(),
+            reply_late=self._chance(),
+            ids_late=self._chance(),
+            event_lost=self._chance(),
+            event_double=self._chance(),
+            event_late=self._chance(),
+            deal_first=self._chance(),
+            partial=2 * self._chance(),
+            rests=self._chance(),
+            query_fails=self._chance(),
             carries_tags=self._draw.random() < 0.3,
             # Mostly within the wait before an order counts as not found, and now and then beyond.
             late_ms=self._draw.choice((2_000, 6_000, 6_000, 25_000)),
             work_ms=self._draw.choice((5, 50, 400)),
         )
+
+    def _chance(self) -> float:
+        """How often one kind of fault is to happen in this run."""
+        return self._draw.choice(_PROBABILITIES)
 
     def _note(self, text: str) -> None:
         at_ms = (self._world.now_ns - START_NS) // MS
@@ -181,7 +184,7 @@ class Run:
         life = self._alive()
         action = self._draw.choices(
             ("want", "again", "dispatch", "wait", "cancel", "reconcile", "crash"),
-            weights=(22, 8, 24, 22, 6, 10, 8),
+            weights=(22, 8, 34, 20, 6, 8, 7),
         )[0]
         if action == "want" and len(self._wants) < WANTS_MAX:
             self._want()
@@ -373,12 +376,14 @@ class Run:
         self.result.facts.update(self._life.resolutions())
 
     def _check_parity(self) -> None:
-        life = self._alive()
-        text = life.parity()
+        report = self._alive().parity()
         self._life = None
         self.result.facts["parity_runs"] += 1
-        if text:
-            self.result.problems.append(text)
+        self.result.facts["parity_decisions"] += report.identical
+        if not report.is_identical:
+            self.result.problems.append(
+                f"{report.identical} of {report.total} decisions come out again from the logs"
+            )
 
 
 def play(seed: int, *, rules: SimRules | None = None, checks_parity: bool = False) -> SimResult:

@@ -31,7 +31,7 @@ CONTROL_RUNS = 60
 SECONDS_MAX = 1_500
 _MUST_HAPPEN = (
     "crash_now", "crash_popped", "crash_before_place", "crash_after_place", "crash_torn",
-    "crash_paused", "takeovers", "ambiguous", "adopted", "abandoned", "fenced_calls",
+    "crash_paused", "takeovers", "ambiguous", "adopted", "abandoned", "came_late", "fenced_calls",
     "broker_request_lost", "broker_request_late", "broker_reply_lost", "broker_reply_late",
     "broker_event_lost", "broker_event_double", "broker_event_late", "broker_deal_first",
     "broker_partial", "broker_query_fails", "parity_runs",

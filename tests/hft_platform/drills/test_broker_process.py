@@ -59,7 +59,7 @@ class Ear:
 
 
 def ticket(number: int, lots: int = 1, **changes: Any) -> OrderTicket:
-    facts = {
+    facts: dict[str, Any] = {
         "order_id": number, "tag": f"T{number:05d}", "symbol": "TXFD6", "side": 1,
         "price": (35_000 + number) * SCALE, "qty": lots * SCALE,
     }  # fmt: skip
