@@ -289,18 +289,21 @@ impl PyEngine {
     }
 }
 
-/// Decides a sequenced input tape again; every input must be there once, in order.
+/// Decides a sequenced input tape again; every input must be there once, in order. With the
+/// `order_log` of the processes before, the engine recovers from it first.
 #[pyfunction]
-#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new()))]
+#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new(), *, order_log=None))]
 fn replay<'py>(
     py: Python<'py>,
     engine_config_json: &str,
     inputs_tape: &[u8],
     kernels: Vec<PyRef<'_, PyKernelHandle>>,
+    order_log: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kernels = kernels_of(py, &kernels)?;
     let decided = py.detach(|| -> Result<Vec<u8>, BatchError> {
         let mut engine = engine::Engine::from_json_with(engine_config_json, &kernels)?;
+        engine.recover(order_log.unwrap_or_default())?;
         let mut out = Vec::with_capacity(DECISION_CAPACITY);
         engine::run_tape(
             &mut engine,
