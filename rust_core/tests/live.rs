@@ -113,7 +113,7 @@ fn whatever_the_threads_do_every_approved_decision_leaves_once_in_order_and_logg
                         }
                         continue;
                     };
-                    if durable == "record" && taken.len() % 16 == 0 {
+                    if durable == "record" && taken.len().is_multiple_of(16) {
                         let logged = approved(&dir.0);
                         let is_there = |d: &DecisionRecord| d.decision_seq == request.decision_seq;
                         assert!(logged.iter().any(is_there), "{request:?}");
