@@ -324,7 +324,7 @@ def _parts(logs: SessionLogs) -> list[tuple[bytes, bytes, bytes, SessionExtent |
     if not logs.lives:
         inputs, made = _up_to_first_hole(logs.inputs, logs.decisions, logs.shed)
         return [(inputs, b"", made, logs.extent)]
-    found = []
+    found: list[tuple[bytes, bytes, bytes, SessionExtent | None]] = []
     for life in logs.lives:
         extent = life.extent
         shed = tuple(
