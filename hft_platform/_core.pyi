@@ -72,13 +72,13 @@ __all__ = [
     "record_layouts",
     "recover_log",
     "replay",
-    "replay_lives",
     "run_backtest",
     "run_package",
     "run_script",
     "salvage_log",
     "sample_latency",
     "session_extent",
+    "session_lives",
     "signal_terms",
     "split_tape",
     "trade_cost",
@@ -224,6 +224,28 @@ def session_extent(market: bytes, orders: bytes) -> dict[str, Any]:
         When a tape cannot be read.
     """
 
+def session_lives(market: bytes, orders: bytes) -> list[dict[str, Any]]:
+    """Find what every process of a live session left, and how far it can be decided again.
+
+    Parameters
+    ----------
+    market, orders : bytes
+        Tapes of the two logs.
+
+    Returns
+    -------
+    list of dict
+        As `session_extent`, one a process, with ``epoch``, ``first_seq`` and ``order_log``, the
+        part of the order log that its engine recovered from. Empty without Epoch records.
+
+    Raises
+    ------
+    WalError
+        LOG_SEQUENCE_GAP when what is missing in a life is not the tail of one log.
+    ValueError
+        When a tape cannot be read.
+    """
+
 # Engine.
 
 @final
@@ -315,36 +337,12 @@ class Engine:
             each alpha under ``alphas``; sums over all alphas under ``account``.
         """
 
-def replay_lives(
-    engine_config_json: str, market: bytes, orders: bytes, kernels: Sequence[KernelHandle] = ...
-) -> dict[str, Any]:
-    """Decide the two logs of a session again, life by life.
-
-    Parameters
-    ----------
-    engine_config_json : str
-        Engine config.
-    market, orders : bytes
-        The session's logs, as `read_log` gives their tapes.
-    kernels : sequence of KernelHandle, optional
-        Kernels that the config names.
-
-    Returns
-    -------
-    dict
-        ``lives``; ``inputs`` (a tape); ``logged`` and ``replayed`` (decisions in each other's
-        place); ``not_replayable`` logged decisions behind a missing input of their life;
-        ``unlogged`` decisions that the log lost with the tail of a life; ``holes``, the first
-        missing input of each life that has one.
-
-    Raises
-    ------
-    TapeError
-        When a log is none, or an input stands twice.
-    """
-
 def replay(
-    engine_config_json: str, inputs_tape: bytes, kernels: Sequence[KernelHandle] = ...
+    engine_config_json: str,
+    inputs_tape: bytes,
+    kernels: Sequence[KernelHandle] = ...,
+    *,
+    order_log: bytes | None = ...,
 ) -> bytes:
     """Decide a sequenced input tape again.
 
@@ -356,6 +354,8 @@ def replay(
         Every input once, in the order of ``input_seq``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
+    order_log : bytes, optional
+        Order log of the processes before, from which the engine recovers first.
 
     Returns
     -------
@@ -644,6 +644,8 @@ def explain_decisions(
     engine_config_json: str,
     input_seqs: list[int],
     kernels: Sequence[KernelHandle] = ...,
+    *,
+    order_log: bytes | None = ...,
 ) -> list[dict[str, Any]]:
     """Tell what every intent of some inputs met on its way, from a replay.
 
@@ -657,6 +659,8 @@ def explain_decisions(
         Inputs to tell about.
     kernels : list of KernelHandle
         Kernels that the config names.
+    order_log : bytes, optional
+        Order log of the processes before, from which the engine recovers first.
 
     Returns
     -------

@@ -22,6 +22,7 @@ from research import loop, registry
 from research.backtest.runner import run_session
 from research.data import catalog
 from tests.bench import rust
+from tests.bench.live import tick_to_call
 from tests.bench.normaliser import normaliser
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
 from tests.bench.storage import storage
@@ -178,6 +179,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": engine,
     "bus": rust.bus,
     "order": rust.order,
+    "order_to_call": tick_to_call,
     "normaliser": normaliser,
     "gateway": takeover,
     "wal": rust.wal,

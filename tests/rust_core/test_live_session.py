@@ -263,26 +263,5 @@ def test_a_session_of_three_lives_is_decided_again_bit_for_bit(tmp_path: Path) -
     assert report.total > 20
     market, orders = (_core.read_log(str(tmp_path / name))["tape"] for name in ("market", "orders"))
     # Negative control: an engine that forgets at the epoch decides otherwise.
-    with pytest.raises(Exception, match="input sequence"):
-        _core.replay_lives(json.dumps(config), market, orders + orders)
     inputs, decisions = _core.merge_logs(market, orders)
     assert _core.replay(json.dumps(config), inputs) != decisions
-
-
-def test_a_tail_that_the_market_log_lost_ends_one_life_and_not_the_next(tmp_path: Path) -> None:
-    config = engine_config(day(), "taker")
-    write_lives(tmp_path, config, records_a_life=250)
-    market, orders = (_core.read_log(str(tmp_path / name))["tape"] for name in ("market", "orders"))
-    whole = _core.replay_lives(json.dumps(config), market, orders)
-    assert whole["holes"] == [] and whole["logged"] == whole["replayed"]
-    epochs = records.split(orders)["Epoch"]["input_seq"]
-    # The last 40 inputs of the market log before the second epoch are gone.
-    kept = b"".join(
-        record for _, record in records_of(market)
-        if not epochs[1] - 40 <= int.from_bytes(record[8:16], "little") < epochs[1]
-    )  # fmt: skip
-    cut = _core.replay_lives(json.dumps(config), kept, orders)
-    assert len(cut["holes"]) == 1 and cut["holes"][0] < epochs[1]
-    assert cut["logged"] == cut["replayed"]
-    width = records.DTYPES["Decision"].itemsize
-    assert len(cut["logged"]) // width + cut["not_replayable"] == len(whole["logged"]) // width

@@ -18,7 +18,6 @@ mod counters;
 mod exits;
 mod external;
 mod inspect;
-mod lives;
 mod market;
 mod outcome;
 mod policy;
@@ -42,7 +41,6 @@ pub use config::{
 };
 pub use counters::Counters;
 pub use inspect::{FeatureColumns, SignalTerms, feature_columns, signal_terms};
-pub use lives::{LivesReplay, replay_lives};
 pub use policy::ALL_ALPHAS;
 pub use recovery::Recovered;
 pub use sequencer::Sequencer;

@@ -28,6 +28,9 @@ mod recovery;
 mod session;
 mod tag;
 
+#[cfg(test)]
+mod tests;
+
 pub use latency::{Histogram, Latency, Quantiles, Step, wall_ns};
 pub use options::{LiveError, LiveOptions, LiveSetup};
 pub use queue::{HONEST_COUNT_MAX, OrderRequest};

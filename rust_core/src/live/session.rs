@@ -191,10 +191,22 @@ impl LiveSession {
         let logs = WalSink::open(&session_dir, options.logs())?;
         let mut found = recovery::take_back(&session_dir, &mut engine)?;
         found.taken.last_epoch = last_epoch;
+        Self::begun(engine, logs, head, &options, &found, session_dir)
+    }
+
+    /// A session whose logs are open and taken back.
+    pub(super) fn begun(
+        engine: Engine,
+        logs: WalSink,
+        head: SessionHead,
+        options: &LiveOptions,
+        found: &Found,
+        session_dir: PathBuf,
+    ) -> Result<Self, LiveError> {
         let queue = RequestQueue::new(options.queue_capacity + RESERVE, logs.order_syncer());
         let session = Self {
             state: Mutex::new(State::Open(Box::new(Open::new(
-                engine, logs, &options, &found,
+                engine, logs, options, found,
             )))),
             queue,
             queue_allowed: options.queue_capacity,
@@ -202,7 +214,7 @@ impl LiveSession {
             taken: found.taken.clone(),
             session_dir,
         };
-        session.begin(head, &options, &found)?;
+        session.begin(head, options, found)?;
         Ok(session)
     }
 
@@ -469,6 +481,25 @@ impl LiveSession {
     pub fn close(&self) {
         // The writers sync what they hold when they drop.
         drop(self.end());
+    }
+
+    /// What the market log's own thread does.
+    #[cfg(test)]
+    pub(super) fn sync_market_for_test(&self) {
+        let mut held = self.lock();
+        if let Ok(open) = held.guard.open() {
+            // Its failure is what the test waits for, in the next push.
+            drop(open.logs.market.sync());
+        }
+    }
+
+    /// Records of the order log that are durable.
+    #[cfg(test)]
+    pub(super) fn durable_orders_for_test(&self) -> u64 {
+        let mut held = self.lock();
+        held.guard
+            .open()
+            .map_or(0, |open| open.logs.orders.durable_seq())
     }
 
     fn end(&self) -> Result<Box<Open>, LiveError> {

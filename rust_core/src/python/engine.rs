@@ -289,18 +289,21 @@ impl PyEngine {
     }
 }
 
-/// Decides a sequenced input tape again; every input must be there once, in order.
+/// Decides a sequenced input tape again; every input must be there once, in order. With the
+/// `order_log` of the processes before, the engine recovers from it first.
 #[pyfunction]
-#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new()))]
+#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new(), *, order_log=None))]
 fn replay<'py>(
     py: Python<'py>,
     engine_config_json: &str,
     inputs_tape: &[u8],
     kernels: Vec<PyRef<'_, PyKernelHandle>>,
+    order_log: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kernels = kernels_of(py, &kernels)?;
     let decided = py.detach(|| -> Result<Vec<u8>, BatchError> {
         let mut engine = engine::Engine::from_json_with(engine_config_json, &kernels)?;
+        engine.recover(order_log.unwrap_or_default())?;
         let mut out = Vec::with_capacity(DECISION_CAPACITY);
         engine::run_tape(
             &mut engine,
@@ -312,31 +315,6 @@ fn replay<'py>(
         Ok(bytes_of(&out))
     });
     Ok(PyBytes::new(py, &decided.map_err(batch_error)?))
-}
-
-/// Decides the two logs of a session again, life by life: see `engine::lives`.
-#[pyfunction]
-#[pyo3(signature = (engine_config_json, market, orders, kernels=Vec::new()))]
-fn replay_lives<'py>(
-    py: Python<'py>,
-    engine_config_json: &str,
-    market: &[u8],
-    orders: &[u8],
-    kernels: Vec<PyRef<'_, PyKernelHandle>>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let kernels = kernels_of(py, &kernels)?;
-    let found = py
-        .detach(|| engine::replay_lives(engine_config_json, &kernels, market, orders))
-        .map_err(batch_error)?;
-    let table = PyDict::new(py);
-    table.set_item("lives", found.lives)?;
-    table.set_item("inputs", PyBytes::new(py, &found.inputs))?;
-    table.set_item("logged", PyBytes::new(py, &bytes_of(&found.logged)))?;
-    table.set_item("replayed", PyBytes::new(py, &bytes_of(&found.replayed)))?;
-    table.set_item("not_replayable", found.not_replayable)?;
-    table.set_item("unlogged", found.unlogged)?;
-    table.set_item("holes", found.holes)?;
-    Ok(table)
 }
 
 /// Parses an expression and says what it reads and needs.
@@ -480,7 +458,6 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ExpressionError", py.get_type::<ExpressionError>())?;
     module.add_class::<PyEngine>()?;
     module.add_function(wrap_pyfunction!(replay, module)?)?;
-    module.add_function(wrap_pyfunction!(replay_lives, module)?)?;
     module.add_function(wrap_pyfunction!(check_expression, module)?)?;
     module.add_function(wrap_pyfunction!(feature_registry, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate, module)?)?;

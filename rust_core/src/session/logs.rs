@@ -128,7 +128,7 @@ impl WalSink {
         Ok(Self::of(market, orders, options.durable))
     }
 
-    fn of(market: Writer, orders: Writer, durability: Durability) -> Self {
+    pub(crate) fn of(market: Writer, orders: Writer, durability: Durability) -> Self {
         Self {
             market,
             orders,

@@ -48,7 +48,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::failing::failing_writer;
+pub(crate) use tests::failing::{FailingDisk, failing_writer};
 
 pub use error::{Fault, Following, RecordFault, WalError};
 pub use follow::{Followed, SegmentFollower};

@@ -57,7 +57,7 @@ def engine_config() -> str:
             symbol=TXF.symbol,
             expression="",
             parameters={},
-            template={"kind": "remote"},
+            template={"kind": "remote", "slippage_ticks": 1},
             order_qty=LOT,
             ttl_ns=60 * SECOND,
             limits={
