@@ -47,7 +47,7 @@ OPEN = {"pending_new", "working", "pending_cancel", "unknown"}
 
 def engine_config() -> dict[str, Any]:
     """One alpha whose intents come from outside, and the packaged thresholds for drift."""
-    content = engine_tapes.config("0.0 * microprice_dev", {"kind": "remote"})
+    content = engine_tapes.config("0.0 * microprice_dev", {"kind": "remote", "slippage_ticks": 1})
     alpha = content["alphas"][0]
     del alpha["expression"]
     alpha["parameters"] = {}
