@@ -110,6 +110,22 @@ def _parser() -> argparse.ArgumentParser:
         "(drill); the run goes to drills/, has no signed summary and is no evidence",
     )
 
+    run.add_argument(
+        "--broker",
+        choices=["shioaji", "paper"],
+        default="shioaji",
+        help="live: who takes the orders; paper rehearses the whole live process over one recorded"
+        " --session, without credentials (default: shioaji)",
+    )
+    run.add_argument(
+        "--check", action="store_true", help="live: run the pre-market checks only, open nothing"
+    )
+    run.add_argument(
+        "--flatten-on-stop",
+        action="store_true",
+        help="live: close the position when stopped before the session's end",
+    )
+
     replay = add(
         "replay", sessions.replay, "Decide a session again from its logs and compare bit for bit."
     )

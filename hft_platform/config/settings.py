@@ -212,6 +212,43 @@ class DiskPressure(_Strict):
         return self
 
 
+class BrokerSettings(_Strict):
+    """How the broker is talked to (docs/shioaji.md)."""
+
+    is_simulation: bool
+    accounts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}-[A-Za-z0-9]{1,16}$")]]
+    order_calls_soft: Annotated[int, Field(gt=0, lt=250)]
+    order_calls_hard: Annotated[int, Field(gt=0, le=250)]
+    account_calls_max: Annotated[int, Field(gt=0, le=25)]
+    call_timeout_ms: Annotated[int, Field(ge=100, le=5_000)]
+    is_non_blocking: bool
+    breaker_failures_max: Annotated[int, Field(gt=0, le=1_000)]
+    breaker_open_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    login_back_off_s: Annotated[int, Field(ge=60, le=3_600)]
+    logins_per_day_max: Annotated[int, Field(gt=0, le=1_000)]
+    feed_silence_ms: Annotated[int, Field(ge=1_000, le=600_000)]
+    quote_ahead_ms_max: Annotated[int, Field(gt=0, le=600_000)]
+    quote_behind_ms_max: Annotated[int, Field(gt=0, le=3_600_000)]
+    on_total_mismatch: Literal["drop", "note"]
+    certificate_warning_days: Annotated[int, Field(ge=0, le=365)]
+    futures_octype: Literal["Auto", "New", "Cover", "DayTrade"]
+    stock_condition: Literal[
+        "Cash",
+        "Netting",
+        "MarginTrading",
+        "ShortSelling",
+        "SBLShort",
+        "SBLShortPriceExempt",
+        "Emerging",
+    ]
+
+    @model_validator(mode="after")
+    def _soft_leaves_a_reserve(self) -> BrokerSettings:
+        if self.order_calls_soft >= self.order_calls_hard:
+            raise ValueError("order_calls_soft is not below order_calls_hard: cancels need a rest")
+        return self
+
+
 def _switch(value: Any) -> Any:  # Any: what YAML gives
     """0 and 1 are how a variable says no and yes."""
     return bool(value) if type(value) is int and value in (0, 1) else value
@@ -254,6 +291,13 @@ class ReconciliationSettings(_Strict):
         return self
 
 
+class GovernorSettings(_Strict):
+    """When a live process may start, and how long it may take to stop (docs/live.md)."""
+
+    start_before_s: Annotated[int, Field(ge=0, le=86_400)]
+    stop_wait_s: Annotated[int, Field(gt=0, le=600)]
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -268,8 +312,10 @@ class Settings(_Strict):
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings
     disk_pressure: DiskPressure
+    broker: BrokerSettings
     gateway: GatewaySettings
     reconciliation: ReconciliationSettings
+    governor: GovernorSettings
 
     @property
     def workspace_path(self) -> Path:

@@ -258,7 +258,13 @@ class OrderCheck:
         ) or bool(self._done)
 
     def judge(
-        self, ours: OurOrder, found: BrokerOrder | None, asked_ns: int, answered_ns: int
+        self,
+        ours: OurOrder,
+        found: BrokerOrder | None,
+        asked_ns: int,
+        answered_ns: int,
+        *,
+        is_idle: bool = True,
     ) -> Judgment:
         """Judge an order by an answer that was asked for after `note` saw it, and unchanged since.
 
@@ -270,6 +276,8 @@ class OrderCheck:
             What the answer has of it; None when the answer does not name it.
         asked_ns, answered_ns : int
             When the question left, and when its answer was there.
+        is_idle : bool, optional
+            Whether no request waits for the dispatcher: a cancel that waits is not lost.
         """
         if not ours.is_open:
             return (
@@ -284,7 +292,9 @@ class OrderCheck:
         is_young = asked_ns - watched.since_ns < self._guard_ns
         if ours.state != "unknown" and is_young:
             return NOTHING
-        return self._judge_found(watched, found, asked_ns, answered_ns)
+        if not is_idle:
+            watched.alive.clear()
+        return self._judge_found(watched, found, (asked_ns, answered_ns), is_idle=is_idle)
 
     def _judge_missing(self, watched: _Watched, asked_ns: int, answered_ns: int) -> Judgment:
         ours, age_ns = watched.ours, asked_ns - watched.since_ns
@@ -298,10 +308,9 @@ class OrderCheck:
         return Judgment(is_abandoned=True) if ours.state == "unknown" else Judgment(is_doubted=True)
 
     def _judge_found(
-        self, watched: _Watched, found: BrokerOrder, asked_ns: int, answered_ns: int
+        self, watched: _Watched, found: BrokerOrder, see: tuple[int, int], *, is_idle: bool
     ) -> Judgment:
-        ours = watched.ours
-        see = (asked_ns, answered_ns)
+        ours, (asked_ns, answered_ns) = watched.ours, see
         lack = found.filled_qty - ours.filled_qty
         if lack < 0:
             watched.ahead.see(found.filled_qty, *see, gap_ns=self._gap_ns)
@@ -328,8 +337,10 @@ class OrderCheck:
             events += self._end(watched, kind, found, see)
         elif found.status == OrderStatus.WORKING and ours.state == "pending_cancel":
             # The cancel was lost: twice the broker says that the order works.
-            is_lost = asked_ns - watched.since_ns >= self._quarantine_ns and watched.alive.see(
-                "alive", *see, gap_ns=self._gap_ns
+            is_lost = (
+                is_idle
+                and asked_ns - watched.since_ns >= self._quarantine_ns
+                and watched.alive.see("alive", *see, gap_ns=self._gap_ns)
             )
             if is_lost:
                 events.append(event_of(EventKind.CANCEL_REJECTED, found, answered_ns))

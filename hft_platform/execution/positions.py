@@ -22,7 +22,7 @@ model (`docs/costs.md`). Operator's page: `docs/execution.md`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -277,12 +277,8 @@ class PositionStore:
         if (fill.account, fill.order_id, fill.fill_seq) in self._seen:
             return False
         # Costs first: a fill that cannot be charged is not counted by halves.
-        charge = {
-            "price": fill.price, "qty": fill.qty, "multiplier": instrument.multiplier,
-            "side": fill.side, "is_maker": fill.is_maker,
-        }  # fmt: skip
-        fee = trade_cost(instrument.costs, **charge)
-        tax = trade_tax(instrument.costs, **charge)
+        fee = _charge(trade_cost, instrument, fill)
+        tax = _charge(trade_tax, instrument, fill)
         self._seen.add((fill.account, fill.order_id, fill.fill_seq))
         key = (fill.account, fill.strategy, fill.instrument_id)
         entry = self._entries.setdefault(key, _Entry(CostBook(self._method)))
@@ -347,7 +343,7 @@ class PositionStore:
             raise PlatformError(ReasonCode.PRICE_NOT_POSITIVE, f"mark was {price}")
         self._marks[instrument_id] = price
 
-    def keys(self) -> list[tuple[str, str, int]]:
+    def entries(self) -> list[tuple[str, str, int]]:
         """Account, strategy and instrument of every position that ever was, sorted."""
         return sorted(self._entries)
 
@@ -387,7 +383,7 @@ class PositionStore:
         instrument_id : int
             The contract.
         """
-        rows = (key for key in self.keys() if (key[0], key[2]) == (account, instrument_id))
+        rows = (key for key in self.entries() if (key[0], key[2]) == (account, instrument_id))
         return sum((self.pnl(*key) for key in rows), Pnl())
 
     def position_qty(self, account: str, instrument_id: int) -> int:
@@ -462,6 +458,17 @@ def pnl_of_fills(
     store.mark(instrument.instrument_id, mark)
     rows = (store.account_pnl(account, instrument.instrument_id) for account in sorted(accounts))
     return sum(rows, Pnl())
+
+
+def _charge(rule: Callable[..., int], instrument: Instrument, fill: Fill) -> int:
+    return rule(
+        instrument.costs,
+        price=fill.price,
+        qty=fill.qty,
+        multiplier=instrument.multiplier,
+        side=fill.side,
+        is_maker=fill.is_maker,
+    )
 
 
 def alpha_of(order_id: int) -> int:

@@ -9,7 +9,8 @@ Invariants:
 2. A question that failed changes nothing: it is neither "not found" nor "flat"; it is reported.
 3. Every question is taken from the broker's call budget, at most one of each kind in a step, and
    not sooner than the settings say.
-4. `startup` and `step` never wait: they do what is due at the time given, and return.
+4. `startup` and `step`, which one thread calls, never wait: they do what is due at the time given,
+   and return. `report` and `counters` are for any thread.
 5. The same answers give the same records and the same ids, before and after a restart.
 6. Nobody is asked while the fence is closed: what a former leader would resolve is not its own.
 
@@ -103,6 +104,12 @@ class Session(Protocol):
 
     def positions(self) -> list[dict[str, Any]]:
         """Positions of the alphas."""
+
+    def pending(self) -> int:
+        """Requests that wait for the dispatcher."""
+
+    def adopted(self) -> dict[int, int]:
+        """What was adopted as external, by instrument."""
 
 
 class OrderNames(Protocol):
@@ -217,8 +224,6 @@ class ReconciliationService:
         Says whether this process may speak to the broker.
     clock_ns : callable
         ns UTC.
-    external_qty : callable, optional
-        What was adopted of an instrument, at 1e-8; by default nothing.
     call_timeout_ns : int, optional
         Longest a broker call can take; the quarantine must be twice as long.
     folder : Path, optional
@@ -242,7 +247,6 @@ class ReconciliationService:
         budget: Calls,
         fence: FenceCheck,
         clock_ns: Callable[[], int],
-        external_qty: Callable[[int], int] | None = None,
         call_timeout_ns: int = 0,
         folder: Path | None = None,
     ) -> None:
@@ -259,7 +263,6 @@ class ReconciliationService:
         self._settings, self._budget, self._fence = settings, budget, fence
         self._symbols = {key: row.symbol for key, row in sorted(instruments.items())}
         self._clock_ns = clock_ns
-        self._external_qty = external_qty or (lambda _: 0)
         self._folder = folder
         self._orders, self._positions = OrderCheck(settings), PositionCheck(settings)
         self._questions = {name: _Question() for name in ("orders", "positions", "account")}
@@ -275,6 +278,7 @@ class ReconciliationService:
         self._is_ready = False
         self._reasons: tuple[str, ...] = ("the broker has not been asked yet",)
         self._written: tuple[Any, int] = (None, 0)
+        self._latest = self._report(0)
 
     def startup(self, now_ns: int | None = None) -> Readiness:
         """Do what is due before trading may start; call it again until it is ready.
@@ -316,11 +320,14 @@ class ReconciliationService:
         self._publish(now_ns)
 
     def report(self) -> ReconciliationReport:
-        """Everything that stands, as of now."""
-        return self._report(self._clock_ns())
+        """Everything that stood at the end of the last step; any thread may ask."""
+        return self._latest
 
     def counters(self) -> dict[str, int]:
-        """What was asked and done so far, for metrics."""
+        """What was asked and done up to the last step; any thread may ask."""
+        return dict(self._latest.counters)
+
+    def _counts(self) -> dict[str, int]:
         asked = {f"asked_{name}": row.asked for name, row in self._questions.items()}
         failed = {f"failed_{name}": row.failed for name, row in self._questions.items()}
         return {**asked, **failed, **dict(sorted(self._counters.items()))}
@@ -419,6 +426,7 @@ class ReconciliationService:
         log.warning("order_resolved", outcome=outcome, **facts)
 
     def _ask_orders(self, now_ns: int) -> None:
+        is_idle = not self._session.pending()
         before = self._note(now_ns)
         answer = self._ask("orders", self._broker.orders, now_ns)
         if answer is None:
@@ -437,7 +445,9 @@ class ReconciliationService:
         for order_id, ours in after.items():
             # What moved while the broker was asked is judged by the next answer.
             if before.get(order_id) == ours:
-                judgment = self._orders.judge(ours, found.get(order_id), now_ns, answered_ns)
+                judgment = self._orders.judge(
+                    ours, found.get(order_id), now_ns, answered_ns, is_idle=is_idle
+                )
                 self._act(ours, found.get(order_id), judgment, answered_ns)
         for order_id in sorted(set(found) - set(after)):
             row = self._session.order(order_id)
@@ -523,14 +533,14 @@ class ReconciliationService:
     # Positions and money
 
     def _held(self) -> dict[int, Held]:
-        sums = dict.fromkeys(self._symbols, 0)
+        sums, adopted = dict.fromkeys(self._symbols, 0), self._session.adopted()
         for row in self._session.positions():
             sums[int(row["instrument_id"])] += int(row["position_qty"])
         return {
             instrument_id: Held(
                 instrument_id,
                 self._symbols[instrument_id],
-                qty + self._external_qty(instrument_id),
+                qty + adopted.get(instrument_id, 0),
                 *self._orders.unverified(instrument_id),
                 self._orders.last_change_ns(instrument_id),
             )
@@ -680,13 +690,14 @@ class ReconciliationService:
             left_out=max(0, len(found) - FINDING_COUNT_MAX),
             resolutions=tuple(self._resolutions),
             questions={name: row.as_dict() for name, row in self._questions.items()},
-            counters=self.counters(),
+            counters=self._counts(),
         )
 
     def _publish(self, now_ns: int) -> None:
+        # One assignment: whoever asks from another thread sees this report or the one before.
+        self._latest = report = self._report(now_ns)
         if self._folder is None:
             return
-        report = self._report(now_ns)
         # Counts of questions alone are no news.
         news = (
             report.is_ready, report.reasons, tuple(row.key for row in report.findings),
@@ -694,7 +705,13 @@ class ReconciliationService:
         )  # fmt: skip
         if news == self._written[0] and now_ns - self._written[1] < REPORT_EVERY_NS:
             return
-        report.write(self._folder)
+        try:
+            report.write(self._folder)
+        except OSError as error:
+            # Resolving orders matters more than telling; the old report's age tells that.
+            self._counters["reports_not_written"] += 1
+            log.warning("reconciliation_report_not_written", error=str(error))
+            return
         self._written = (news, now_ns)
 
 

@@ -137,7 +137,7 @@ class ModelSession:
         self.log: list[Any] = []
         self._orders: dict[int, dict[str, Any]] = {}
         self.fill_ids: list[str] = []
-        self.external = 0
+        self.external = self.queued = 0
         self.odd: Counter[str] = Counter()
         for entry in log or []:
             self._take(entry)
@@ -167,6 +167,12 @@ class ModelSession:
 
     def positions(self) -> list[dict[str, Any]]:
         return [{"alpha_index": 0, "instrument_id": INSTRUMENT_ID, "position_qty": self.position}]
+
+    def pending(self) -> int:
+        return self.queued
+
+    def adopted(self) -> dict[int, int]:
+        return {INSTRUMENT_ID: self.external}
 
     # What the tests ask and do
 
@@ -415,7 +421,7 @@ class World:
             self.session, self.broker, self.names, self.gateway,  # type: ignore[arg-type]
             settings=settings(**self.changes), instruments={INSTRUMENT_ID: Contract(SYMBOL)},
             budget=self.budget, fence=self.gate, clock_ns=self.clock,
-            external_qty=lambda _: self.session.external, folder=self.folder,
+            folder=self.folder,
         )  # fmt: skip
 
     def crash(self) -> None:

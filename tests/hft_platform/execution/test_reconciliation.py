@@ -210,6 +210,17 @@ def test_a_lost_cancel_may_be_asked_for_again_once_the_order_is_seen_to_work() -
     assert world.broker.canceled == [], "the engine decides it, not reconciliation"
 
 
+def test_a_cancel_that_still_waits_for_the_dispatcher_is_not_lost() -> None:
+    world = World()
+    ticket = place_and_cancel(world)
+    world.session.queued = 1
+    world.run(60)
+    assert world.state(ticket) == "pending_cancel"
+    world.session.queued = 0
+    world.run(30)
+    assert world.state(ticket) == "working"
+
+
 # Open orders
 
 
@@ -732,6 +743,18 @@ def test_the_report_in_the_folder_is_what_stands_and_survives_the_process(tmp_pa
     assert "order 1 abandoned" in report.render()
     assert report.counters["abandoned"] == 1
     assert report.as_dict()["findings"][0]["next_step"].startswith("find the cause")
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    world = World()
+    world.folder = tmp_path / "no folder"
+    world.folder.write_text("but a file")
+    world._begin()
+    assert world.ready()
+    ticket = world.place("lost")
+    world.run(30)
+    assert world.state(ticket) == "rejected"
+    assert world.service.counters()["reports_not_written"] > 0
 
 
 def test_every_kind_of_finding_says_what_it_means_and_what_is_next() -> None:
