@@ -152,7 +152,20 @@ def _venue(before: PreMarket) -> VenueFactory:
     request = before.request
     if request.recorded is not None:
         return rehearsal_venue(request.recorded, request.speed)
-    return live_venue(_shioaji, wall_clock_ns)
+    return live_venue(_broker, wall_clock_ns)
+
+
+def _broker(request: VenueRequest) -> Broker:
+    """The workspace's gateway where `gateway.enabled` says so, else the broker itself."""
+    from hft_platform.services.gateway_start import runner_broker
+
+    return runner_broker(
+        request.workspace,
+        request.config,
+        request.instruments,
+        request.settings,
+        make_broker=lambda: _shioaji(request),
+    )
 
 
 def _shioaji(request: VenueRequest) -> Broker:

@@ -451,6 +451,10 @@ class ChannelServer:
         try:
             answer = self._local.submit(intent.record, age_ns=age_ns)
         except PlatformError as error:
+            if error.code == ReasonCode.CAPACITY_REACHED:
+                # Too many requests wait for the dispatcher: nothing of it was taken.
+                self._nack(runner, intent.number, error.code)
+                return
             if error.code != ReasonCode.ORDER_OUTCOME_UNKNOWN:
                 raise
             # Neither yes nor no: the runner waits in vain and then asks, as for any lost answer.
@@ -630,7 +634,7 @@ class ChannelServer:
         try:
             answer = self._local.submit(row.tobytes(), age_ns=0)
         except PlatformError as error:
-            if error.code != ReasonCode.ORDER_OUTCOME_UNKNOWN:
+            if error.code not in (ReasonCode.ORDER_OUTCOME_UNKNOWN, ReasonCode.CAPACITY_REACHED):
                 raise
             self.counts.unanswered += 1
             return

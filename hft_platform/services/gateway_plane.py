@@ -26,7 +26,7 @@ import structlog
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.config.settings import ReconciliationSettings
-from hft_platform.errors import ReasonCode
+from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
 from hft_platform.execution.reconciliation import ReconciliationService
@@ -138,6 +138,7 @@ class LivePlane:
         )  # fmt: skip
         self._instruments = parts.instruments
         self._is_settled = False
+        self.market_left_out = 0
         self._is_halted = bool(self.session.recovered()["halted_by"])
         self._lifts = self.session.recovered()["unknown_orders"] > 0 and not _is_restricted(
             OrderLogFollower(self.orders_dir).poll()
@@ -200,7 +201,14 @@ class LivePlane:
 
     def on_market(self, tape: bytes) -> None:
         """Market records: to the engine, then to the runners."""
-        self._reports.on_market(tape)
+        try:
+            self._reports.on_market(tape)
+        except PlatformError as error:
+            # While the dispatcher is far behind nothing new is taken in, and nothing new decided.
+            if error.code != ReasonCode.CAPACITY_REACHED:
+                raise
+            self.market_left_out += 1
+            return
         self._market(tape)
 
     def on_order(self, event: OrderEvent) -> None:
@@ -242,25 +250,24 @@ class LivePlane:
             self._is_halted = bool(self.session.state()["halted_by"])
 
     def _resume(self, *, source: int = _SOURCE_RUNTIME) -> None:
-        """Both steps; another thread's record between them makes a second try necessary."""
+        """Both steps; another arm between them makes a second try necessary."""
         for _ in range(RESUME_TRIES):
             refused = dict(self.session.state()["dropped"])
-            self._command(_RESUME_ARM, source=source)
-            armed_seq = int(self.session.state()["last_seq"])
+            armed_seq = self._command(_RESUME_ARM, source=source)
             self._command(_RESUME_CONFIRM, argument=armed_seq, source=source)
             if dict(self.session.state()["dropped"]) == refused:
                 return
         log.warning("gateway_not_resumed", dropped=dict(self.session.state()["dropped"]))
 
-    def _command(self, kind: int, *, source: int = _SOURCE_RUNTIME, **fields: int) -> None:
-        """Push a command for all alphas."""
+    def _command(self, kind: int, *, source: int = _SOURCE_RUNTIME, **fields: int) -> int:
+        """Push a command for all alphas; gives its `input_seq`."""
         row = records.empty("Command", 1)
         row["command_kind"], row["alpha_index"], row["source_id"] = kind, _ALL_ALPHAS, source
         row["reason_code"] = int(ReasonCode.REDUCE_ONLY_ON)
         for name, value in fields.items():
             row[name] = value
         row["receive_time_ns"] = self._clock_ns()
-        self.session.push(row.tobytes())
+        return int(self.session.push(row.tobytes()))
 
 
 def _is_restricted(order_log: bytes) -> bool:

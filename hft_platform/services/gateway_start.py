@@ -53,8 +53,6 @@ CONNECT_S = 30.0
 """A runner waits so long for a gateway at its start: a takeover takes a fraction of it."""
 SEGMENT_BYTES = 8 << 20
 """A takeover reads the open segment with its prepared rest: a large one costs it half a second."""
-SLIPPAGE_TICKS = 2
-"""Of exits that the gateway's engine makes by itself: a halt, a withdrawal, the session's end."""
 BREAKER_FAILURES, BREAKER_OPEN_NS = 5, 10_000 * MS
 
 
@@ -152,7 +150,7 @@ def remote_alpha(alpha: Mapping[str, Any]) -> dict[str, Any]:
         With expression or kernel.
     """
     kept = {key: value for key, value in alpha.items() if key not in ("expression", "kernel")}
-    return kept | {"template": {"kind": "remote", "slippage_ticks": SLIPPAGE_TICKS}}
+    return kept | {"template": {"kind": "remote"}}
 
 
 def gateway_lease(workspace: Path, settings: Settings) -> Lease:

@@ -155,6 +155,23 @@ def test_a_cancel_is_never_too_late(make: Make) -> None:
     assert [row["action"] for row in gateway.session.requests] == [1, 2]
 
 
+def test_an_intent_the_session_has_no_room_for_is_refused_for_good(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = make()
+    runner = RawRunner(gateway)
+
+    def full(tape: bytes) -> int:
+        raise PlatformError(ReasonCode.CAPACITY_REACHED, "1,024 requests wait")
+
+    monkeypatch.setattr(gateway.session, "push", full)
+    runner.place(1)
+    assert only(runner.heard(), Kind.NACK).code == ReasonCode.CAPACITY_REACHED
+    monkeypatch.undo()
+    runner.place(1)
+    assert only(runner.heard(), Kind.ACK).order_id == 1
+
+
 def test_a_cancel_of_another_runners_order_is_refused(make: Make) -> None:
     gateway = make()
     first, second = RawRunner(gateway, 0), RawRunner(gateway, 1)
