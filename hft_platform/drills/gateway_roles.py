@@ -248,7 +248,7 @@ def gateway_role(place: Place) -> None:
 def _stop_when_told(place: Place, planes: list[Plane], stop: threading.Event) -> None:
     """End in order once the run is over and nothing is open."""
     while not stop.wait(RECONCILE_S):
-        if place.is_told("finish-gateway") and not (planes and planes[-1].parts.session.orders()):
+        if place.is_told("finish-gateway") and (not planes or _agrees(planes[-1].parts)):
             stop.set()
 
 
@@ -358,7 +358,7 @@ def _want_until_done(place: Place, index: int, life: int, parts: order_life.Part
 
 
 def _agrees(parts: order_life.Parts) -> bool:
-    """True when nothing is open here, and the gateway holds what we do."""
+    """True when nothing is open here, and whoever is asked holds what we do."""
     if parts.session.orders():
         return False
     try:
