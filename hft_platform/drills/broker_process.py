@@ -406,15 +406,9 @@ class BrokerProcess:
         """
         deadline = time.monotonic() + START_SECONDS
         while True:
-            probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                probe.connect(str(self.socket_path))
-            except OSError:
-                pass
-            else:
-                return
-            finally:
-                probe.close()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(str(self.socket_path)) == 0:
+                    return
             is_over = self._process is None or self._process.poll() is not None
             if is_over or time.monotonic() > deadline:
                 self.stop()

@@ -32,7 +32,7 @@ from hft_platform.drills.broker_client import DrillBroker
 from hft_platform.drills.broker_process import BrokerServer
 from hft_platform.drills.order_life import SECOND, Want
 from hft_platform.errors import PlatformError
-from hft_platform.gateway.channel import SOCKET_FILE, ChannelLimits, Holdings, RemoteAlpha
+from hft_platform.gateway.channel import ChannelLimits, Holdings, RemoteAlpha
 from hft_platform.gateway.channel_client import new_hello
 from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService, PlaneSession
 from hft_platform.gateway.lease import LeaderLease, LeadershipFence, boottime_ns
@@ -45,6 +45,10 @@ WANTS = 6
 """Intents of one runner."""
 CALL_SECONDS = 0.12
 COMPLAIN_S = 6.0
+CHANNEL_FILE = "channel.sock"
+"""As the gateway names its socket."""
+AGREE_S = 0.3
+"""A runner ends when its position was the gateway's for so long."""
 FORGETTING_S = 0.1
 GROUP_COMMIT_MS = 5
 HUNG_NS = 250_000_000
@@ -92,7 +96,7 @@ class Place:
     @property
     def channel(self) -> Path:
         """Where the leading gateway listens."""
-        return self.folder / "service" / SOCKET_FILE
+        return self.folder / "service" / CHANNEL_FILE
 
     def session(self, name: str, life: int) -> Path:
         """Session folder of a role; the control that forgets has a new one for each life."""
@@ -169,6 +173,10 @@ class Plane:
             self._ambiguous.append(request)
         self._told()
 
+    def idle(self) -> None:
+        """Send the cancels that waited."""
+        self.parts.adapter.step()
+
     def reconcile(self, now_ns: int) -> None:
         """Ask the broker for what is in doubt; a fresh book for the engine's checks."""
         order_life.push_quote(self.session, now_ns)
@@ -240,7 +248,7 @@ def gateway_role(place: Place) -> None:
 def _stop_when_told(place: Place, planes: list[Plane], stop: threading.Event) -> None:
     """End in order once the run is over and nothing is open."""
     while not stop.wait(RECONCILE_S):
-        if place.is_told("finish-gateway") and not (planes and planes[-1].parts.session.orders()):
+        if place.is_told("finish-gateway") and (not planes or _agrees(planes[-1].parts)):
             stop.set()
 
 
@@ -327,7 +335,7 @@ def _want_until_done(place: Place, index: int, life: int, parts: order_life.Part
         # Nobody knows whether the last one was said before it died: said again, with its number.
         order_life.push_quote(parts.session, place.clock_ns())
         parts.submit(want_of(place.seed, index, count - 1), place.clock_ns())
-    next_want = next_look = told = 0.0
+    next_want = next_look = told = agreed = 0.0
     while True:
         now = time.monotonic()
         if count < WANTS and now >= next_want and not place.is_told("finish"):
@@ -341,10 +349,23 @@ def _want_until_done(place: Place, index: int, life: int, parts: order_life.Part
             next_look = now + RECONCILE_S
             parts.reconcile(place.clock_ns())
             if place.is_told("finish"):
-                if not parts.session.orders():
+                # What was given up may still be done at the gateway, and is then heard of later.
+                agreed = (agreed or now) if _agrees(parts) else 0.0
+                if agreed and now - agreed >= AGREE_S:
                     return
                 _complain(parts, told := told or now, now)
         time.sleep(0.005)
+
+
+def _agrees(parts: order_life.Parts) -> bool:
+    """True when nothing is open here, and whoever is asked holds what we do."""
+    if parts.session.orders():
+        return False
+    try:
+        theirs = sum(row.net_qty for row in parts.broker.positions())
+    except PlatformError:
+        return False
+    return theirs == sum(int(row["position_qty"]) for row in parts.session.positions())
 
 
 def _complain(parts: order_life.Parts, since: float, now: float) -> None:
