@@ -152,10 +152,21 @@ def _venue(before: PreMarket) -> VenueFactory:
     request = before.request
     if request.recorded is not None:
         return rehearsal_venue(request.recorded, request.speed)
-    return live_venue(_shioaji, wall_clock_ns)
+    return live_venue(make_live_broker, wall_clock_ns)
 
 
-def _shioaji(request: VenueRequest) -> Broker:
+def make_live_broker(request: VenueRequest) -> Broker:
+    """The broker of a live session; nothing connects before the process is put together.
+
+    Parameters
+    ----------
+    request : VenueRequest
+        What it is wanted for.
+
+    Returns
+    -------
+    Broker
+    """
     from hft_platform.services.shioaji_factory import make_shioaji
 
     return make_shioaji(
