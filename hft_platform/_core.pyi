@@ -72,6 +72,7 @@ __all__ = [
     "record_layouts",
     "recover_log",
     "replay",
+    "replay_lives",
     "run_backtest",
     "run_package",
     "run_script",
@@ -313,6 +314,34 @@ class Engine:
             ``storm`` (state of guard and policy with cause, times and every input), and a row for
             each alpha under ``alphas``; sums over all alphas under ``account``.
         """
+
+def replay_lives(
+    engine_config_json: str, market: bytes, orders: bytes, kernels: Sequence[KernelHandle] = ...
+) -> dict[str, Any]:
+    """Decide the two logs of a session again, life by life.
+
+    Parameters
+    ----------
+    engine_config_json : str
+        Engine config.
+    market, orders : bytes
+        The session's logs, as `read_log` gives their tapes.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
+
+    Returns
+    -------
+    dict
+        ``lives``; ``inputs`` (a tape); ``logged`` and ``replayed`` (decisions in each other's
+        place); ``not_replayable`` logged decisions behind a missing input of their life;
+        ``unlogged`` decisions that the log lost with the tail of a life; ``holes``, the first
+        missing input of each life that has one.
+
+    Raises
+    ------
+    TapeError
+        When a log is none, or an input stands twice.
+    """
 
 def replay(
     engine_config_json: str, inputs_tape: bytes, kernels: Sequence[KernelHandle] = ...
@@ -1045,160 +1074,262 @@ def package_order_layout() -> tuple[list[tuple[str, int]], int]:
 
 @final
 class OrderRequest:
-    """One approved decision, to be carried out once."""
+    """One request to the broker: decided, approved, and durable if the session asks for that."""
 
     @property
     def decision_seq(self) -> int:
-        """The decision."""
-
+        """The decision it follows from."""
     @property
     def intent_id(self) -> int:
-        """Its intent."""
-
+        """The intent behind it."""
     @property
     def order_id(self) -> int:
-        """The order to place or to cancel."""
-
+        """The order to place or cancel."""
     @property
     def action(self) -> int:
         """1 place, 2 cancel."""
-
     @property
     def alpha_index(self) -> int:
-        """Which alpha."""
-
+        """Which alpha of the engine config."""
     @property
     def instrument_id(self) -> int:
         """Which instrument."""
-
-    @property
-    def time_in_force(self) -> int:
-        """1 rest of day, 2 immediate or cancel, 3 fill or kill."""
-
     @property
     def side(self) -> int:
         """+1 buy, -1 sell."""
-
     @property
     def price(self) -> int:
-        """Limit price at 1e-8."""
-
+        """Limit price, scaled."""
     @property
     def qty(self) -> int:
-        """Quantity at 1e-8."""
+        """Quantity, scaled."""
+    @property
+    def time_in_force(self) -> int:
+        """1 rest of day, 2 immediate or cancel, 3 fill or kill."""
+    @property
+    def tag(self) -> str:
+        """The order's tag; of a cancel, that of the order to cancel."""
+    @property
+    def epoch(self) -> int:
+        """Epoch of this process."""
+    @property
+    def decided_ns(self) -> int:
+        """Engine time of the decision, ns UTC."""
 
     @property
     def ttl_ns(self) -> int:
-        """Validity from `decided_ns`, ns."""
-
-    @property
-    def decided_ns(self) -> int:
-        """`sequence_time_ns` of the decision."""
+        """Validity from there, ns."""
 
     @property
     def received_ns(self) -> int:
-        """`receive_time_ns` of what caused it."""
-
-    @property
-    def tag(self) -> str:
-        """Six letters and digits for the broker to carry."""
-
-    @property
-    def epoch(self) -> int:
-        """Fencing number under which the order was decided."""
+        """``receive_time_ns`` of what caused it, ns UTC."""
 
 @final
 class LiveSession:
-    """A session that records are pushed into and durable requests come out of, from any thread.
+    """A live session: records of any thread in, approved requests for one dispatcher out.
+
+    A new folder gets both logs; one that another process left is recovered, and what was under way
+    is unknown from then on.
 
     Parameters
     ----------
-    engine_config : str
-        Engine config, JSON.
+    engine_config_json : str
+        Engine config.
     session_dir : path
-        Folder of ``market/`` and ``orders/``; with logs in it the session goes on behind them.
-    options : str
-        JSON: ``wal_id``, ``epoch``, ``process_id``, ``opened_ns``, and if wanted ``durable``
+        Folder of ``market/`` and ``orders/``.
+    options_json : str
+        ``wal_id`` and ``epoch``, which is above every epoch in the logs. If wanted ``durable``
         (``record`` or ``group``), ``segment_bytes``, ``group_commit_ms``, ``seal_after_s``,
-        ``contracts``.
+        ``contracts`` (by instrument id), ``queue_capacity``, ``opened_ns``, ``process_id``; for drills
+        ``drill_sync_delay``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
-    bus : Bus, optional
-        Carries what the logs take.
 
     Raises
     ------
     PlatformError
-        When config or options are refused, a log is damaged or held, or the epoch is not above
-        every one in the logs (SETTINGS_INVALID).
+        A JSON that is refused; WAL_BUSY for an epoch that is not above all in the logs, or while
+        another process writes them; the code of a log that cannot be opened.
     """
 
     def __new__(
         cls,
-        engine_config: str,
+        engine_config_json: str,
         session_dir: str | PathLike[str],
-        options: str,
+        options_json: str,
         kernels: Sequence[KernelHandle] = ...,
-        *,
-        bus: Bus | None = None,
-    ) -> Self:
-        """Open the session, or go on with the one that is there."""
-
+    ) -> Self: ...
     def recovered(self) -> dict[str, Any]:
-        """What earlier lives left: `is_new`, `epochs`, `decisions`, `broker_events`, `unknown_orders`,
-        `odd_records`, `last_seq`, `last_time_ns`, `market_last_seq`, `halted_by`."""
+        """Tell what was found at opening.
+
+        Returns
+        -------
+        dict
+            ``decisions``, ``broker_events``, ``unknown_orders``, ``odd_records``, ``last_seq``,
+            ``last_time_ns``, ``halted_by``, ``last_epoch``, ``is_new``.
+        """
 
     def push(self, tape: bytes) -> int:
-        """Sequence, log and decide on every record of a tape; give their number.
+        """Take the records of a tape as inputs, in their order and with no other in between.
+
+        Each gets the next ``input_seq`` and ``sequence_time_ns = max(previous + 1,
+        receive_time_ns)``; a trading day of 0 becomes the session's. Any thread may call it.
+
+        Parameters
+        ----------
+        tape : bytes
+            Inputs of any type but Epoch and Shed.
+
+        Returns
+        -------
+        int
+            ``input_seq`` of the last.
 
         Raises
         ------
         PlatformError
-            SETTINGS_INVALID for a tape that is none or holds a decision (nothing of it is taken),
-            the log's code once a log has failed, SESSION_NOT_OPEN after the end.
+            SCHEMA_MISMATCH for bytes that are no such tape, CAPACITY_REACHED for market records and
+            intents while too many requests wait (nothing of the tape is taken then); the log's code
+            after a failure; SESSION_NOT_OPEN after the end.
         """
 
     def next_request(self, timeout_ms: int) -> OrderRequest | None:
-        """The next request, None after the time and once the session is over."""
+        """Wait for the next request and take it; in the order of the decisions.
+
+        Parameters
+        ----------
+        timeout_ms : int
+            Longest time to wait; 0 does not.
+
+        Returns
+        -------
+        OrderRequest or None
+            None when none came in time, and after the end.
+
+        Raises
+        ------
+        PlatformError
+            The log's code after a failure: nothing leaves any more.
+        """
 
     def pending(self) -> int:
-        """Requests that wait for the dispatcher."""
+        """Count the requests that wait for the dispatcher."""
 
     def mark_call(self, decision_seq: int, entered_ns: int, returned_ns: int) -> None:
-        """When the broker's call for a decision was entered and left, ns; measures only."""
+        """Count how long the way to the broker's call of a request took, and the call.
+
+        Parameters
+        ----------
+        decision_seq : int
+            Of the request.
+        entered_ns, returned_ns : int
+            Wall clock before and after the call, ns UTC.
+        """
 
     def orders(self) -> list[dict[str, Any]]:
-        """Orders that may still be filled, oldest first: `order_id`, `intent_id`, `alpha_index`,
-        `instrument_id`, `side`, `price`, `qty`, `filled_qty`, `time_in_force`, `state`,
-        `decision_seq`, `decided_ns`, `epoch`, `tag`."""
+        """List the orders that the engine holds open, oldest first.
+
+        Returns
+        -------
+        list of dict
+            ``order_id``, ``intent_id``, ``alpha_index``, ``instrument_id``, ``side``, ``price``,
+            ``qty``, ``filled_qty``, ``time_in_force``, ``state`` (``pending_new``, ``working``,
+            ``pending_cancel`` or ``unknown``), ``decision_seq``, ``epoch``, ``tag``, ``decided_ns``.
+        """
 
     def order(self, order_id: int) -> dict[str, Any] | None:
-        """One order as in `orders`, open or done lately; None when it is not known."""
+        """Look one order up, open or recently done.
+
+        Parameters
+        ----------
+        order_id : int
+            Which.
+
+        Returns
+        -------
+        dict or None
+            As in `orders`, with ``state`` also ``filled``, ``canceled``, ``rejected`` or
+            ``expired``.
+        """
+
+    def adopted(self) -> dict[int, int]:
+        """What an operator adopted as external, by instrument id, scaled."""
 
     def positions(self) -> list[dict[str, Any]]:
-        """Signed position and result of every alpha, in config order, scaled."""
+        """Tell position and result of every alpha, in config order.
+
+        Returns
+        -------
+        list of dict
+            As the ``alphas`` of `state`, with ``instrument_id``.
+        """
 
     def state(self) -> dict[str, Any]:
-        """What the engine has counted, and `last_seq`, `last_time_ns`, `pending`, `failed_by`, `failure`."""
+        """Tell what was counted and where the session stands.
+
+        Returns
+        -------
+        dict
+            As `Engine.counters`, with ``last_seq``, ``last_time_ns``, ``inputs``, ``requests``,
+            ``pending``, ``epoch``, ``market_bytes``, ``orders_bytes``, ``space_ahead``,
+            ``halted_by`` (a log's failure before the engine's halt) and its ``message``.
+        """
 
     def routes(self) -> bytes:
-        """Every Route record of the logs so far, a tape."""
+        """Read every Route record of the order log.
+
+        Returns
+        -------
+        bytes
+            A tape.
+        """
 
     def order_decisions(self) -> bytes:
-        """Approved decisions to place an order of earlier lives, a tape."""
+        """Read every approved order of the order log.
+
+        Returns
+        -------
+        bytes
+            A tape of Decision records.
+        """
 
     def latency(self) -> dict[str, dict[str, int]]:
-        """Times by step (`append`, `decide`, `durable`, `queue`, `to_call`, `call`): `count`, `p50_ns`,
-        `p99_ns`, `p999_ns`, `max_ns`."""
+        """Tell how long every step took.
 
-    def finish(self) -> dict[str, int]:
-        """Seal both logs; what waited for the dispatcher does not come out any more."""
+        Returns
+        -------
+        dict
+            By step (``callback_to_sequenced``, ``log_append``, ``decide``, ``queue``, ``durable``,
+            ``to_call``, ``call``): ``count``, ``p50_ns``, ``p99_ns``,
+            ``p999_ns``, ``max_ns``.
+        """
+
+    def finish(self) -> dict[str, Any]:
+        """End the session and seal both logs; nothing leaves any more.
+
+        Returns
+        -------
+        dict
+            ``halted_by``, ``message``, ``untaken`` requests, ``counters``, ``market_last_seq``,
+            ``orders_last_seq``, and where it stood.
+        """
 
     def close(self) -> None:
-        """Let go of the logs without sealing them."""
+        """Let go of the session without sealing its logs; the next one recovers them."""
 
 def order_tag(epoch: int, decision_seq: int) -> str:
-    """Six letters and digits that the broker carries with the order that a decision places."""
+    """Tag of the order that a decision of an epoch places.
+
+    Parameters
+    ----------
+    epoch, decision_seq : int
+        Both are in the order log before the order is sent.
+
+    Returns
+    -------
+    str
+        Six characters of ``0-9A-Za-z``.
+    """
 
 @final
 class PaperSession:

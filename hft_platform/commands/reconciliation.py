@@ -188,6 +188,8 @@ def _report_path(arguments: argparse.Namespace) -> Path:
     from hft_platform.execution.reconciliation_report import FILE_NAME
 
     if arguments.session is not None:
+        if (direct := Path(arguments.session) / FILE_NAME).exists():
+            return direct
         path = session_dir(arguments, arguments.session) / FILE_NAME
         if path.exists():
             return path

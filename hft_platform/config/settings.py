@@ -249,11 +249,24 @@ class BrokerSettings(_Strict):
         return self
 
 
-class GovernorSettings(_Strict):
-    """When a live process may start, and how long it may take to stop (docs/live.md)."""
+def _switch(value: Any) -> Any:  # Any: what YAML gives
+    """0 and 1 are how a variable says no and yes."""
+    return bool(value) if type(value) is int and value in (0, 1) else value
 
-    start_before_s: Annotated[int, Field(ge=0, le=86_400)]
-    stop_wait_s: Annotated[int, Field(gt=0, le=600)]
+
+class GatewaySettings(_Strict):
+    """One gateway for several strategy runners, and who of two leads (docs/gateway.md)."""
+
+    enabled: Annotated[bool, BeforeValidator(_switch)]
+    redis: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}$")] | None
+    redis_password_file: Annotated[str, Field(min_length=1)] | None
+    hung_after_ms: Annotated[int, Field(ge=100, le=60_000)]
+    outstanding_max: Annotated[int, Field(gt=0, le=4_096)]
+    intent_ttl_ms: Annotated[int, Field(gt=0, le=60_000)]
+    answer_timeout_ms: Annotated[int, Field(gt=0, le=60_000)]
+    stall_ms: Annotated[int, Field(gt=0, le=600_000)]
+    grace_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    on_disconnect: Literal["cancel", "keep"]
 
 
 _Milliseconds = Annotated[int, Field(gt=0, le=3_600_000)]
@@ -278,24 +291,11 @@ class ReconciliationSettings(_Strict):
         return self
 
 
-def _switch(value: Any) -> Any:  # Any: what YAML gives
-    """0 and 1 are how a variable says no and yes."""
-    return bool(value) if type(value) is int and value in (0, 1) else value
+class GovernorSettings(_Strict):
+    """When a live process may start, and how long it may take to stop (docs/live.md)."""
 
-
-class GatewaySettings(_Strict):
-    """One gateway for several strategy runners, and who of two leads (docs/gateway.md)."""
-
-    enabled: Annotated[bool, BeforeValidator(_switch)]
-    redis: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}$")] | None
-    redis_password_file: Annotated[str, Field(min_length=1)] | None
-    hung_after_ms: Annotated[int, Field(ge=100, le=60_000)]
-    outstanding_max: Annotated[int, Field(gt=0, le=4_096)]
-    intent_ttl_ms: Annotated[int, Field(gt=0, le=60_000)]
-    answer_timeout_ms: Annotated[int, Field(gt=0, le=60_000)]
-    stall_ms: Annotated[int, Field(gt=0, le=600_000)]
-    grace_ms: Annotated[int, Field(gt=0, le=3_600_000)]
-    on_disconnect: Literal["cancel", "keep"]
+    start_before_s: Annotated[int, Field(ge=0, le=86_400)]
+    stop_wait_s: Annotated[int, Field(gt=0, le=600)]
 
 
 class Settings(_Strict):
@@ -313,9 +313,9 @@ class Settings(_Strict):
     recorder: RecorderSettings
     disk_pressure: DiskPressure
     broker: BrokerSettings
-    governor: GovernorSettings
-    reconciliation: ReconciliationSettings
     gateway: GatewaySettings
+    reconciliation: ReconciliationSettings
+    governor: GovernorSettings
 
     @property
     def workspace_path(self) -> Path:

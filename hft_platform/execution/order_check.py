@@ -202,6 +202,7 @@ class OrderCheck:
         self._in_flight_ns = settings.in_flight_ms * NS_PER_MS
         self._open: dict[int, _Watched] = {}
         self._done: dict[int, _Watched] = {}
+        self._changed_ns: dict[int, int] = {}
 
     def note(self, orders: Iterable[OurOrder], now_ns: int) -> list[Known]:
         """See where our open orders stand now; forget those that are done.
@@ -226,13 +227,16 @@ class OrderCheck:
                 known.append(Known(order_id, watched.since_ns, watched.asked))
             if row is None:
                 del self._open[order_id]
+                self._changed_ns[watched.ours.instrument_id] = now_ns
             elif _standing(row) != _standing(watched.ours):
                 watched.changed(row, now_ns)
+                self._changed_ns[row.instrument_id] = now_ns
             else:
                 watched.ours = row
         for order_id, row in rows.items():
             if order_id not in self._open:
                 self._open[order_id] = _Watched(row, now_ns)
+                self._changed_ns[row.instrument_id] = now_ns
             self._done.pop(order_id, None)
         return known
 
@@ -254,7 +258,13 @@ class OrderCheck:
         ) or bool(self._done)
 
     def judge(
-        self, ours: OurOrder, found: BrokerOrder | None, asked_ns: int, answered_ns: int
+        self,
+        ours: OurOrder,
+        found: BrokerOrder | None,
+        asked_ns: int,
+        answered_ns: int,
+        *,
+        is_idle: bool = True,
     ) -> Judgment:
         """Judge an order by an answer that was asked for after `note` saw it, and unchanged since.
 
@@ -266,6 +276,8 @@ class OrderCheck:
             What the answer has of it; None when the answer does not name it.
         asked_ns, answered_ns : int
             When the question left, and when its answer was there.
+        is_idle : bool, optional
+            Whether no request waits for the dispatcher: a cancel that waits is not lost.
         """
         if not ours.is_open:
             return (
@@ -280,7 +292,9 @@ class OrderCheck:
         is_young = asked_ns - watched.since_ns < self._guard_ns
         if ours.state != "unknown" and is_young:
             return NOTHING
-        return self._judge_found(watched, found, asked_ns, answered_ns)
+        if not is_idle:
+            watched.alive.clear()
+        return self._judge_found(watched, found, (asked_ns, answered_ns), is_idle=is_idle)
 
     def _judge_missing(self, watched: _Watched, asked_ns: int, answered_ns: int) -> Judgment:
         ours, age_ns = watched.ours, asked_ns - watched.since_ns
@@ -294,10 +308,9 @@ class OrderCheck:
         return Judgment(is_abandoned=True) if ours.state == "unknown" else Judgment(is_doubted=True)
 
     def _judge_found(
-        self, watched: _Watched, found: BrokerOrder, asked_ns: int, answered_ns: int
+        self, watched: _Watched, found: BrokerOrder, see: tuple[int, int], *, is_idle: bool
     ) -> Judgment:
-        ours = watched.ours
-        see = (asked_ns, answered_ns)
+        ours, (asked_ns, answered_ns) = watched.ours, see
         lack = found.filled_qty - ours.filled_qty
         if lack < 0:
             watched.ahead.see(found.filled_qty, *see, gap_ns=self._gap_ns)
@@ -313,7 +326,7 @@ class OrderCheck:
             and asked_ns - watched.since_ns >= self._quarantine_ns
         )
         if is_new and (is_there or lack > 0):
-            events.append(_event(EventKind.WORKING, found, answered_ns))
+            events.append(event_of(EventKind.WORKING, found, answered_ns))
         fills = self._lacking_fills(watched, ours, found, see) if lack > 0 else ()
         events += fills
         if lack <= 0:
@@ -324,11 +337,13 @@ class OrderCheck:
             events += self._end(watched, kind, found, see)
         elif found.status == OrderStatus.WORKING and ours.state == "pending_cancel":
             # The cancel was lost: twice the broker says that the order works.
-            is_lost = asked_ns - watched.since_ns >= self._quarantine_ns and watched.alive.see(
-                "alive", *see, gap_ns=self._gap_ns
+            is_lost = (
+                is_idle
+                and asked_ns - watched.since_ns >= self._quarantine_ns
+                and watched.alive.see("alive", *see, gap_ns=self._gap_ns)
             )
             if is_lost:
-                events.append(_event(EventKind.CANCEL_REJECTED, found, answered_ns))
+                events.append(event_of(EventKind.CANCEL_REJECTED, found, answered_ns))
         if not events and lack == 0:
             watched.agreed_ns = asked_ns
         return Judgment(events=tuple(events))
@@ -348,7 +363,7 @@ class OrderCheck:
         if is_refused and (found.filled_qty or ours.state not in ("unknown", "pending_new")):
             # The engine takes a refusal of an order that never worked only.
             kind = EventKind.CANCELED
-        return [_event(kind, found, see[1])]
+        return [event_of(kind, found, see[1])]
 
     def _lacking_fills(
         self, watched: _Watched, ours: OurOrder, found: BrokerOrder, see: tuple[int, int]
@@ -404,15 +419,14 @@ class OrderCheck:
         return buy, sell
 
     def last_change_ns(self, instrument_id: int) -> int:
-        """When an open order of an instrument was last seen to change; 0 without one.
+        """When an order of an instrument was last seen to come, change or go; 0 before the first.
 
         Parameters
         ----------
         instrument_id : int
             Which.
         """
-        rows = [row for row in self._open.values() if row.ours.instrument_id == instrument_id]
-        return max((row.since_ns for row in rows), default=0)
+        return self._changed_ns.get(instrument_id, 0)
 
     def unknown(self) -> list[OurOrder]:
         """Orders of unknown outcome, oldest first."""
@@ -486,6 +500,34 @@ def our_order(
     )
 
 
+def event_of(kind: EventKind, found: BrokerOrder, answered_ns: int) -> OrderEvent:
+    """Make the event that the broker's answer stands for.
+
+    Parameters
+    ----------
+    kind : EventKind
+        What happened.
+    found : BrokerOrder
+        From the answer.
+    answered_ns : int
+        When the answer was there; when it happened is not in it.
+    """
+    return OrderEvent(
+        kind=kind,
+        ids=found.ids,
+        exchange_time_ns=answered_ns,
+        receive_time_ns=answered_ns,
+        tag=found.tag,
+        symbol=found.symbol,
+        side=found.side,
+        price=found.price,
+        qty=found.qty,
+        remaining_qty=max(0, found.qty - found.filled_qty),
+        code=found.code,
+        message=found.message,
+    )
+
+
 def synthetic_fill_id(order_id: int, cumulative_qty: int) -> str:
     """Name of a fill that the broker did not name; at most 27 characters.
 
@@ -537,23 +579,6 @@ def _base62(number: int) -> str:
 
 def _standing(row: OurOrder) -> tuple[str, int]:
     return row.state, row.filled_qty
-
-
-def _event(kind: EventKind, found: BrokerOrder, answered_ns: int) -> OrderEvent:
-    return OrderEvent(
-        kind=kind,
-        ids=found.ids,
-        exchange_time_ns=answered_ns,
-        receive_time_ns=answered_ns,
-        tag=found.tag,
-        symbol=found.symbol,
-        side=found.side,
-        price=found.price,
-        qty=found.qty,
-        remaining_qty=max(0, found.qty - found.filled_qty),
-        code=found.code,
-        message=found.message,
-    )
 
 
 def _finding(kind: FindingKind, watched: _Watched) -> Finding:

@@ -31,8 +31,8 @@ SYNTHETIC_PREFIX = "syn."
 """Begins the name of a fill that reconciliation made from a total: `syn.<order>.<total>`."""
 UNCERTAIN_FILLS = 16
 """Of the fills that a log names, so many of the newest may lack their record: a log is cut at its
-end only, and a name is written right before its fill. They are pushed again under their number, and
-the engine, which counts by number, decides."""
+end only, and a name is written right before its fill. Where the engine holds less than was named,
+they are pushed again under their number, and the engine, which counts by number, decides."""
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NAMES = ("broker_id", "seqno", "ordno")
 
@@ -168,6 +168,7 @@ class OrderIds:
         for name, row in _rows(session.routes()):
             if name == "Route":
                 made._recover_route(row)
+        made._settle(session)
         return made
 
     def on_learned(self, listener: Callable[[], None]) -> None:
@@ -438,6 +439,13 @@ class OrderIds:
                 self._uncertain[order_id, fill_id] = FillTicket(seq, counted, is_new=False)
                 while len(self._uncertain) > UNCERTAIN_FILLS:
                     del self._uncertain[next(iter(self._uncertain))]
+
+    def _settle(self, session: Session) -> None:
+        """Fills of orders of which the engine holds all that was named are certain."""
+        for key in list(self._uncertain):
+            known = session.order(key[0])
+            if known is not None and int(known["filled_qty"]) >= self._fills[key[0]].counted:
+                del self._uncertain[key]
 
 
 def fill_quantities(qty: int, counted: int) -> BrokerIds:

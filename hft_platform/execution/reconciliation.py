@@ -9,7 +9,8 @@ Invariants:
 2. A question that failed changes nothing: it is neither "not found" nor "flat"; it is reported.
 3. Every question is taken from the broker's call budget, at most one of each kind in a step, and
    not sooner than the settings say.
-4. `startup` and `step` never wait: they do what is due at the time given, and return.
+4. `startup` and `step`, which one thread calls, never wait: they do what is due at the time given,
+   and return. `report` and `counters` are for any thread.
 5. The same answers give the same records and the same ids, before and after a restart.
 6. Nobody is asked while the fence is closed: what a former leader would resolve is not its own.
 
@@ -37,6 +38,7 @@ from hft_platform.execution.order_check import (
     OrderCheck,
     OurOrder,
     Sighting,
+    event_of,
     our_order,
 )
 from hft_platform.execution.position_check import Agreement, Held, PositionCheck
@@ -53,10 +55,20 @@ from hft_platform.order.broker import (
     BrokerIds,
     BrokerOrder,
     BrokerPosition,
+    EventKind,
     FillEvent,
     OrderEvent,
     OrderStatus,
     Outcome,
+)
+from hft_platform.order.call_budget import CallKind
+from hft_platform.order.order_records import (
+    SOURCE_BROKER,
+    SOURCE_RUNTIME,
+    BrokerKind,
+    RouteKind,
+    broker_record,
+    route_record,
 )
 
 FINDING_COUNT_MAX = 200
@@ -65,14 +77,11 @@ FAILURES_IN_A_ROW = 3
 """So many failed questions in a row make a broker that cannot be asked."""
 CANCELS_MAX = 3
 """Requests to cancel one order that is done here; then it is a person's."""
+MESSAGE_CHARS_MAX = 200
 REPORT_EVERY_NS = 10_000_000_000
 """An unchanged report is written again so often, so that its age says whether anybody looks."""
-SOURCE_BROKER, SOURCE_RUNTIME = 4, 6
-REJECTED, UNKNOWN = 2, 7
-"""`BrokerEventKind` in rust_core/src/record.rs."""
-EXTERNAL, RESOLVED = 4, 5
-"""`RouteKind` in rust_core/src/record.rs."""
 ADOPTED, ABANDONED = 1, 2
+"""`argument` of a Route record of the kind Resolved."""
 MARGIN, MARGIN_PER_LOT, POSITION = 1, 2, 4
 """`account_fields` in rust_core/src/record.rs."""
 DRIFT = 3
@@ -95,6 +104,12 @@ class Session(Protocol):
 
     def positions(self) -> list[dict[str, Any]]:
         """Positions of the alphas."""
+
+    def pending(self) -> int:
+        """Requests that wait for the dispatcher."""
+
+    def adopted(self) -> dict[int, int]:
+        """What was adopted as external, by instrument."""
 
 
 class OrderNames(Protocol):
@@ -120,11 +135,11 @@ class Events(Protocol):
         """Take a fill."""
 
 
-class QuestionBudget(Protocol):
+class Calls(Protocol):
     """What is needed of the call budget."""
 
-    def take_question(self, now_ns: int) -> bool:
-        """Spend one call on a question; False when none is left."""
+    def take(self, kind: CallKind, now_ns: int) -> bool:
+        """Spend one call; False when none is left for this kind."""
 
 
 class FenceCheck(Protocol):
@@ -203,14 +218,12 @@ class ReconciliationService:
         Times.
     instruments : mapping of int to Tradable
         Every instrument of the engine config, by its id.
-    budget : QuestionBudget
+    budget : Calls
         The broker's call budget.
     fence : FenceCheck
         Says whether this process may speak to the broker.
     clock_ns : callable
         ns UTC.
-    external_qty : callable, optional
-        What was adopted of an instrument, at 1e-8; by default nothing.
     call_timeout_ns : int, optional
         Longest a broker call can take; the quarantine must be twice as long.
     folder : Path, optional
@@ -231,10 +244,9 @@ class ReconciliationService:
         *,
         settings: ReconciliationSettings,
         instruments: Mapping[int, Tradable],
-        budget: QuestionBudget,
+        budget: Calls,
         fence: FenceCheck,
         clock_ns: Callable[[], int],
-        external_qty: Callable[[int], int] | None = None,
         call_timeout_ns: int = 0,
         folder: Path | None = None,
     ) -> None:
@@ -251,7 +263,6 @@ class ReconciliationService:
         self._settings, self._budget, self._fence = settings, budget, fence
         self._symbols = {key: row.symbol for key, row in sorted(instruments.items())}
         self._clock_ns = clock_ns
-        self._external_qty = external_qty or (lambda _: 0)
         self._folder = folder
         self._orders, self._positions = OrderCheck(settings), PositionCheck(settings)
         self._questions = {name: _Question() for name in ("orders", "positions", "account")}
@@ -267,6 +278,7 @@ class ReconciliationService:
         self._is_ready = False
         self._reasons: tuple[str, ...] = ("the broker has not been asked yet",)
         self._written: tuple[Any, int] = (None, 0)
+        self._latest = self._report(0)
 
     def startup(self, now_ns: int | None = None) -> Readiness:
         """Do what is due before trading may start; call it again until it is ready.
@@ -308,11 +320,14 @@ class ReconciliationService:
         self._publish(now_ns)
 
     def report(self) -> ReconciliationReport:
-        """Everything that stands, as of now."""
-        return self._report(self._clock_ns())
+        """Everything that stood at the end of the last step; any thread may ask."""
+        return self._latest
 
     def counters(self) -> dict[str, int]:
-        """What was asked and done so far, for metrics."""
+        """What was asked and done up to the last step; any thread may ask."""
+        return dict(self._latest.counters)
+
+    def _counts(self) -> dict[str, int]:
         asked = {f"asked_{name}": row.asked for name, row in self._questions.items()}
         failed = {f"failed_{name}": row.failed for name, row in self._questions.items()}
         return {**asked, **failed, **dict(sorted(self._counters.items()))}
@@ -347,7 +362,7 @@ class ReconciliationService:
         )
         if not is_wanted:
             return False
-        if self._budget.take_question(now_ns):
+        if self._budget.take(CallKind.QUESTION, now_ns):
             return True
         self._counters["budget_spent"] += 1
         return False
@@ -404,13 +419,14 @@ class ReconciliationService:
         row = Resolution(known.order_id, outcome, known.since_ns, now_ns, known.asked)
         self._resolutions.append(row)
         if how != ABANDONED:
-            self._push_route(RESOLVED, now_ns, order_id=known.order_id, argument=ADOPTED)
+            self._session.push(_resolved_record(known.order_id, ADOPTED, now_ns))
         # Whatever it was, the positions tell whether it was right.
         self._questions["positions"].is_due = True
         facts = {"order_id": known.order_id, "asked": known.asked}
         log.warning("order_resolved", outcome=outcome, **facts)
 
     def _ask_orders(self, now_ns: int) -> None:
+        is_idle = not self._session.pending()
         before = self._note(now_ns)
         answer = self._ask("orders", self._broker.orders, now_ns)
         if answer is None:
@@ -421,14 +437,17 @@ class ReconciliationService:
         strangers = []
         for order in answer:
             order_id = self._order_ids.find(order.ids, order.tag)
-            if order_id is None:
+            if order_id is None or order_id in found:
+                # A second order under one tag is not ours: each intent is sent once.
                 strangers.append(order)
             else:
                 found[order_id] = order
         for order_id, ours in after.items():
             # What moved while the broker was asked is judged by the next answer.
             if before.get(order_id) == ours:
-                judgment = self._orders.judge(ours, found.get(order_id), now_ns, answered_ns)
+                judgment = self._orders.judge(
+                    ours, found.get(order_id), now_ns, answered_ns, is_idle=is_idle
+                )
                 self._act(ours, found.get(order_id), judgment, answered_ns)
         for order_id in sorted(set(found) - set(after)):
             row = self._session.order(order_id)
@@ -455,7 +474,8 @@ class ReconciliationService:
             filled = 0 if row is None else int(row["filled_qty"]) - ours.filled_qty
             self._counters["replayed_fills"] += filled > 0
         if judgment.is_doubted:
-            self._push_broker(ours, UNKNOWN, ReasonCode.ORDER_NOT_FOUND, now_ns)
+            code = ReasonCode.ORDER_NOT_FOUND
+            self._session.push(_broker_record(ours, BrokerKind.UNKNOWN, code, now_ns))
             self._counters["doubted"] += 1
         if judgment.is_abandoned:
             self._abandon(ours, now_ns)
@@ -466,8 +486,8 @@ class ReconciliationService:
         """Give an order up: twice not found, long after its call. It is never sent again."""
         self._given_up[ours.order_id] = ABANDONED
         self._session.push(
-            _broker_record(ours, REJECTED, ReasonCode.INTENT_ABANDONED, now_ns)
-            + _route_record(RESOLVED, now_ns, order_id=ours.order_id, argument=ABANDONED)
+            _broker_record(ours, BrokerKind.REJECTED, ReasonCode.INTENT_ABANDONED, now_ns)
+            + _resolved_record(ours.order_id, ABANDONED, now_ns)
         )
 
     def _cancel(self, ours: OurOrder, found: BrokerOrder, now_ns: int) -> None:
@@ -481,7 +501,7 @@ class ReconciliationService:
         except PlatformError as error:
             if error.code in (ReasonCode.GATEWAY_NOT_LEADER, ReasonCode.GATEWAY_FENCED):
                 return
-        if not self._budget.take_question(now_ns):
+        if not self._budget.take(CallKind.CANCEL, now_ns):
             return
         self._cancels[ours.order_id] = (count + 1, now_ns)
         result = self._broker.cancel(found.ids, found.symbol)
@@ -504,21 +524,23 @@ class ReconciliationService:
                 # Ours could have been named late; now it is nobody's.
                 row.is_written = True
                 self._counters["external_orders"] += 1
-                self._push_route(EXTERNAL, answered_ns, ids=order.ids, tag=order.tag)
+                if self._order_ids.find(order.ids, order.tag) is None:
+                    # The gateway has its reports too, and writes that it is external, once.
+                    self._gateway.on_order(event_of(EventKind.WORKING, order, answered_ns))
         for key in set(self._externals) - present:
             del self._externals[key]
 
     # Positions and money
 
     def _held(self) -> dict[int, Held]:
-        sums = dict.fromkeys(self._symbols, 0)
+        sums, adopted = dict.fromkeys(self._symbols, 0), self._session.adopted()
         for row in self._session.positions():
             sums[int(row["instrument_id"])] += int(row["position_qty"])
         return {
             instrument_id: Held(
                 instrument_id,
                 self._symbols[instrument_id],
-                qty + self._external_qty(instrument_id),
+                qty + adopted.get(instrument_id, 0),
                 *self._orders.unverified(instrument_id),
                 self._orders.last_change_ns(instrument_id),
             )
@@ -608,34 +630,23 @@ class ReconciliationService:
         try:
             answer = question()
         except PlatformError as error:
-            row.failed_since_ns = row.failed_since_ns or now_ns
-            row.failed += 1
-            row.failed_in_a_row += 1
-            row.message = f"({error.message})"
-            log.warning("broker_question_failed", question=name, reason_code=error.code)
-            return None
+            return self._failed(name, int(error.code), error.message, now_ns)
+        except Exception as error:  # noqa: BLE001  # an adapter's bug is no answer either
+            code = ReasonCode.BROKER_ANSWER_UNREADABLE
+            return self._failed(name, int(code), f"{type(error).__name__}: {error}", now_ns)
         row.answered_ns = max(now_ns, self._clock_ns())
         row.failed_in_a_row, row.failed_since_ns, row.message = 0, 0, ""
         return answer
 
-    # Records and report
+    def _failed(self, name: str, code: int, message: str, now_ns: int) -> None:
+        row = self._questions[name]
+        row.failed_since_ns = row.failed_since_ns or now_ns
+        row.failed += 1
+        row.failed_in_a_row += 1
+        row.message = f"({message[:MESSAGE_CHARS_MAX]})"
+        log.warning("broker_question_failed", question=name, reason_code=code)
 
-    def _push_broker(self, ours: OurOrder, kind: int, code: int, now_ns: int) -> None:
-        self._session.push(_broker_record(ours, kind, code, now_ns))
-
-    def _push_route(
-        self,
-        kind: int,
-        now_ns: int,
-        *,
-        order_id: int = 0,
-        argument: int = 0,
-        ids: BrokerIds | None = None,
-        tag: str = "",
-    ) -> None:
-        self._session.push(
-            _route_record(kind, now_ns, order_id=order_id, argument=argument, ids=ids, tag=tag)
-        )
+    # Report
 
     def _findings(self, now_ns: int) -> list[Finding]:
         found = self._orders.findings(now_ns) + self._positions.findings()
@@ -679,13 +690,14 @@ class ReconciliationService:
             left_out=max(0, len(found) - FINDING_COUNT_MAX),
             resolutions=tuple(self._resolutions),
             questions={name: row.as_dict() for name, row in self._questions.items()},
-            counters=self.counters(),
+            counters=self._counts(),
         )
 
     def _publish(self, now_ns: int) -> None:
+        # One assignment: whoever asks from another thread sees this report or the one before.
+        self._latest = report = self._report(now_ns)
         if self._folder is None:
             return
-        report = self._report(now_ns)
         # Counts of questions alone are no news.
         news = (
             report.is_ready, report.reasons, tuple(row.key for row in report.findings),
@@ -693,7 +705,13 @@ class ReconciliationService:
         )  # fmt: skip
         if news == self._written[0] and now_ns - self._written[1] < REPORT_EVERY_NS:
             return
-        report.write(self._folder)
+        try:
+            report.write(self._folder)
+        except OSError as error:
+            # Resolving orders matters more than telling; the old report's age tells that.
+            self._counters["reports_not_written"] += 1
+            log.warning("reconciliation_report_not_written", error=str(error))
+            return
         self._written = (news, now_ns)
 
 
@@ -724,37 +742,23 @@ def _record(name: str, now_ns: int, source_id: int, instrument_id: int = 0) -> A
     return row
 
 
-def _broker_record(ours: OurOrder, kind: int, code: int, now_ns: int) -> bytes:
-    row = _record("Broker", now_ns, SOURCE_RUNTIME, ours.instrument_id)
-    row["event_kind"] = kind
-    row["reason_code"] = int(code)
-    row["order_id"] = ours.order_id
-    row["side"] = ours.side
-    row["price"] = ours.price
-    row["qty"] = ours.qty
-    row["remaining_qty"] = ours.remaining_qty if kind == UNKNOWN else 0
-    return bytes(row.tobytes())
+def _broker_record(ours: OurOrder, kind: BrokerKind, code: int, now_ns: int) -> bytes:
+    return broker_record(
+        kind,
+        order_id=ours.order_id,
+        instrument_id=ours.instrument_id,
+        receive_time_ns=now_ns,
+        side=ours.side,
+        price=ours.price,
+        qty=ours.qty,
+        remaining_qty=ours.remaining_qty if kind == BrokerKind.UNKNOWN else 0,
+        code=int(code),
+        source_id=SOURCE_RUNTIME,
+    )
 
 
-def _route_record(
-    kind: int,
-    now_ns: int,
-    *,
-    order_id: int = 0,
-    argument: int = 0,
-    ids: BrokerIds | None = None,
-    tag: str = "",
-) -> bytes:
-    row = _record("Route", now_ns, SOURCE_RUNTIME)
-    row["route_kind"] = kind
-    row["order_id"] = order_id
-    row["argument"] = argument
-    if ids is not None:
-        row["broker_id"] = ids.broker_id.encode("ascii")
-        row["seqno"] = ids.seqno.encode("ascii")
-        row["ordno"] = ids.ordno.encode("ascii")
-    row["tag"] = tag.encode("ascii")
-    return bytes(row.tobytes())
+def _resolved_record(order_id: int, how: int, now_ns: int) -> bytes:
+    return route_record(RouteKind.RESOLVED, order_id=order_id, receive_time_ns=now_ns, argument=how)
 
 
 def _account_record(

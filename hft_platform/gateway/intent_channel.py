@@ -17,6 +17,7 @@ socket. Operator's page: `docs/gateway.md`.
 from __future__ import annotations
 
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -28,6 +29,9 @@ from hft_platform.gateway.order_views import Answer, OrderViews
 
 PLACE, CANCEL = 1, 2
 RUNNER_SOURCE = 7
+DURABLE_S = 0.5
+"""Longest wait for a decision to be durable: many group commits, and below a runner's patience."""
+DURABLE_LOOK_S = 0.0005
 EXTERNAL_ID_MAX = (1 << 32) - 1
 _INTENT = records.DTYPES["Intent"]
 _FIELDS: Mapping[str, Any] = _INTENT.fields or {}
@@ -107,12 +111,11 @@ class LocalIntentChannel:
         _U8.pack_into(intent, _at("cause_seq"), max(1, self.views.last_seq))
         _I8.pack_into(intent, _at("receive_time_ns"), now_ns)
         _I8.pack_into(intent, _at("cause_time_ns"), now_ns - max(0, age_ns))
-        seq = self._session.push(bytes(intent))
-        self.refresh()
-        if action == PLACE:
-            answer = self.views.alpha(alpha).answers.get(external_id)
-        else:
-            answer = self.views.take_cancel(seq)
+        number = self.views.cancel_number + 1
+        if action == CANCEL:
+            _U8.pack_into(intent, _at("source_seq"), number)
+        self._session.push(bytes(intent))
+        answer = self._decided(alpha, external_id if action == PLACE else None, number)
         if answer is None:
             raise PlatformError(
                 ReasonCode.ORDER_OUTCOME_UNKNOWN,
@@ -123,6 +126,19 @@ class LocalIntentChannel:
             if answer.code == ReasonCode.DUPLICATE_INTENT:
                 self.dedup_hits += 1
         return answer
+
+    def _decided(self, alpha: int, external_id: int | None, cancel: int) -> Answer | None:
+        """The decision, as soon as it is durable: at once, or behind the next group commit."""
+        deadline = time.monotonic() + DURABLE_S
+        while True:
+            self.refresh()
+            if external_id is not None:
+                answer = self.views.alpha(alpha).answers.get(external_id)
+            else:
+                answer = self.views.take_cancel(cancel)
+            if answer is not None or time.monotonic() > deadline:
+                return answer
+            time.sleep(DURABLE_LOOK_S)
 
     def _repeated(self, intent: bytearray, known: Answer) -> Answer:
         """The first answer, if it is the same intent; else the number was used before."""

@@ -98,6 +98,29 @@ class OrderLogFollower:
         return self._log_dir / f"{number:08d}.open"
 
 
+def last_epoch(log_dir: Path) -> int:
+    """Highest epoch in which a log was written, 0 for one that is not there.
+
+    Parameters
+    ----------
+    log_dir : Path
+        Folder of the log.
+
+    Raises
+    ------
+    PlatformError
+        The log's code when it is damaged.
+    """
+    try:
+        manifest = _core.read_manifest(log_dir) if log_dir.is_dir() else None
+        mark = _core.read_watermark(log_dir) if log_dir.is_dir() else None
+    except _core.WalError as error:
+        raise PlatformError(error.args[0], error.args[1]) from error
+    entries = manifest["entries"] if manifest is not None else []
+    known = [int(entry["epoch"]) for entry in entries]
+    return max([*known, int(mark["epoch"]) if mark is not None else 0])
+
+
 def each_record(tape: bytes) -> Iterator[tuple[int, bytes]]:
     """Type code and bytes of every record of a tape, in its order.
 

@@ -179,7 +179,9 @@ class OrderViews:
         self.last_seq = 0
         """Highest `input_seq` seen."""
         self._of_order: dict[int, int] = {}
-        # The last intent, and answers to cancels by the intent's input_seq.
+        self.cancel_number = 0
+        """Highest number that the channel gave to a cancel."""
+        # The last intent, and answers to cancels by the channel's number.
         self._asked: tuple[int, int, int, int, int, int] | None = None
         self._canceled: dict[int, Answer] = {}
 
@@ -187,9 +189,18 @@ class OrderViews:
         """View of an alpha; empty when nothing happened yet."""
         return self.alphas.setdefault(index, AlphaView())
 
-    def take_cancel(self, input_seq: int) -> Answer | None:
-        """Answer to a cancel, once; None when none was decided."""
-        return self._canceled.pop(input_seq, None)
+    def take_cancel(self, number: int) -> Answer | None:
+        """Answer to a cancel, once; None when none was decided.
+
+        Parameters
+        ----------
+        number : int
+            That the channel gave it, as `source_seq`.
+        """
+        answer = self._canceled.pop(number, None)
+        if answer is not None:
+            self._canceled.clear()
+        return answer
 
     def fold(self, tape: bytes) -> None:
         """Take what is new in the order log.
@@ -209,6 +220,8 @@ class OrderViews:
                 self.last_seq = max(self.last_seq, asked[0])
                 # Its decision is the next one of the log that is about an intent.
                 self._asked = asked
+                if asked[4] == _CANCEL:
+                    self.cancel_number = max(self.cancel_number, asked[1])
             elif code == _EPOCH_CODE:
                 # What was asked before a crash and not decided never will be.
                 self._asked = None
@@ -229,7 +242,7 @@ class OrderViews:
             )  # fmt: skip
             is_it = (asked_alpha, asked_action) == (alpha_index, action)
             if is_it and action == _CANCEL:
-                self._canceled[seq] = answer
+                self._canceled[asked_tag] = answer
             elif is_it and asked_external == intent_id & _EXTERNAL_MASK:
                 tag, external = asked_tag, asked_external
                 view = self.alpha(alpha_index)

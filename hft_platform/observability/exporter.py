@@ -17,6 +17,7 @@ import ipaddress
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from prometheus_client.registry import Collector
 
 from hft_platform import _core
 from hft_platform.config.settings import load_settings
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.observability import readings
 from hft_platform.observability.ledger_view import LedgerView
 from hft_platform.observability.metric_table import METRICS, SOURCES
@@ -97,6 +98,7 @@ class WorkspaceCollector(Collector):
         self._ledger = LedgerView(ws / "ledger")
         self._shed = readings.ShedCounts()
         self._gateway: readings.Gateway | None = None
+        self._reasons: set[tuple[str, ...]] = set()
         # Two scrapes at once would both follow the ledger.
         self._lock = threading.Lock()
 
@@ -120,6 +122,7 @@ class WorkspaceCollector(Collector):
             "disk": lambda _: self._of_disk(),
             "halt": lambda _: self._of_halt(),
             "gateway": lambda _: self._of_gateway(),
+            "reconciliation": self._of_reconciliation,
         }
         families: list[Family] = []
         is_ok: dict[tuple[str, ...], float] = {}
@@ -195,6 +198,29 @@ class WorkspaceCollector(Collector):
             "hft_gateway_dedup_hits_total": {(): found.dedup_hits} if found.is_known else {},
             "hft_gateway_dead_letters_total": {
                 (code,): n for code, n in found.dead_letters.items()
+            },
+        }
+
+    def _of_reconciliation(self, now_ns: int) -> dict[str, Values]:
+        reports = readings.reconciliations(self._ws)
+        standing: Counter[tuple[str, ...]] = Counter(
+            (run_id, code_name(row.advice.code))
+            for run_id, report in reports.items()
+            for row in report.findings
+        )
+        # A reason that stood and is gone is 0, or its alert would wait for the series to go stale.
+        self._reasons |= standing.keys()
+        self._reasons = {key for key in self._reasons if key[0] in reports}
+        return {
+            "hft_reconciliation_findings": {key: standing[key] for key in self._reasons},
+            "hft_reconciliation_age_seconds": {
+                (run_id,): max(0, now_ns - report.time_ns) / readings.NS
+                for run_id, report in reports.items()
+            },
+            "hft_reconciliation_actions_total": {
+                (run_id, name): count
+                for run_id, report in reports.items()
+                for name, count in report.counters.items()
             },
         }
 

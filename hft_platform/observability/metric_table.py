@@ -146,6 +146,20 @@ METRICS: tuple[Metric, ...] = (
         "Intents that were given up before the engine saw them, by reason code name.",
     ),
     Metric(
+        "hft_reconciliation_findings", "gauge", ("run_id", "reason"), "findings",
+        "reconciliation", True,
+        "What stands between a session with an open log and its broker, by reason code name.",
+    ),
+    Metric(
+        "hft_reconciliation_age_seconds", "gauge", ("run_id",), "seconds", "reconciliation", True,
+        "Age of the last reconciliation report of a session with an open log.",
+    ),
+    Metric(
+        "hft_reconciliation_actions_total", "counter", ("run_id", "action"), "actions",
+        "reconciliation", False,
+        "Questions and what came of them, by the names in the report's counters.",
+    ),
+    Metric(
         "hft_metrics_source_ok", "gauge", ("source",), "0 or 1", "", True,
         "0 when the files behind the metrics of a source could not be read.",
     ),

@@ -23,6 +23,7 @@ import numpy as np
 
 from hft_platform import _core, records
 from hft_platform.errors import code_name
+from hft_platform.execution.reconciliation_report import FILE_NAME, ReconciliationReport
 from hft_platform.gateway.gateway_service import FOLDER, STATUS_FILE
 from hft_platform.gateway.lease import LEASE_FILE, boot_id, boottime_ns, read_lease
 from hft_platform.recorder import segments
@@ -149,6 +150,22 @@ def open_logs(ws: Path, now_ns: int) -> list[LogLag]:
             since_ns = int(mark["sync_time_ns"]) or (log / "watermark").stat().st_mtime_ns
             seconds = max(0, now_ns - since_ns) / NS if behind else 0.0
             found.append(LogLag(folder.name, log_kind, behind, seconds, mark["phase"] == "failed"))
+    return found
+
+
+def reconciliations(ws: Path) -> dict[str, ReconciliationReport]:
+    """Last reconciliation report of each session that has one and an open log, by run id.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    """
+    found = {}
+    for folder in segments.find_sessions(ws):
+        path = folder / FILE_NAME
+        if path.exists() and any((folder / "orders").glob("*.open")):
+            found[folder.name] = ReconciliationReport.read(path)
     return found
 
 

@@ -54,7 +54,7 @@ from hft_platform.order.order_records import (
     is_storable,
     route_record,
 )
-from hft_platform.order.ticket_check import CANCEL, PLACE, check_cancel, check_place
+from hft_platform.order.ticket_check import CANCEL, PLACE, VALUE_MAX, check_cancel, check_place
 
 CANCEL_WAIT_NS = 5_000_000_000
 WAITING_COUNT_MAX = 64
@@ -476,16 +476,17 @@ class OrderAdapter:
         return order is not None and order["state"] == state
 
     def _push(self, request: Any, kind: BrokerKind, code: int, hours: Hours | None) -> None:
-        remaining = request.qty if kind in (BrokerKind.UNKNOWN, BrokerKind.CANCEL_REJECTED) else 0
+        qty = _number(request.qty)
+        remaining = qty if kind in (BrokerKind.UNKNOWN, BrokerKind.CANCEL_REJECTED) else 0
         self._session.push(
             broker_record(
                 kind,
                 order_id=request.order_id,
                 instrument_id=request.instrument_id,
                 receive_time_ns=self._clock_ns(),
-                side=request.side,
-                price=request.price,
-                qty=request.qty,
+                side=_number(request.side),
+                price=_number(request.price),
+                qty=qty,
                 remaining_qty=remaining,
                 code=code,
                 trading_day=0 if hours is None else hours.trading_day,
@@ -498,3 +499,8 @@ class OrderAdapter:
         kept = BrokerIds(*(name if is_storable(name, ID_BYTES_MAX) else "" for name in names))
         self._counters["names_unstorable"] += kept != ids
         return kept
+
+
+def _number(value: object) -> int:
+    """A number for a record; 0 for what is none, so that a refusal can still be written."""
+    return value if type(value) is int and -VALUE_MAX < value < VALUE_MAX else 0

@@ -42,7 +42,7 @@ TABLES: dict[str, str] = {
     "Health": "hft.health_reports",
     "Intent": "hft.intents",
     "Shed": "hft.shed_ranges",
-    "Epoch": "hft.order_log_epochs",
+    "Epoch": "hft.epochs",
     "Route": "hft.order_routes",
     "Decision": "hft.decisions",
 }

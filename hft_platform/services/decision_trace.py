@@ -234,7 +234,8 @@ def _wanted_text(
     rule = "" if strategy["wanted"] is None else _rule_text(template, strategy, decision)
     if reason == "flatten" and decision["action"] == "place":
         return f"the position is closed because the mode is {mode}"
-    if template["kind"] == "external" and reason in {"entry", "exit", "quote", "requote"}:
+    is_outside = template["kind"] in {"external", "remote"}
+    if is_outside and reason in {"entry", "exit", "quote", "requote"}:
         return f"what the strategy outside the engine asked for, as {reason}"
     if decision["action"] == "cancel":
         return _cancel_text(rule, strategy, decision)

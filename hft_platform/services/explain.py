@@ -329,7 +329,7 @@ def _signal_name(alpha: dict[str, Any]) -> str:
 
 
 def _features_read(alpha: dict[str, Any]) -> list[str]:
-    if alpha["template"]["kind"] == "external":
+    if alpha["template"]["kind"] in {"external", "remote"}:
         return []
     if "kernel" in alpha:
         return list(alpha["kernel"]["features"])

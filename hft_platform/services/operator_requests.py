@@ -207,6 +207,30 @@ def obey(session_dir: Path, put: Put) -> int:
     return passed_on
 
 
+def put_into(session: Any, clock_ns: Callable[[], int]) -> Put:  # Any: a LiveSession
+    """Make what `obey` needs of a live session.
+
+    Parameters
+    ----------
+    session : LiveSession
+        Takes the records.
+    clock_ns : callable
+        ns UTC.
+
+    Returns
+    -------
+    callable
+        Gives the session's last input behind the push: the request's own or, when others push at
+        the same time, one shortly behind it.
+    """
+
+    def put(request: OperatorRequest) -> int:
+        session.push(request.as_record(clock_ns()))
+        return int(session.state()["last_seq"])
+
+    return put
+
+
 def answer_to(session_dir: Path, request: OperatorRequest) -> dict[str, Any] | None:
     """What the session answered: `input_seq` and `code`; None while it has not.
 

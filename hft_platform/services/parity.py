@@ -10,6 +10,8 @@ Invariants:
 3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
 4. A session that `hft-live wal recover` brought back is decided again up to where an input is
    missing; what lies behind is counted beside the share, which is of what can be decided.
+5. A session that several processes wrote (a crash, a takeover) is decided again life by life, each
+   from what the order log gave back to it (`rust_core/src/engine/lives.rs`).
 
 It does not ask why they differ (see `research/backtest/agreement.py` for sessions and backtests).
 Operator's page: `docs/runbook.md`.
@@ -74,6 +76,8 @@ class ParityReport:
     """Decisions whose cause lies behind it or behind the first hole; in no other count."""
     unlogged: int = 0
     """Decisions of the replay that the order log lost with its tail; nor are these."""
+    lives: int = 1
+    """Processes that wrote the session, one after another."""
 
     @property
     def is_identical(self) -> bool:
@@ -111,6 +115,8 @@ class SessionLogs:
     shed: tuple[ShedRange, ...] = ()
     extent: SessionExtent | None = None
     """Of a recovered session, which may end before its logs do."""
+    lives: tuple[bytes, bytes] | None = None
+    """Of a session that several processes wrote: its market log and its order log."""
 
 
 def read_session(session_dir: Path) -> SessionLogs:
@@ -134,6 +140,10 @@ def read_session(session_dir: Path) -> SessionLogs:
                     info["path"] = str(Path(info["path"]).resolve())
         tapes.append(log["tape"])
         segments.extend(log["segments"])
+    if records.split(tapes[1])["Epoch"].size > 1:
+        with typed_errors(session_dir.name):
+            merged, decisions = _core.merge_logs(tapes[0], tapes[1])
+        return SessionLogs(merged, decisions, tuple(segments), lives=(tapes[0], tapes[1]))
     if session_recovery.is_recovered(session_dir):
         extent = session_recovery.extent_of(tapes[0], tapes[1], where=session_dir.name)
         shed = check_sequence(records.split(extent.inputs), session_dir.name)
@@ -226,6 +236,8 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
         KERNEL_MISMATCH when a kernel compiled here is not the one the session ran with.
     """
     kernels = kernels_of(engine_config)
+    if logs.lives is not None:
+        return _parity_of_lives(logs, logs.lives, engine_config)
     inputs, logged = _up_to_first_hole(logs)
     with typed_errors("replay"):
         replayed = _core.replay(canonical_json(engine_config).decode(), inputs, kernels)
@@ -246,6 +258,31 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
         not_replayable=(len(logs.decisions) - len(logged)) // width
         + (0 if logs.extent is None else int(logs.extent.not_replayable.size)),
         unlogged=unlogged,
+    )
+
+
+def _parity_of_lives(
+    logs: SessionLogs, tapes: tuple[bytes, bytes], engine_config: dict[str, Any]
+) -> ParityReport:
+    """The same for a session that several processes wrote."""
+    with typed_errors("replay"):
+        found = _core.replay_lives(
+            canonical_json(engine_config).decode(), *tapes, kernels_of(engine_config)
+        )
+    logged, replayed = found["logged"], found["replayed"]
+    identical, differences = compare_decisions(logged, replayed)
+    width = records.DTYPES["Decision"].itemsize
+    return ParityReport(
+        total=max(len(logged), len(replayed)) // width,
+        identical=identical,
+        logged=len(logged) // width,
+        replayed=len(replayed) // width,
+        decisions_sha256=hashlib.sha256(logs.decisions).hexdigest(),
+        inputs_sha256=hashlib.sha256(logs.inputs).hexdigest(),
+        differences=differences,
+        not_replayable=int(found["not_replayable"]),
+        unlogged=int(found["unlogged"]),
+        lives=int(found["lives"]),
     )
 
 

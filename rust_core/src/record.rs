@@ -125,9 +125,9 @@ pub enum RecordType {
     Intent = 9,
     /// What the market log did not take for want of space.
     Shed = 11,
-    /// A process took over the order log: its fencing number.
+    /// A process took the session over; what follows is decided by a recovered engine.
     Epoch = 12,
-    /// What the broker calls one of our orders or fills.
+    /// How one of our orders, or a fill, is called at the broker.
     Route = 13,
     /// What the engine decided.
     Decision = 16,
@@ -400,32 +400,34 @@ record_layouts! {
         /// Why: a `ReasonCode`.
         reason_code: u64 = "<u8",
     }
-    /// From here on the order log is written by another process, or by this one for the first time.
+    /// A process took the session over. What follows was decided by an engine that had recovered from
+    /// the order log before this record.
     Epoch = 12 EpochRecord {
-        /// Fencing number, above every earlier one of the log.
+        /// The fencing number of its lease; grows with every process.
         epoch: u64 = "<u8",
-        /// The process.
+        /// The process, for people.
         process_id: u64 = "<u8",
     }
-    /// What the broker calls an order or a fill, so that a restart knows it; changes no decision.
+    /// How one of our orders, or a fill, is called at the broker. It decides nothing; a restart finds
+    /// the order again by it.
     Route = 13 RouteRecord {
         /// One of [`RouteKind`].
         route_kind: u32 = "<u4",
-        /// Fencing number under which the broker was called.
+        /// Epoch of the process that sent the order.
         epoch: u32 = "<u4",
-        /// Our order, 0 when it is none of ours.
+        /// Our order; 0 for one that is none of ours.
         order_id: u64 = "<u8",
-        /// Kind-specific.
+        /// Kind-specific: the `broker_seq` given to a fill, 1 adopted or 2 abandoned.
         argument: u64 = "<u8",
-        /// The tag that the broker carries with the order, ASCII, zero-padded like all text here.
+        /// The tag that went with the order, ASCII, zero-padded.
         tag: [u8; 8] = "S8",
-        /// The broker's id.
+        /// The broker's id of the order, ASCII, zero-padded.
         broker_id: [u8; 16] = "S16",
-        /// Its sequence number.
+        /// Its sequence number there, ASCII, zero-padded.
         seqno: [u8; 16] = "S16",
-        /// The exchange's order number.
+        /// The exchange's number of the order, ASCII, zero-padded.
         ordno: [u8; 16] = "S16",
-        /// Name of a fill.
+        /// The broker's id of a fill, ASCII, zero-padded.
         fill_id: [u8; 32] = "S32",
     }
     /// One decision of the engine: an intent, approved or refused, a cancel, or a change of state.
@@ -483,22 +485,6 @@ pub mod account_fields {
     pub const POSITION: u64 = 1 << 2;
 }
 
-/// Kinds of [`RouteRecord`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum RouteKind {
-    /// The call to the broker returned; its names as far as they are known.
-    Sent = 1,
-    /// More of its names are known.
-    Ids = 2,
-    /// `argument` is the `broker_seq` given to the fill named `fill_id`.
-    FillId = 3,
-    /// An order at the broker that is none of ours.
-    External = 4,
-    /// An outcome that was not known is: `argument` 1 adopted, 2 abandoned.
-    Resolved = 5,
-}
-
 /// Kinds of operator commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -535,6 +521,22 @@ pub enum HealthKind {
     Drift = 3,
     /// Payloads that could not be read since the last report.
     NormaliserFailures = 4,
+}
+
+/// Kinds of routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RouteKind {
+    /// The call that sent the order returned; the ids are those known by then.
+    Sent = 1,
+    /// More ids of the order are known.
+    Ids = 2,
+    /// `argument` is the `broker_seq` given to the fill called `fill_id`.
+    FillId = 3,
+    /// The broker holds an order that is none of ours; `order_id` is 0.
+    External = 4,
+    /// An order of unknown outcome was resolved: `argument` 1 adopted, 2 abandoned.
+    Resolved = 5,
 }
 
 /// Kinds of broker events.
@@ -744,9 +746,10 @@ mod tests {
                 assert_eq!(field.offset, next, "{} {}", layout.name, field.name);
                 let (count, item) = match field.format {
                     "(5,)<i8" => (5, 8),
-                    "V32" | "S32" => (1, 32),
+                    "V32" => (1, 32),
                     "S24" => (1, 24),
                     "S16" => (1, 16),
+                    "S32" => (1, 32),
                     format => (1, format[format.len() - 1..].parse().unwrap_or(0)),
                 };
                 next += count * item;

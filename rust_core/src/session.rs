@@ -46,10 +46,10 @@ use crate::wal::WalError;
 mod logs;
 mod thread;
 
-pub use logs::{Durability, SessionOptions, WalSink, WrittenBytes};
+pub use logs::{Durability, SessionOptions, WaitFor, WalSink, WrittenBytes};
 pub use thread::SessionThread;
 
-use logs::sink_error;
+pub(crate) use logs::sink_error;
 
 /// Times of single steps that a session keeps.
 const SAMPLE_COUNT_MAX: usize = 1 << 20;
@@ -105,15 +105,9 @@ impl SessionError {
 
 /// The logs, and behind them the bus.
 #[derive(Debug)]
-pub(crate) struct Published {
-    pub(crate) logs: WalSink,
+struct Published {
+    logs: WalSink,
     publisher: Option<Publisher>,
-}
-
-impl Published {
-    pub(crate) fn new(logs: WalSink, publisher: Option<Publisher>) -> Self {
-        Self { logs, publisher }
-    }
 }
 
 impl Sink for Published {
@@ -337,7 +331,10 @@ impl PaperSession {
         }
         let sink = WalSink::open(&setup.session_dir, setup.options)
             .map_err(|error| SessionError::Wal(Box::new(error)))?;
-        let sink = Published::new(sink, self.publisher.take());
+        let sink = Published {
+            logs: sink,
+            publisher: self.publisher.take(),
+        };
         let decide = Timed {
             decide: engine,
             samples: Vec::with_capacity(SAMPLE_COUNT_MAX),

@@ -25,6 +25,7 @@ from tests.bench import rust
 from tests.bench.normaliser import normaliser
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
 from tests.bench.storage import storage
+from tests.bench.takeover import takeover
 
 RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
 
@@ -178,6 +179,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "bus": rust.bus,
     "order": rust.order,
     "normaliser": normaliser,
+    "gateway": takeover,
     "wal": rust.wal,
     "loader": loader,
     "storage": lambda: storage(str(RECORDINGS) if RECORDINGS.is_dir() else "generator"),

@@ -18,6 +18,7 @@ mod counters;
 mod exits;
 mod external;
 mod inspect;
+mod lives;
 mod market;
 mod outcome;
 mod policy;
@@ -41,6 +42,7 @@ pub use config::{
 };
 pub use counters::Counters;
 pub use inspect::{FeatureColumns, SignalTerms, feature_columns, signal_terms};
+pub use lives::{LivesReplay, replay_lives};
 pub use policy::ALL_ALPHAS;
 pub use recovery::Recovered;
 pub use sequencer::Sequencer;
@@ -369,8 +371,10 @@ impl Engine {
             }
             Some(RecordType::Health) => self.on_health(header, &read::<HealthRecord>(bytes)?),
             Some(RecordType::Intent) => self.on_intent(header, &read::<IntentRecord>(bytes)?, out),
-            // What the log lacks, who writes it and what the broker calls things change nothing here.
-            Some(RecordType::Shed | RecordType::Epoch | RecordType::Route) => Ok(()),
+            // What the log lacks changes nothing here: the engine had it.
+            Some(RecordType::Shed) => Ok(()),
+            // Who decides, and how the broker calls our orders: for whoever restarts from the log.
+            Some(RecordType::Epoch | RecordType::Route) => Ok(()),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -592,10 +596,21 @@ impl Engine {
         self.gateway.open_orders()
     }
 
-    /// An order, open or done lately.
+    /// The order called `order_id`, open or recently done.
     #[must_use]
     pub fn order(&self, order_id: u64) -> Option<&Order> {
         self.gateway.order(order_id)
+    }
+
+    /// What an operator adopted as external, by instrument.
+    #[must_use]
+    pub fn adopted(&self) -> std::collections::BTreeMap<u32, i64> {
+        let places = self.market_places.iter();
+        places
+            .map(|(instrument_id, market_index)| {
+                (*instrument_id, self.account.adopted_qty(*market_index))
+            })
+            .collect()
     }
 
     /// Sums of the account: positions over all alphas, the external part, its result.

@@ -34,12 +34,6 @@ impl Sequencer {
         self.last_time_ns = self.last_time_ns.max(sequence_time_ns);
     }
 
-    /// Time of the last record, ns UTC.
-    #[must_use]
-    pub fn last_time_ns(&self) -> i64 {
-        self.last_time_ns
-    }
-
     /// Number of the last record.
     #[must_use]
     pub fn last_seq(&self) -> u64 {

@@ -318,7 +318,7 @@ fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(),
     }
     let count = usize::from(!config.expression.is_empty()) + usize::from(config.kernel.is_some());
     at.require(
-        count == usize::from(!config.template.takes_intents()),
+        count == usize::from(!config.template.is_outside()),
         "expression",
         format!("'{}'", config.expression),
         "one of expression and kernel, not both; neither with template external or remote",

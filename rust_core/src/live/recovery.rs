@@ -1,160 +1,164 @@
-//! From the logs of earlier lives back to where a live session goes on.
-//!
-//! Why: starting is the recovery path; there is no other way to start.
-//!
-//! Invariants:
-//! 1. The result is a function of the config and the logs.
-//! 2. An epoch that is not above every one in the logs is refused before anything is written.
-//!
-//! Operator's page: `docs/live.md`.
+//! What a session's folder already holds when a process takes it over.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::orders::Orders;
-use crate::engine::{APPROVED, BatchError, Engine, Recovered, Sequencer};
+use super::options::LiveError;
+use crate::engine::{Engine, Recovered};
 use crate::record::{
-    ActionKind, DecisionRecord, EpochRecord, Record, RecordHeader, RecordType, RouteRecord, Tape,
+    ActionKind, ConfigSwitchRecord, DecisionRecord, EpochRecord, Record, RecordType, RouteRecord,
+    Tape,
 };
-use crate::session::SessionError;
-use crate::wal::{WalError, read_log, recover_log};
+use crate::wal::{SegmentInfo, WalError, list_segments, read_log};
 
-/// What an earlier life left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LiveRecovery {
-    /// True when there was none.
-    pub is_new: bool,
-    /// Lives before this one.
-    pub epochs: u64,
+/// `DecisionRecord::verdict` of an approval.
+pub(super) const APPROVED: u32 = 1;
+
+/// What was found, and where the session goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Taken {
     /// What the engine took back.
     pub engine: Recovered,
-    /// Last input of the market log, 0 without one.
-    pub market_last_seq: u64,
+    /// Highest input of both logs.
+    pub last_seq: u64,
+    /// Time of the last record of both logs.
+    pub last_time_ns: i64,
+    /// The logs held no record.
+    pub is_new: bool,
+    /// Highest epoch before this one, 0 without one.
+    pub last_epoch: u64,
 }
 
-impl Default for LiveRecovery {
-    fn default() -> Self {
-        Self {
-            is_new: true,
-            epochs: 0,
-            engine: Recovered::default(),
-            market_last_seq: 0,
+/// An approved order of the logs and the epoch that decided it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlacedBefore {
+    pub(super) decision: DecisionRecord,
+    pub(super) epoch: u64,
+}
+
+/// What the logs say beside what the engine takes.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) taken: Taken,
+    pub(super) placed: Vec<PlacedBefore>,
+    /// Alphas whose permit is in the log.
+    pub(super) switched: BTreeSet<u32>,
+}
+
+fn is_there(dir: &Path) -> bool {
+    dir.is_dir()
+}
+
+fn segments(dir: &Path) -> Result<Vec<SegmentInfo>, WalError> {
+    if is_there(dir) {
+        list_segments(dir)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// The order log's records as they stand on disk.
+pub(super) fn order_tape(session_dir: &Path) -> Result<Vec<u8>, WalError> {
+    let dir = session_dir.join("orders");
+    if is_there(&dir) {
+        Ok(read_log(&dir)?.tape)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn highest_epoch(session_dir: &Path, orders: &[u8]) -> Result<u64, WalError> {
+    let mut highest = 0;
+    for name in ["market", "orders"] {
+        for info in segments(&session_dir.join(name))? {
+            highest = highest.max(u64::from(info.epoch));
         }
     }
-}
-
-/// The logs of earlier lives.
-pub(super) struct Earlier {
-    orders: Vec<u8>,
-    market_last: Option<RecordHeader>,
-}
-
-fn wal(error: WalError) -> SessionError {
-    SessionError::Wal(Box::new(error))
-}
-
-/// Recovers and reads the logs in `dir`; `None` when there are none.
-///
-/// # Errors
-/// [`SessionError`] when a log is damaged, or `epoch` is not above those in it.
-pub(super) fn read(dir: &Path, epoch: u32) -> Result<Option<Earlier>, SessionError> {
-    let mut tapes = [Vec::new(), Vec::new()];
-    let mut has_any = false;
-    for (tape, name) in tapes.iter_mut().zip(["market", "orders"]) {
-        let log = dir.join(name);
-        if !log.is_dir() {
-            continue;
-        }
-        let report = recover_log(&log).map_err(wal)?;
-        if report.last_seq.is_some() {
-            has_any = true;
-            *tape = read_log(&log).map_err(wal)?.tape;
+    for (_, bytes) in Tape::new(orders).flatten() {
+        if let Some(record) = EpochRecord::read(bytes) {
+            highest = highest.max(record.epoch);
         }
     }
-    if !has_any {
-        return Ok(None);
-    }
-    let [market, orders] = tapes;
-    let market_last = Tape::new(&market).flatten().last().map(|item| item.0);
-    let earlier = Earlier {
-        orders,
-        market_last,
-    };
-    let highest = earlier.epochs().max().unwrap_or(0);
-    if u64::from(epoch) <= highest {
-        return Err(SessionError::Options(format!(
-            "epoch was {epoch}, the order log has {highest}; allowed is a higher one"
-        )));
-    }
-    Ok(Some(earlier))
+    Ok(highest)
 }
 
-impl Earlier {
-    fn of_type(&self, wanted: RecordType) -> impl Iterator<Item = &[u8]> {
-        let items = Tape::new(&self.orders).flatten();
-        items
-            .filter(move |(header, _)| header.record_type == wanted as u8)
-            .map(|(_, bytes)| bytes)
+/// Refuses an epoch that is not above every one in the logs; before a log is opened, so that a
+/// process that was replaced leaves no trace in them.
+pub(super) fn check_epoch(session_dir: &Path, epoch: u32) -> Result<u64, LiveError> {
+    let orders = order_tape(session_dir)?;
+    let last = highest_epoch(session_dir, &orders)?;
+    if u64::from(epoch) <= last {
+        return Err(LiveError::from(WalError::EpochBehind {
+            path: session_dir.to_path_buf(),
+            was: epoch.into(),
+            expected: last + 1,
+        }));
     }
+    Ok(last)
+}
 
-    fn epochs(&self) -> impl Iterator<Item = u64> {
-        self.of_type(RecordType::Epoch)
-            .filter_map(EpochRecord::read)
-            .map(|record| record.epoch)
+/// Takes the folder's logs back; both are open, so nobody else writes them.
+pub(super) fn take_back(session_dir: &Path, engine: &mut Engine) -> Result<Found, LiveError> {
+    let orders = order_tape(session_dir)?;
+    let mut found = Found::default();
+    let taken = &mut found.taken;
+    taken.engine = engine.recover(&orders)?;
+    taken.last_seq = taken.engine.last_seq;
+    taken.last_time_ns = taken.engine.last_time_ns;
+    let market = segments(&session_dir.join("market"))?;
+    for stats in market.iter().filter_map(|info| info.stats) {
+        taken.last_seq = taken.last_seq.max(stats.last_input_seq);
+        taken.last_time_ns = taken.last_time_ns.max(stats.max_sequence_time_ns);
     }
-
-    /// Every Route record, a tape.
-    pub(super) fn routes(&self) -> Vec<u8> {
-        self.of_type(RecordType::Route)
-            .filter(|bytes| RouteRecord::read(bytes).is_some())
-            .flatten()
-            .copied()
-            .collect()
-    }
-
-    /// Approved decisions to place an order, a tape.
-    pub(super) fn place_decisions(&self) -> Vec<u8> {
-        self.of_type(RecordType::Decision)
-            .filter(|bytes| DecisionRecord::read(bytes).is_some_and(|one| is_place(&one)))
-            .flatten()
-            .copied()
-            .collect()
-    }
-
-    /// Brings a fresh engine, the sequence and the orders to where the logs end.
-    ///
-    /// # Errors
-    /// [`SessionError`] when the order log is none.
-    pub(super) fn restore(
-        &self,
-        engine: &mut Engine,
-        sequencer: &mut Sequencer,
-        orders: &mut Orders,
-    ) -> Result<LiveRecovery, SessionError> {
-        let found = engine
-            .recover(&self.orders)
-            .map_err(|error: BatchError| SessionError::Options(error.to_string()))?;
-        sequencer.continue_after(found.last_seq, found.last_time_ns);
-        if let Some(last) = self.market_last {
-            sequencer.continue_after(last.input_seq, last.sequence_time_ns);
-        }
-        let mut epoch = 0;
-        for (header, bytes) in Tape::new(&self.orders).flatten() {
-            if header.record_type == RecordType::Epoch as u8 {
-                let record = EpochRecord::read(bytes);
-                epoch = record.map_or(epoch, |one| u32::try_from(one.epoch).unwrap_or(u32::MAX));
-            } else if let Some(decision) = DecisionRecord::read(bytes).filter(is_place) {
-                orders.note(&decision, epoch);
+    taken.is_new = taken.last_seq == 0;
+    let mut epoch = 0;
+    for item in Tape::new(&orders) {
+        let (header, bytes) = item?;
+        match RecordType::from_code(header.record_type) {
+            Some(RecordType::Epoch) => {
+                epoch = EpochRecord::read(bytes).map_or(epoch, |record| record.epoch);
             }
+            Some(RecordType::ConfigSwitch) => {
+                let record = ConfigSwitchRecord::read(bytes);
+                found
+                    .switched
+                    .extend(record.map(|record| record.alpha_index));
+            }
+            Some(RecordType::Decision) => {
+                if let Some(decision) = placed_order(bytes) {
+                    found.placed.push(PlacedBefore { decision, epoch });
+                }
+            }
+            _ => {}
         }
-        Ok(LiveRecovery {
-            is_new: false,
-            epochs: self.epochs().count() as u64,
-            engine: found,
-            market_last_seq: self.market_last.map_or(0, |last| last.input_seq),
-        })
     }
+    Ok(found)
 }
 
-fn is_place(decision: &DecisionRecord) -> bool {
-    decision.verdict == APPROVED && decision.action == ActionKind::Place as u32
+/// The decision in `bytes`, if it approved an order.
+fn placed_order(bytes: &[u8]) -> Option<DecisionRecord> {
+    DecisionRecord::read(bytes).filter(|decision| {
+        decision.verdict == APPROVED && decision.action == ActionKind::Place as u32
+    })
+}
+
+/// The records of a tape that `wanted` keeps.
+fn filtered(tape: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for (_, bytes) in Tape::new(tape).flatten() {
+        if wanted(bytes) {
+            kept.extend_from_slice(bytes);
+        }
+    }
+    kept
+}
+
+/// Every route of an order log.
+pub(super) fn routes(orders: &[u8]) -> Vec<u8> {
+    filtered(orders, |bytes| RouteRecord::read(bytes).is_some())
+}
+
+/// Every approved order of an order log.
+pub(super) fn placed(orders: &[u8]) -> Vec<u8> {
+    filtered(orders, |bytes| placed_order(bytes).is_some())
 }

@@ -87,7 +87,10 @@ pub(super) fn count_table<'py>(
     Ok(table)
 }
 
-fn result_row<'py>(py: Python<'py>, result: &AlphaResult) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn result_row<'py>(
+    py: Python<'py>,
+    result: &AlphaResult,
+) -> PyResult<Bound<'py, PyDict>> {
     let row = PyDict::new(py);
     row.set_item("alpha_index", result.alpha_index)?;
     row.set_item("position_qty", result.position_qty)?;
@@ -127,12 +130,41 @@ pub(super) fn storm_row<'py>(
     Ok(row)
 }
 
+/// What an engine counted and where it stands, apart from it: for an owner that may not hold its
+/// lock while it builds Python objects.
+pub(super) struct EngineView {
+    counters: Counters,
+    halted_by: Option<ReasonCode>,
+    open_orders: usize,
+    storm: StormReport,
+    results: Vec<AlphaResult>,
+    account: Account,
+}
+
+impl EngineView {
+    pub(super) fn of(engine: &engine::Engine) -> Self {
+        Self {
+            counters: engine.counters().clone(),
+            halted_by: engine.halted_by(),
+            open_orders: engine.open_orders().count(),
+            storm: engine.storm_report(),
+            results: engine.results().collect(),
+            account: engine.account().clone(),
+        }
+    }
+}
+
 /// Counters and results of an engine as a dict, for every binding that owns one.
 pub(super) fn engine_report<'py>(
     py: Python<'py>,
     engine: &engine::Engine,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let counters: &Counters = engine.counters();
+    view_report(py, &EngineView::of(engine))
+}
+
+/// As [`engine_report`], of what was looked at before.
+pub(super) fn view_report<'py>(py: Python<'py>, view: &EngineView) -> PyResult<Bound<'py, PyDict>> {
+    let counters = &view.counters;
     let table = PyDict::new(py);
     table.set_item("records", count_table(py, &counters.records())?)?;
     table.set_item("decisions", counters.decisions)?;
@@ -144,15 +176,16 @@ pub(super) fn engine_report<'py>(
     table.set_item("broker_events", count_table(py, &counters.broker_events())?)?;
     table.set_item("changes", count_table(py, &counters.changes())?)?;
     table.set_item("signal_faults", count_table(py, &counters.signal_faults())?)?;
-    table.set_item("halted_by", engine.halted_by().map_or(0, ReasonCode::code))?;
-    table.set_item("open_orders", engine.open_orders().count())?;
-    table.set_item("storm", storm_row(py, &engine.storm_report())?)?;
-    let alphas = engine
-        .results()
-        .map(|result| result_row(py, &result))
+    table.set_item("halted_by", view.halted_by.map_or(0, ReasonCode::code))?;
+    table.set_item("open_orders", view.open_orders)?;
+    table.set_item("storm", storm_row(py, &view.storm)?)?;
+    let alphas = view
+        .results
+        .iter()
+        .map(|result| result_row(py, result))
         .collect::<PyResult<Vec<_>>>()?;
     table.set_item("alphas", PyList::new(py, alphas)?)?;
-    table.set_item("account", account_row(py, engine.account())?)?;
+    table.set_item("account", account_row(py, &view.account)?)?;
     Ok(table)
 }
 
@@ -279,6 +312,31 @@ fn replay<'py>(
         Ok(bytes_of(&out))
     });
     Ok(PyBytes::new(py, &decided.map_err(batch_error)?))
+}
+
+/// Decides the two logs of a session again, life by life: see `engine::lives`.
+#[pyfunction]
+#[pyo3(signature = (engine_config_json, market, orders, kernels=Vec::new()))]
+fn replay_lives<'py>(
+    py: Python<'py>,
+    engine_config_json: &str,
+    market: &[u8],
+    orders: &[u8],
+    kernels: Vec<PyRef<'_, PyKernelHandle>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let kernels = kernels_of(py, &kernels)?;
+    let found = py
+        .detach(|| engine::replay_lives(engine_config_json, &kernels, market, orders))
+        .map_err(batch_error)?;
+    let table = PyDict::new(py);
+    table.set_item("lives", found.lives)?;
+    table.set_item("inputs", PyBytes::new(py, &found.inputs))?;
+    table.set_item("logged", PyBytes::new(py, &bytes_of(&found.logged)))?;
+    table.set_item("replayed", PyBytes::new(py, &bytes_of(&found.replayed)))?;
+    table.set_item("not_replayable", found.not_replayable)?;
+    table.set_item("unlogged", found.unlogged)?;
+    table.set_item("holes", found.holes)?;
+    Ok(table)
 }
 
 /// Parses an expression and says what it reads and needs.
@@ -422,6 +480,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ExpressionError", py.get_type::<ExpressionError>())?;
     module.add_class::<PyEngine>()?;
     module.add_function(wrap_pyfunction!(replay, module)?)?;
+    module.add_function(wrap_pyfunction!(replay_lives, module)?)?;
     module.add_function(wrap_pyfunction!(check_expression, module)?)?;
     module.add_function(wrap_pyfunction!(feature_registry, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate, module)?)?;

@@ -39,5 +39,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kernel::register(module)?;
     session_recovery::register(module)?;
     market::register(module)?;
+    live::register(module)?;
     Ok(())
 }

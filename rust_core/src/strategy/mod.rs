@@ -153,7 +153,7 @@ pub fn wish(
             return;
         }
     }
-    if view.mode == Mode::ReduceOnly && template.takes_intents() {
+    if view.mode == Mode::ReduceOnly && template.is_outside() {
         cancel_opening(view, orders, out);
     }
     let is_acting = view.mode < Mode::Hold;

@@ -52,8 +52,8 @@ pub enum Template {
         /// How far behind the best price the engine may close its position.
         slippage_ticks: i64,
     },
-    /// The engine of a runner process sends intents as records to this gateway's, at any stage: what
-    /// computes them there was judged by the gates.
+    /// Another engine decides and sends its intents as records, at any stage: this one is its
+    /// gateway and takes them through the steps again, with the account's state.
     Remote {
         /// How far behind the best price the engine may close its position.
         slippage_ticks: i64,
@@ -191,9 +191,9 @@ pub enum Horizon {
 }
 
 impl Template {
-    /// True where intents come as records, and no signal is computed here.
+    /// Whether the wishes come from outside the engine, as intent records.
     #[must_use]
-    pub fn takes_intents(&self) -> bool {
+    pub fn is_outside(&self) -> bool {
         matches!(self, Self::External { .. } | Self::Remote { .. })
     }
 

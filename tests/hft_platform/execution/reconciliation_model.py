@@ -34,6 +34,7 @@ from hft_platform.order.broker import (
     OrderTicket,
     Outcome,
 )
+from hft_platform.order.call_budget import CallKind
 
 if "Route" not in records.DTYPES:
     _head = records.DTYPES["Timer"]
@@ -136,7 +137,7 @@ class ModelSession:
         self.log: list[Any] = []
         self._orders: dict[int, dict[str, Any]] = {}
         self.fill_ids: list[str] = []
-        self.external = 0
+        self.external = self.queued = 0
         self.odd: Counter[str] = Counter()
         for entry in log or []:
             self._take(entry)
@@ -166,6 +167,12 @@ class ModelSession:
 
     def positions(self) -> list[dict[str, Any]]:
         return [{"alpha_index": 0, "instrument_id": INSTRUMENT_ID, "position_qty": self.position}]
+
+    def pending(self) -> int:
+        return self.queued
+
+    def adopted(self) -> dict[int, int]:
+        return {INSTRUMENT_ID: self.external}
 
     # What the tests ask and do
 
@@ -244,10 +251,12 @@ class ModelGateway:
 
     def __init__(self, session: ModelSession, names: ModelNames) -> None:
         self._session, self._names = session, names
+        self.strangers: list[OrderEvent] = []
 
     def on_order(self, event: OrderEvent) -> None:
         order_id = self._names.find(event.ids, event.tag)
         if order_id is None:
+            self.strangers.append(event)
             return
         self._names.ids[event.ids.broker_id] = order_id
         self._session.event(order_id, event.kind.value)
@@ -266,7 +275,7 @@ class Budget:
     def __init__(self, left: int = 10**9) -> None:
         self.left, self.spent = left, 0
 
-    def take_question(self, now_ns: int) -> bool:
+    def take(self, kind: CallKind, now_ns: int) -> bool:
         if self.left == 0:
             return False
         self.left -= 1
@@ -412,7 +421,7 @@ class World:
             self.session, self.broker, self.names, self.gateway,  # type: ignore[arg-type]
             settings=settings(**self.changes), instruments={INSTRUMENT_ID: Contract(SYMBOL)},
             budget=self.budget, fence=self.gate, clock_ns=self.clock,
-            external_qty=lambda _: self.session.external, folder=self.folder,
+            folder=self.folder,
         )  # fmt: skip
 
     def crash(self) -> None:

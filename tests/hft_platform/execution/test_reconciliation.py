@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import Counter
@@ -84,6 +85,7 @@ def test_a_lost_order_is_given_up_only_after_the_quarantine_and_a_second_answer(
     ticket = world.place("lost")
     called_ns = world.clock()
     while world.state(ticket) == "unknown":
+        asked = world.broker.asked["positions"]
         world.run(1)
         assert world.clock() - called_ns < 60 * SECOND
     # 10 s after the call the first answer counts, the second one 5 s later.
@@ -93,6 +95,7 @@ def test_a_lost_order_is_given_up_only_after_the_quarantine_and_a_second_answer(
     assert (row["event_kind"], row["reason_code"]) == (2, ReasonCode.INTENT_ABANDONED)
     assert [(row["route_kind"], row["argument"]) for row in world.session.rows("Route")] == [(5, 2)]
     assert world.broker.arrived == {}, "it was never sent again"
+    assert world.broker.asked["positions"] > asked, "the positions tell whether that was right"
     assert [row.outcome for row in world.service.report().resolutions] == ["abandoned"]
 
 
@@ -179,6 +182,7 @@ def test_a_cancel_without_answer_ends_with_the_brokers_word_only() -> None:
     world.broker.hidden.add(ticket.tag)
     world.run(300)
     assert world.state(ticket) == "pending_cancel", "never guessed"
+    assert world.session.rows("Broker") == [], "nor doubted"
     assert set(world.kinds()) <= {"order_missing", "cancel_unanswered"}
     world.broker.hidden.clear()
     world.broker.set(ticket.tag, status=OrderStatus.CANCELED)
@@ -204,6 +208,17 @@ def test_a_lost_cancel_may_be_asked_for_again_once_the_order_is_seen_to_work() -
     world.run(12)
     assert world.state(ticket) == "working"
     assert world.broker.canceled == [], "the engine decides it, not reconciliation"
+
+
+def test_a_cancel_that_still_waits_for_the_dispatcher_is_not_lost() -> None:
+    world = World()
+    ticket = place_and_cancel(world)
+    world.session.queued = 1
+    world.run(60)
+    assert world.state(ticket) == "pending_cancel"
+    world.session.queued = 0
+    world.run(30)
+    assert world.state(ticket) == "working"
 
 
 # Open orders
@@ -285,6 +300,76 @@ def test_fills_that_the_broker_does_not_name_get_one_name_for_ever() -> None:
     assert names == [expected, expected]
 
 
+def test_an_execution_that_we_named_is_not_counted_again_under_its_own_name() -> None:
+    world = World()
+    world.broker.names_fills = False
+    assert world.ready()
+    ticket = world.place(qty=5 * LOT)
+    world.run(10)
+    world.fill(ticket, is_told=False)
+    world.run(30)
+    assert world.session.fill_ids == [synthetic_fill_id(1, LOT)]
+    # Now the broker names both; which of them is ours cannot be told.
+    world.broker.names_fills = True
+    world.fill(ticket, is_told=False)
+    world.run(30)
+    assert world.session.fill_ids == [synthetic_fill_id(1, LOT), synthetic_fill_id(1, 2 * LOT)]
+    assert world.session.position == 2 * LOT
+
+
+def test_an_end_comes_behind_the_fills_before_it_also_where_they_have_no_names() -> None:
+    world = World()
+    world.broker.names_fills = False
+    assert world.ready()
+    ticket = world.place()
+    world.run(10)
+    world.fill(ticket, is_told=False)
+    world.broker.set(ticket.tag, status=OrderStatus.CANCELED)
+    world.run(40)
+    events = [row["event"] for kind, row in world.session.log if kind == "event"]
+    assert events == ["working", "fill", "canceled"]
+
+
+def test_an_order_that_one_answer_forgets_now_and_then_is_not_doubted() -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place()
+    world.run(20)
+
+    def blink(name: str) -> None:
+        if name == "orders":
+            world.broker.hidden ^= {ticket.tag}
+
+    world.broker.on_answer = blink
+    world.run(120)
+    assert world.broker.asked["orders"] > 10
+    assert world.session.rows("Broker") == []
+    assert world.state(ticket) == "working"
+
+
+def test_what_cannot_be_canceled_is_left_to_a_person_after_three_requests() -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place()
+    world.run(10)
+    world.session.event(ticket.order_id, "canceled")
+    cancel, asked = world.broker.cancel, []
+
+    def deaf(*arguments: Any) -> Any:
+        asked.append(world.clock())
+        status = world.broker.book[ticket.tag].status
+        result = cancel(*arguments)
+        world.broker.set(ticket.tag, status=status)
+        return result
+
+    world.broker.cancel = deaf  # type: ignore[method-assign]
+    world.run(120)
+    assert len(asked) == 3
+    assert min(late - soon for soon, late in itertools.pairwise(asked)) >= 10 * SECOND
+    assert world.kinds() == ["order_revived"]
+    assert "by hand" in world.service.report().render()
+
+
 def test_names_of_fills_are_distinct_and_fit_the_record() -> None:
     generator = random.Random(5)
     pairs = {(generator.getrandbits(64), generator.getrandbits(63)) for _ in range(2_000)}
@@ -342,12 +427,40 @@ def test_an_external_order_is_reported_and_left_alone() -> None:
     world.run(40)
     (row,) = world.service.report().findings
     assert (row.kind, row.qty) == (FindingKind.ORDER_EXTERNAL, 4 * LOT)
-    assert [row["route_kind"] for row in world.session.rows("Route")] == [4], "written once"
-    assert world.session.rows("Route")[0]["broker_id"] == b"B00000"
+    assert [row.ids.broker_id for row in world.gateway.strangers] == ["B00000"], "told once"
     assert world.broker.canceled == []
     world.broker.set("", status=OrderStatus.CANCELED)
     world.run(20)
     assert world.kinds() == []
+
+
+def test_a_second_order_under_one_tag_is_shown_and_changes_nothing_of_ours() -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place()
+    world.broker.arrive(ticket)
+    world.run(40)
+    (row,) = world.service.report().findings
+    assert row.kind == FindingKind.ORDER_EXTERNAL
+    assert f"tag {ticket.tag}" in row.text
+    assert world.state(ticket) == "working"
+    assert world.gateway.strangers == []
+
+
+@pytest.mark.parametrize("question", ["orders", "positions", "account"])
+def test_an_adapter_that_breaks_has_not_answered(question: str) -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place("lost")
+
+    def broken() -> Any:
+        raise KeyError("deal_quantity")
+
+    setattr(world.broker, question, broken)
+    world.run(60)
+    assert f"{question}_unanswered" in world.kinds()
+    assert "deal_quantity" in world.service.report().render()
+    assert (world.state(ticket) == "unknown") == (question == "orders")
 
 
 # Positions
@@ -400,6 +513,50 @@ def test_a_difference_that_an_unknown_order_explains_waits_for_the_order() -> No
     world.run(60)
     assert world.session.position == 2 * LOT
     assert set(world.drifts()) == {(0, 0)}
+
+
+def test_a_difference_that_uncertain_orders_explain_is_no_drift_however_long_that_takes() -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place("cut")
+    world.fill(ticket, 2 * LOT, is_told=False)
+    world.broker.failing["orders"] = 10**6
+    world.run(120)
+    assert "position_drift" not in world.kinds()
+    assert set(world.drifts()) <= {(0, 0)}
+    # More than the order can explain is a drift all the same.
+    world.broker.manual[SYMBOL] = LOT
+    world.run(40)
+    assert (3 * LOT, 0) in world.drifts()
+
+
+@pytest.mark.parametrize("qty", [LOT, 2 * LOT])
+def test_positions_that_lag_behind_our_fills_are_not_suspected(qty: int) -> None:
+    world = World()
+    assert world.ready()
+    ticket = world.place()
+    world.run(27)
+    asked = world.broker.asked["positions"]
+    world.fill(ticket, qty)
+    world.broker.manual[SYMBOL] = -qty
+    world.run(4)
+    assert world.broker.asked["positions"] > asked
+    assert world.kinds() == []
+
+
+def test_the_age_of_an_answer_counts_from_its_question() -> None:
+    world = World()
+    assert world.ready()
+    world.run(20)
+
+    def slow(name: str) -> None:
+        world.clock.now_ns += 3 * SECOND * (name == "positions")
+
+    world.broker.on_answer = slow
+    world.run(40)
+    # A fill that came while the broker thought about it may be missing in its answer.
+    row = [row for row in world.session.rows("Account") if row["fields"] == 4][-1]
+    assert row["receive_time_ns"] - row["answer_time_ns"] == 3 * SECOND
 
 
 def test_an_open_order_that_was_verified_explains_no_difference() -> None:
@@ -586,6 +743,18 @@ def test_the_report_in_the_folder_is_what_stands_and_survives_the_process(tmp_pa
     assert "order 1 abandoned" in report.render()
     assert report.counters["abandoned"] == 1
     assert report.as_dict()["findings"][0]["next_step"].startswith("find the cause")
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    world = World()
+    world.folder = tmp_path / "no folder"
+    world.folder.write_text("but a file")
+    world._begin()
+    assert world.ready()
+    ticket = world.place("lost")
+    world.run(30)
+    assert world.state(ticket) == "rejected"
+    assert world.service.counters()["reports_not_written"] > 0
 
 
 def test_every_kind_of_finding_says_what_it_means_and_what_is_next() -> None:

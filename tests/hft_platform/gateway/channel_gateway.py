@@ -158,6 +158,16 @@ def intent(alpha: int, number: int, **fields: int) -> bytes:
     return row.tobytes()
 
 
+def drained(runner: RawRunner) -> list[tuple[wire.Kind, Any]]:
+    """What was said to it, without a round of the gateway."""
+    messages = []
+    while True:
+        try:
+            messages.append(wire.unpack(runner.link.recv(wire.MESSAGE_BYTES_MAX)))
+        except BlockingIOError:
+            return messages
+
+
 def until(is_so: Callable[[], bool], what: str) -> None:
     """Poll a condition with a deadline."""
     deadline = time.monotonic() + WAIT_S

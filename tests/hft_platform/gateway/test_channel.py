@@ -18,7 +18,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway import channel, wire
 from hft_platform.gateway.channel import SOCKET_FILE
 from hft_platform.gateway.wire import Kind
-from tests.hft_platform.gateway.channel_gateway import NS, SHA, Gateway, RawRunner, intent
+from tests.hft_platform.gateway.channel_gateway import NS, SHA, Gateway, RawRunner, drained, intent
 from tests.rust_core.market_days import SCALE, TXF_ID
 
 WORKING, REJECTED, FILL, CANCELED, UNKNOWN = 1, 2, 3, 4, 7
@@ -182,15 +182,6 @@ def test_a_flood_is_refused_beyond_its_bound_and_others_are_served(make: Make) -
     answers += drained(loud)
     decided = [body for kind, body in answers if kind in (Kind.ACK, Kind.NACK)]
     assert sum(getattr(body, "code", 0) != ReasonCode.CHANNEL_FULL for body in decided) == 8
-
-
-def drained(runner: RawRunner) -> list[tuple[Kind, Any]]:
-    messages = []
-    while True:
-        try:
-            messages.append(wire.unpack(runner.link.recv(wire.MESSAGE_BYTES_MAX)))
-        except BlockingIOError:
-            return messages
 
 
 def test_a_runner_that_reads_nothing_holds_up_nobody(make: Make) -> None:

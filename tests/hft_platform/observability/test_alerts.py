@@ -45,6 +45,14 @@ CASES = {
         {f"hft_durable_lag_records{LOG}": "1000001x9"}, "15s",
         {f"hft_durable_lag_records{LOG}": "1000000x9"},
     ),
+    "HftReconciliationFinding": Case(
+        {'hft_reconciliation_findings{run_id="r", reason="POSITION_DRIFT"}': "1x9"}, "1m",
+        {'hft_reconciliation_findings{run_id="r", reason="POSITION_DRIFT"}': "0x9"},
+    ),
+    "HftReconciliationStale": Case(
+        {'hft_reconciliation_age_seconds{run_id="r"}': "61x9"}, "15s",
+        {'hft_reconciliation_age_seconds{run_id="r"}': "60x9"},
+    ),
     "HftRecordsShed": Case(
         {"hft_shed_records": "5x10 6x60"}, "5m", {"hft_shed_records": "5000x70"}
     ),

@@ -1,8 +1,8 @@
--- Who wrote an order log (the fencing number of each process), and what the broker calls our orders
--- and fills. route_kind: 1 sent, 2 ids, 3 fill (argument is its broker_seq), 4 external, 5 resolved
--- (argument: 1 adopted, 2 abandoned).
+-- Who held a live session, and how the broker calls its orders and fills (docs/formats.md).
+-- route_kind: 1 sent, 2 more ids, 3 a fill's number (argument), 4 an order that is none of ours,
+-- 5 an unknown outcome resolved (argument 1 adopted, 2 abandoned). Ids are ASCII, zero-padded.
 
-CREATE TABLE IF NOT EXISTS hft.order_log_epochs
+CREATE TABLE IF NOT EXISTS hft.epochs
 (
     run_id LowCardinality(String),
     wal_id UInt32 CODEC(ZSTD(1)),
@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS hft.order_routes
     trading_day UInt32 CODEC(ZSTD(1)),
     route_kind UInt32,
     epoch UInt32,
-    order_id UInt64,
+    order_id UInt64 CODEC(Delta, ZSTD(1)),
     argument UInt64,
     tag FixedString(8),
     broker_id FixedString(16),
