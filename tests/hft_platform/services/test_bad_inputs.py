@@ -192,7 +192,7 @@ class Asked:
 
     def __init__(self, folder: Path) -> None:
         config = external_config(
-            synthetic_day(snapshots=10),
+            synthetic_day(snapshots=1_500),
             template={"kind": "remote", "slippage_ticks": 2},
         )
         config["instruments"][0] |= {"limit_up": LIMIT_UP, "limit_down": LIMIT_DOWN}
@@ -208,7 +208,7 @@ class Asked:
         }
         self.folder = folder
         self.session = _core.LiveSession(json.dumps(config), str(folder), json.dumps(options))
-        self.now_ns = start + 60_000_000_000
+        self.now_ns = start + 1_000_000_000
         self.book()
 
     def book(self) -> None:
