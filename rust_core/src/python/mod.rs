@@ -11,6 +11,7 @@ mod generator;
 mod kernel;
 mod market;
 mod normaliser;
+mod paper_broker;
 mod record;
 mod session_recovery;
 mod simulation;
@@ -37,5 +38,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kernel::register(module)?;
     session_recovery::register(module)?;
     market::register(module)?;
+    paper_broker::register(module)?;
     Ok(())
 }
