@@ -146,11 +146,12 @@ def trade(before: PreMarket, make_venue: VenueFactory) -> Concluded:
 
 
 def _venue(before: PreMarket) -> VenueFactory:
-    from hft_platform.services.rehearsal import rehearsal_venue
     from hft_platform.services.venues import live_venue
 
     request = before.request
     if request.recorded is not None:
+        from hft_platform.services.rehearsal import rehearsal_venue
+
         return rehearsal_venue(request.recorded, request.speed)
     return live_venue(make_live_broker, wall_clock_ns)
 
