@@ -129,10 +129,12 @@ def trade(before: PreMarket, make_venue: VenueFactory) -> Concluded:
     from hft_platform.services.hft_system import signals_stop
     from hft_platform.services.live_report import conclude, post_market
 
-    with SystemBootstrapper(before, make_venue=make_venue).open() as opened:
-        with signals_stop(opened.system):
-            cause = opened.system.run()
-            found = post_market(opened.system.parts)
+    with (
+        SystemBootstrapper(before, make_venue=make_venue).open() as opened,
+        signals_stop(opened.system),
+    ):
+        cause = opened.system.run()
+        found = post_market(opened.system.parts)
         opened.system.parts.broker.close()
         finished = opened.session.finish()
         return conclude(
