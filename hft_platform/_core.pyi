@@ -1336,6 +1336,112 @@ def order_tag(epoch: int, decision_seq: int) -> str:
     """
 
 @final
+class PaperBroker:
+    """The paper exchange as a broker: requests come from outside, records go out.
+
+    Parameters
+    ----------
+    latency_json : str
+        Latency profile.
+    options_json : str
+        ``queue_model``, ``trading_day``, ``instruments`` (``instrument_id``, ``lot_size`` and
+        ``ticks`` as ``[from, step]`` bands) and, if wanted, ``faults``.
+
+    Raises
+    ------
+    PlatformError
+        When a JSON is refused.
+    """
+
+    def __new__(cls, latency_json: str, options_json: str) -> Self: ...
+    def feed(self, tape: bytes, *, more: bool = False) -> None:
+        """Give the exchange its market, whole or in pieces.
+
+        Parameters
+        ----------
+        tape : bytes
+            Market records in receive order, behind those of the piece before.
+        more : bool
+            Another piece follows; the last one, without it, may be empty.
+
+        Raises
+        ------
+        PlatformError
+            When the tape is refused, or the market has its last piece.
+        """
+
+    def next(self, limit_ns: int | None = None, records_max: int = 1) -> bytes | None:
+        """Let time pass until records have reached us.
+
+        Parameters
+        ----------
+        limit_ns : int, optional
+            Time up to which it may pass; a market that still comes in pieces needs one.
+        records_max : int
+            Most records to give at once.
+
+        Returns
+        -------
+        bytes or None
+            Market, broker and timer records; None when nothing reaches us.
+        """
+
+    def place(
+        self,
+        order_id: int,
+        instrument_id: int,
+        *,
+        side: int,
+        price: int,
+        qty: int,
+        time_in_force: int,
+        now_ns: int | None = None,
+    ) -> tuple[int, int]:
+        """Send an order at the time of the last record, or at `now_ns` if that is later.
+
+        Parameters
+        ----------
+        order_id : int
+            Ours, 0 for one that is none of ours.
+        instrument_id : int
+            What is traded.
+        side, price, qty : int
+            +1 or -1, limit price and quantity at 1e-8.
+        time_in_force : int
+            1 rest of day, 2 immediate or cancel, 3 fill or kill.
+        now_ns : int, optional
+            The caller's clock.
+
+        Returns
+        -------
+        (int, int)
+            The exchange's number of the order, and 1 taken, 2 unanswered, 3 refused.
+        """
+
+    def cancel(self, id: int, *, now_ns: int | None = None) -> int:
+        """Ask for a cancel; gives what `place` does, or 0 when there is no such order."""
+
+    def orders(self) -> list[dict[str, Any]] | None:
+        """Every order that the exchange or the broker knows of; None when the question fails."""
+
+    def positions(self) -> dict[int, int] | None:
+        """Net position an instrument; None when the question fails."""
+
+    def truth(self) -> dict[int, int]:
+        """Net position an instrument as the exchange knows it; this never fails."""
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time; 0 before the first market record."""
+
+    @property
+    def is_done(self) -> bool:
+        """True when nothing is left to happen."""
+
+    def finish(self) -> dict[str, Any] | None:
+        """End the exchange and give what it counted; None the second time."""
+
+@final
 class PaperSession:
     """A session on the paper exchange with two write-ahead logs: feed it, step it, finish it.
 

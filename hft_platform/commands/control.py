@@ -37,6 +37,7 @@ def status(arguments: argparse.Namespace) -> int:
             for row in status["sessions"]
             if row["guard"]
         ]
+        live = [_live_text(row) for row in status["live"]]
         promoted = [
             f"  {row['alpha_id']}: {row['stage']} weight {row['weight_ppm'] / 1e4:g} %"
             f" seq {row['promotion_seq']}{' WITHDRAWN' if row['withdrawn'] else ''}"
@@ -44,7 +45,7 @@ def status(arguments: argparse.Namespace) -> int:
         ]
         guards = ["unfinished sessions:", *running] if running else []
         promotions = ["promotions:", *(promoted or ["  none"])]
-        return "\n".join([head, *promotions, *guards, console.export_text()])
+        return "\n".join([head, *live, *promotions, *guards, console.export_text()])
 
     print_result(arguments, status, text)
     return 0
@@ -54,6 +55,25 @@ def _halt_text(content: dict[str, Any]) -> str:
     code, since_ns = content["code"], content["since_ns"]
     since = "" if since_ns is None else f" since {_utc(since_ns)}"
     return f"HALTED by {content['who']}{since}, {code_name(code)} ({code}): {content['why']}"
+
+
+def _live_text(row: dict[str, Any]) -> str:
+    """One live process, in two lines."""
+    age = "" if row["age_s"] is None else f", {row['age_s']:.0f} s ago"
+    head = f"live process {row['run_id']}: {row['process']}{age}"
+    if row["process"] == "unreadable":
+        return head
+    phases = ", ".join(f"{part['symbol']} {part['phase']}" for part in row["phases"])
+    ready = "ready" if row["is_ready"] and not row["is_restricted"] else "reduce-only or not ready"
+    reasons = f" ({'; '.join(row['reasons'])})" if row["reasons"] else ""
+    held = ", ".join(f"{name} {qty / 1e8:g}" for name, qty in row["positions"].items() if qty)
+    lines = [
+        f"{head}, pid {row['pid']}, {row['mode']} at {row['broker']}, {phases}; {ready}{reasons}",
+        f"  position {held or 'flat'}, open orders {row['open_orders']} (unknown"
+        f" {row['unknown_orders']}), weight {row['weight_ppm'] / 1e4:g} %",
+        *(f"  alarm {code_name(part['code'])}: {part['message']}" for part in row["alarms"]),
+    ]
+    return "\n".join(lines)
 
 
 def _guard_text(part: Any) -> str:  # Any: a row of the status, or the code of a damaged log

@@ -129,10 +129,12 @@ def trade(before: PreMarket, make_venue: VenueFactory) -> Concluded:
     from hft_platform.services.hft_system import signals_stop
     from hft_platform.services.live_report import conclude, post_market
 
-    with SystemBootstrapper(before, make_venue=make_venue).open() as opened:
-        with signals_stop(opened.system):
-            cause = opened.system.run()
-            found = post_market(opened.system.parts)
+    with (
+        SystemBootstrapper(before, make_venue=make_venue).open() as opened,
+        signals_stop(opened.system),
+    ):
+        cause = opened.system.run()
+        found = post_market(opened.system.parts)
         opened.system.parts.broker.close()
         finished = opened.session.finish()
         return conclude(
@@ -146,17 +148,28 @@ def trade(before: PreMarket, make_venue: VenueFactory) -> Concluded:
 
 
 def _venue(before: PreMarket) -> VenueFactory:
-    from hft_platform.services.rehearsal import rehearsal_venue
     from hft_platform.services.venues import live_venue
 
     request = before.request
     if request.recorded is not None:
+        from hft_platform.services.rehearsal import rehearsal_venue
+
         return rehearsal_venue(request.recorded, request.speed)
-    return live_venue(_broker, wall_clock_ns)
+    return live_venue(make_live_broker, wall_clock_ns)
 
 
-def _broker(request: VenueRequest) -> Broker:
-    """The workspace's gateway where `gateway.enabled` says so, else the broker itself."""
+def make_live_broker(request: VenueRequest) -> Broker:
+    """The workspace's gateway where `gateway.enabled` says so, else the broker; nothing connects yet.
+
+    Parameters
+    ----------
+    request : VenueRequest
+        What it is wanted for.
+
+    Returns
+    -------
+    Broker
+    """
     from hft_platform.services.gateway_start import runner_broker
 
     return runner_broker(

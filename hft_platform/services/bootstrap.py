@@ -45,6 +45,7 @@ from hft_platform.order.order_adapter import OrderAdapter
 from hft_platform.recorder.disk_monitor import DiskPressureMonitor
 from hft_platform.services import operator_requests
 from hft_platform.services.broker_probe import ProbedBroker, SystemListener
+from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.hft_system import HFTSystem, SystemParts
 from hft_platform.services.live_control import ControlledBy, LiveControl
 from hft_platform.services.live_report import SUMMARY_FILE
@@ -252,16 +253,13 @@ class SystemBootstrapper:
                 }
             },
         }
-        try:
+        with typed_errors(f"session {folder.path.name}"):
             return _core.LiveSession(
                 canonical_json(folder.engine_config).decode(),
                 str(folder.path),
                 canonical_json(options).decode(),
                 kernels_of(folder.engine_config),
             )
-        except (_core.WalError, _core.ConfigError) as error:
-            code, message = error.args[0], error.args[1]
-            raise PlatformError(code, f"session {folder.path.name}: {message}") from error
 
     def _assemble(self, folder: _Folder, session: Any) -> HFTSystem:  # Any: LiveSession
         before = self._before

@@ -97,6 +97,9 @@ class Dispatcher(Protocol):
     def execute(self, request: Any) -> Any:  # Any: the core's OrderRequest
         """Send one request."""
 
+    def step(self, now_ns: int | None = None) -> None:
+        """Send cancels that had to wait."""
+
     def run(self, stop: threading.Event) -> None:
         """Send requests until stopped."""
 

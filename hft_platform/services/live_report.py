@@ -178,6 +178,11 @@ def conclude(
         SESSION_UNEXPLAINED with what is not explained.
     """
     parts = system.parts
+    halted_by = int(finished["halted_by"])
+    if halted_by and not parts.control.is_halted:
+        parts.control.latch(finished["message"] or "the engine halted", halted_by)
+    if finished["message"]:
+        raise PlatformError(halted_by, f"session {parts.session_dir.name}: {finished['message']}")
     report = {
         "run_id": parts.session_dir.name,
         "mode": parts.mode,
@@ -216,11 +221,11 @@ def conclude(
         latency_sha256=parts.control.config.latency_profile_sha256,
         logs=logs,
         parity=parity,
-        halted_by=int(parts.session.state()["halted_by"]),
+        halted_by=halted_by,
         is_withdrawn=parts.control.is_withdrawn,
     )
     timings = {
-        "latency": finished.get("latency", {}),
+        "latency": parts.session.latency(),
         "segments": [row["sha256"] for row in logs.segments],
     }
     evidence = evidence_of(facts) | {"stopped_early": cause != StopCause.SESSION_END}

@@ -15,7 +15,6 @@ It calls no broker: contract and certificate at the broker are compared when it 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from hft_platform.market.sessions import (
     third_wednesday,
     yyyymmdd,
 )
+from hft_platform.order.shioaji_credentials import read_credentials
 from hft_platform.services import latch
 from hft_platform.services.disk_guard import require_space
 from hft_platform.services.session_governor import session_to_run
@@ -47,8 +47,6 @@ from hft_platform.services.workspace_lock import WorkspaceLock
 
 _T = TypeVar("_T")
 FULL_WEIGHT_PPM = 1_000_000
-CREDENTIALS = ("SHIOAJI_API_KEY_FILE", "SHIOAJI_SECRET_KEY_FILE")
-CERTIFICATE = ("SHIOAJI_CA_FILE", "SHIOAJI_CA_PASSWORD_FILE")
 ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
 
 
@@ -420,32 +418,14 @@ class PreMarket:
         return f"profile {name} is the one it was judged with"
 
     def _credentials(self) -> str:
-        self._secret_files(CREDENTIALS, ReasonCode.NO_BROKER_CREDENTIALS, "no broker credentials")
+        read_credentials(self._environment, needs_certificate=False)
         return "both files are there, for this user only"
 
     def _certificate(self) -> str:
-        self._secret_files(CERTIFICATE, ReasonCode.CERTIFICATE_MISSING, "no certificate")
+        if self.settings.broker.is_simulation:
+            return "not needed in the broker's test environment"
+        read_credentials(self._environment, needs_certificate=True)
         return "file and password file are there; its date is read at the login"
-
-    def _secret_files(self, names: tuple[str, ...], code: ReasonCode, text: str) -> None:
-        missing = [name for name in names if not self._environment.get(name)]
-        if missing:
-            raise PlatformError(
-                code, f"{text}: {', '.join(missing)} not set; no session was opened"
-            )
-        for name in names:
-            path = Path(self._environment[name]).expanduser()
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise PlatformError(code, f"{text}: {name} {path}: {error.strerror}") from error
-            mode = stat.S_IMODE(status.st_mode)
-            if mode & 0o077 or not stat.S_ISREG(status.st_mode):
-                raise PlatformError(
-                    ReasonCode.KEY_PERMISSIONS,
-                    f"{name} {path} has mode {mode:04o}; allowed is a file of 0600",
-                    next_step=f"chmod 600 {path}; if others could read it, replace its content",
-                )
 
     def _lock(self) -> str:
         with WorkspaceLock(self.request.workspace, pid=self._pid, is_trial=True):

@@ -255,8 +255,10 @@ class VirtualPace:
         while self._is_running:
             request = system.parts.session.next_request(0)
             if request is None:
-                return
+                break
             system.parts.dispatcher.execute(request)
+        if self._is_running:
+            system.parts.dispatcher.step()
 
 
 def paced_market(exchange: JournaledExchange, clock: RehearsalClock) -> Callable[[], None]:

@@ -89,7 +89,7 @@ class SessionEvidence(_Strict):
     promotion_seq: Count
     stage: Literal["research", "shadow", "canary", "live"]
     weight_ppm: Annotated[int, Field(ge=0, le=1_000_000)]
-    mode: Literal["sim", "paper", "live"]
+    mode: Literal["sim", "paper", "live", "rehearsal"]
     symbol: str
     session_id: str
     trading_day: Annotated[int, Field(ge=19_000_101, le=99_991_231)]

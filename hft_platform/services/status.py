@@ -6,6 +6,7 @@ verify is shown as what it is, not as numbers.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,27 @@ from hft_platform.config.keys import TrustedKey, public_key
 from hft_platform.config.promoted import promotion_heads
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.records import SCALE
-from hft_platform.services import halt_log, latch
+from hft_platform.services import halt_log, latch, live_status
 from hft_platform.services.session_summary import verify_summary
 
 
-def workspace_status(workspace: Path) -> dict[str, Any]:
+def workspace_status(workspace: Path, *, now_ns: int | None = None) -> dict[str, Any]:
     """Sessions with their outcome, the newest promotion of each alpha, and the latch.
 
     Parameters
     ----------
     workspace : Path
         Workspace folder; an empty or missing one has nothing.
+    now_ns : int, optional
+        The machine's clock, by which a status is old.
 
     Returns
     -------
     dict
         workspace, halt (None, or who, why, code, reason, since_ns and next), promotions, sessions
-        (those without a summary with ``guard``: state, cause and time of policy and storm guard);
-        plain JSON.
+        (those without a summary with ``guard``: state, cause and time of policy and storm guard),
+        live (the status of each live process that has not brought its session to an end); plain
+        JSON.
     """
     folders = sorted(path for path in (workspace / "sessions").glob("*") if path.is_dir())
     key = _session_key(workspace)
@@ -39,7 +43,21 @@ def workspace_status(workspace: Path) -> dict[str, Any]:
         "halt": _halt(workspace),
         "promotions": promotion_heads(workspace),
         "sessions": [_session_row(folder, key) for folder in folders],
+        "live": _live(workspace, time.time_ns() if now_ns is None else now_ns),
     }
+
+
+def _live(workspace: Path, now_ns: int) -> list[dict[str, Any]]:
+    """Live processes and rehearsals whose session has no summary yet."""
+    rows = []
+    for base in ("sessions", "rehearsals"):
+        for folder in sorted((workspace / base).glob("*")):
+            if (folder / "summary.json").exists():
+                continue
+            status = live_status.read_status(folder, now_ns=now_ns)
+            if status is not None:
+                rows.append(status | {"run_id": folder.name})
+    return rows
 
 
 def _halt(workspace: Path) -> dict[str, Any] | None:

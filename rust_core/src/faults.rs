@@ -49,6 +49,10 @@ pub enum Fault {
     Late = 24,
     /// The first fill overtakes the acknowledgement.
     FillBeforeAck = 25,
+    /// The call that a lost reply belongs to comes back without an answer.
+    LostCall = 26,
+    /// A question to the broker, or its answer, is lost.
+    LostQuery = 27,
 }
 
 /// How often, and how long it takes.
@@ -308,6 +312,15 @@ impl FaultProfile {
     #[must_use]
     pub fn hits(&self, order_id: u64, fault: Fault, nth: u32, rate_ppm: u32) -> bool {
         self.draw_ppm(order_id, fault, nth) < rate_ppm
+    }
+
+    /// Whether the `nth` question of `topic` to the broker fails: it, or its answer, is lost as often
+    /// as other requests and replies are.
+    #[must_use]
+    pub fn is_query_lost(&self, topic: u64, nth: u32) -> bool {
+        let rate_ppm = |rate: Option<Rate>| rate.map_or(0, |rate| rate.rate_ppm);
+        let total = rate_ppm(self.lost_request).saturating_add(rate_ppm(self.lost_reply));
+        self.hits(topic, Fault::LostQuery, nth, total.min(RATE_PPM_MAX))
     }
 
     /// The reason for which a new order is refused, if it is.

@@ -24,6 +24,7 @@ pub mod math;
 pub mod normaliser;
 pub mod package_run;
 pub mod package_venue;
+pub mod paper_broker;
 pub mod reason;
 pub mod record;
 pub mod record_upgrade;

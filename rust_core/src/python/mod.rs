@@ -12,6 +12,7 @@ mod kernel;
 mod live;
 mod market;
 mod normaliser;
+mod paper_broker;
 mod record;
 mod session_recovery;
 mod simulation;
@@ -40,5 +41,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     session_recovery::register(module)?;
     market::register(module)?;
     live::register(module)?;
+    paper_broker::register(module)?;
     Ok(())
 }

@@ -19,15 +19,19 @@
 //! It matches nothing (see `exchange`) and writes no file (see `session`). Operator's page:
 //! `docs/backtest.md`.
 
+mod broker_book;
 mod faulty;
 mod feed;
 mod head;
+mod outside;
 mod schedule;
 mod script;
 mod sink;
 
+pub use broker_book::{BookedOrder, BrokerBook};
 pub use faulty::{FaultCounts, FaultReport};
 pub use head::{Contract, SessionHead, sha256_of_hex};
+pub use outside::CallAnswer;
 pub use script::Script;
 pub use sink::{MemorySink, Sink, SinkError};
 
@@ -255,6 +259,8 @@ pub struct Simulation<D, V, S> {
     requests: Schedule<Request>,
     responses: Schedule<Answer>,
     faults: Option<Box<Faults>>,
+    /// What the exchange knows, for those who ask it.
+    book: Option<Box<BrokerBook>>,
     tracks: BTreeMap<u64, Track>,
     /// Orders that rest at the venue.
     resting: BTreeSet<u64>,
@@ -321,6 +327,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             requests: Schedule::new(),
             responses: Schedule::new(),
             faults: None,
+            book: None,
             tracks: BTreeMap::new(),
             resting: BTreeSet::new(),
             facts: Vec::new(),
@@ -434,6 +441,11 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
     #[must_use]
     pub fn decider(&self) -> &D {
         &self.decide
+    }
+
+    /// The decider, to take from it what it keeps.
+    pub fn decider_mut(&mut self) -> &mut D {
+        &mut self.decide
     }
 
     /// The decider, and the sink to change what it stores.
@@ -709,6 +721,9 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         }
         for report in self.reports.drain(..) {
             self.counts.reports += 1;
+            if let (Some(book), Some(track)) = (&mut self.book, self.tracks.get(&report.order_id)) {
+                book.take(&track.order, &report);
+            }
             match report.kind {
                 BrokerEventKind::Working => {
                     self.resting.insert(report.order_id);

@@ -242,16 +242,16 @@ def test_a_newer_config_raises_the_weight_only_when_flat(live: Live) -> None:
     controlled.step(0)
     play(controlled, tape, lambda: controlled.alpha()["position_qty"] != 0)
     live.issue(promotion_seq=2, weight_ppm=1_000_000)
-    controlled.control.step(now_ns() + SECOND)
+    controlled.control.step(now_ns())
     assert len(controlled.session.named("ConfigSwitch")) == 1
     assert controlled.control.config.promotion_seq == 2
     assert abs(controlled.alpha()["position_qty"]) == SCALE, "one lot at half weight"
     assert controlled.alpha()["weight_ppm"] == 500_000, "a position is open: the rise waits"
     play(controlled, tape, lambda: controlled.alpha()["position_qty"] == 0)
-    controlled.control.step(now_ns() + SECOND)
+    controlled.control.step(now_ns())
     assert controlled.alpha()["weight_ppm"] == 1_000_000
-    play(controlled, tape, lambda: controlled.alpha()["position_qty"] != 0)
-    assert abs(controlled.alpha()["position_qty"]) == 2 * SCALE, "two lots at full weight"
+    opened = [row for row in controlled.session.decisions if row["action"] == PLACE][2]
+    assert (opened["verdict"], opened["qty"]) == (APPROVED, 2 * SCALE), "two lots at full weight"
 
 
 def test_a_newer_config_that_decides_otherwise_is_not_taken(controlled: Controlled) -> None:

@@ -141,6 +141,7 @@ def test_a_full_disk_is_refused(process: LiveProcess) -> None:
 def test_a_secret_that_others_can_read_is_refused(
     process: LiveProcess, name: str, tmp_path: Path
 ) -> None:
+    process.patch.setenv("HFT_BROKER__IS_SIMULATION", "false")
     (tmp_path / name.lower()).chmod(0o640)
     rows = process.checks(process.issue())
     assert {row["code"] for row in rows.values()} == {0, ReasonCode.KEY_PERMISSIONS}

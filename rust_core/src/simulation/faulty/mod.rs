@@ -22,7 +22,7 @@ pub use report::{FaultCounts, FaultReport};
 use std::collections::BTreeMap;
 
 use crate::exchange::{OrderLife, VenueInstrument, VenueOrder, VenueReport};
-use crate::faults::{Fault, FaultProfile};
+use crate::faults::{Fault, FaultProfile, RATE_PPM_MAX};
 use crate::latency::LatencyKind;
 use crate::reason::ReasonCode;
 use crate::record::{BrokerEventKind, RecordHeader};
@@ -214,6 +214,27 @@ impl Faults {
         }
         self.report.counts.lost_requests += u64::from(sent.is_lost);
         !sent.is_lost
+    }
+
+    /// Whether the caller of the last request of this kind hears from the broker that it was taken;
+    /// of a lost cancel and of a lost reply half of the calls do, and miss a report later.
+    pub(super) fn is_call_answered(&self, order_id: u64, kind: LatencyKind) -> bool {
+        let Some(track) = self.orders.get(&order_id) else {
+            return true;
+        };
+        let (sent, is_cancel) = match kind {
+            LatencyKind::Cancel => (track.cancel, true),
+            _ => (track.place, false),
+        };
+        if sent.is_lost && !is_cancel {
+            return false;
+        }
+        let nth = 2 * sent.attempt + u32::from(is_cancel);
+        let is_silent = sent.is_lost || sent.is_reply_lost;
+        !is_silent
+            || !self
+                .profile
+                .hits(order_id, Fault::LostCall, nth, RATE_PPM_MAX / 2)
     }
 
     /// Takes one market record at its exchange time.
