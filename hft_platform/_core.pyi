@@ -30,7 +30,9 @@ __all__ = [
     "ExpressionError",
     "GeneratorError",
     "KernelHandle",
+    "LiveSession",
     "Normaliser",
+    "OrderRequest",
     "PaperSession",
     "SegmentFollower",
     "TapeError",
@@ -60,6 +62,7 @@ __all__ = [
     "math_addresses",
     "merge_logs",
     "merge_tapes",
+    "order_tag",
     "package_order_layout",
     "read_log",
     "read_manifest",
@@ -75,6 +78,7 @@ __all__ = [
     "salvage_log",
     "sample_latency",
     "session_extent",
+    "session_lives",
     "signal_terms",
     "split_tape",
     "trade_cost",
@@ -220,6 +224,28 @@ def session_extent(market: bytes, orders: bytes) -> dict[str, Any]:
         When a tape cannot be read.
     """
 
+def session_lives(market: bytes, orders: bytes) -> list[dict[str, Any]]:
+    """Find what every process of a live session left, and how far it can be decided again.
+
+    Parameters
+    ----------
+    market, orders : bytes
+        Tapes of the two logs.
+
+    Returns
+    -------
+    list of dict
+        As `session_extent`, one a process, with ``epoch``, ``first_seq`` and ``order_log``, the
+        part of the order log that its engine recovered from. Empty without Epoch records.
+
+    Raises
+    ------
+    WalError
+        LOG_SEQUENCE_GAP when what is missing in a life is not the tail of one log.
+    ValueError
+        When a tape cannot be read.
+    """
+
 # Engine.
 
 @final
@@ -312,7 +338,11 @@ class Engine:
         """
 
 def replay(
-    engine_config_json: str, inputs_tape: bytes, kernels: Sequence[KernelHandle] = ...
+    engine_config_json: str,
+    inputs_tape: bytes,
+    kernels: Sequence[KernelHandle] = ...,
+    *,
+    order_log: bytes | None = ...,
 ) -> bytes:
     """Decide a sequenced input tape again.
 
@@ -324,6 +354,8 @@ def replay(
         Every input once, in the order of ``input_seq``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
+    order_log : bytes, optional
+        Order log of the processes before, from which the engine recovers first.
 
     Returns
     -------
@@ -612,6 +644,8 @@ def explain_decisions(
     engine_config_json: str,
     input_seqs: list[int],
     kernels: Sequence[KernelHandle] = ...,
+    *,
+    order_log: bytes | None = ...,
 ) -> list[dict[str, Any]]:
     """Tell what every intent of some inputs met on its way, from a replay.
 
@@ -625,6 +659,8 @@ def explain_decisions(
         Inputs to tell about.
     kernels : list of KernelHandle
         Kernels that the config names.
+    order_log : bytes, optional
+        Order log of the processes before, from which the engine recovers first.
 
     Returns
     -------
@@ -1038,6 +1074,265 @@ def package_order_layout() -> tuple[list[tuple[str, int]], int]:
     -------
     (list of (str, int), int)
         Fields with offsets, and the size.
+    """
+
+@final
+class OrderRequest:
+    """One request to the broker: decided, approved, and durable if the session asks for that."""
+
+    @property
+    def decision_seq(self) -> int:
+        """The decision it follows from."""
+    @property
+    def intent_id(self) -> int:
+        """The intent behind it."""
+    @property
+    def order_id(self) -> int:
+        """The order to place or cancel."""
+    @property
+    def action(self) -> int:
+        """1 place, 2 cancel."""
+    @property
+    def alpha_index(self) -> int:
+        """Which alpha of the engine config."""
+    @property
+    def instrument_id(self) -> int:
+        """Which instrument."""
+    @property
+    def side(self) -> int:
+        """+1 buy, -1 sell."""
+    @property
+    def price(self) -> int:
+        """Limit price, scaled."""
+    @property
+    def qty(self) -> int:
+        """Quantity, scaled."""
+    @property
+    def time_in_force(self) -> int:
+        """1 rest of day, 2 immediate or cancel, 3 fill or kill."""
+    @property
+    def tag(self) -> str:
+        """The order's tag; of a cancel, that of the order to cancel."""
+    @property
+    def epoch(self) -> int:
+        """Epoch of this process."""
+    @property
+    def decided_ns(self) -> int:
+        """Engine time of the decision, ns UTC."""
+
+    @property
+    def ttl_ns(self) -> int:
+        """Validity from there, ns."""
+
+    @property
+    def received_ns(self) -> int:
+        """``receive_time_ns`` of what caused it, ns UTC."""
+
+@final
+class LiveSession:
+    """A live session: records of any thread in, approved requests for one dispatcher out.
+
+    A new folder gets both logs; one that another process left is recovered, and what was under way
+    is unknown from then on.
+
+    Parameters
+    ----------
+    engine_config_json : str
+        Engine config.
+    session_dir : path
+        Folder of ``market/`` and ``orders/``.
+    options_json : str
+        ``wal_id`` and ``epoch``, which is above every epoch in the logs. If wanted ``durable``
+        (``record`` or ``group``), ``segment_bytes``, ``group_commit_ms``, ``seal_after_s``,
+        ``contracts`` (by instrument id), ``queue_capacity``, ``opened_ns``, ``process_id``; for drills
+        ``drill_sync_delay``.
+    kernels : sequence of KernelHandle, optional
+        Kernels that the config names.
+
+    Raises
+    ------
+    PlatformError
+        A JSON that is refused; WAL_BUSY for an epoch that is not above all in the logs, or while
+        another process writes them; the code of a log that cannot be opened.
+    """
+
+    def __new__(
+        cls,
+        engine_config_json: str,
+        session_dir: str | PathLike[str],
+        options_json: str,
+        kernels: Sequence[KernelHandle] = ...,
+    ) -> Self: ...
+    def recovered(self) -> dict[str, Any]:
+        """Tell what was found at opening.
+
+        Returns
+        -------
+        dict
+            ``decisions``, ``broker_events``, ``unknown_orders``, ``odd_records``, ``last_seq``,
+            ``last_time_ns``, ``halted_by``, ``last_epoch``, ``is_new``.
+        """
+
+    def push(self, tape: bytes) -> int:
+        """Take the records of a tape as inputs, in their order and with no other in between.
+
+        Each gets the next ``input_seq`` and ``sequence_time_ns = max(previous + 1,
+        receive_time_ns)``; a trading day of 0 becomes the session's. Any thread may call it.
+
+        Parameters
+        ----------
+        tape : bytes
+            Inputs of any type but Epoch and Shed.
+
+        Returns
+        -------
+        int
+            ``input_seq`` of the last.
+
+        Raises
+        ------
+        PlatformError
+            SCHEMA_MISMATCH for bytes that are no such tape, CAPACITY_REACHED for market records and
+            intents while too many requests wait (nothing of the tape is taken then); the log's code
+            after a failure; SESSION_NOT_OPEN after the end.
+        """
+
+    def next_request(self, timeout_ms: int) -> OrderRequest | None:
+        """Wait for the next request and take it; in the order of the decisions.
+
+        Parameters
+        ----------
+        timeout_ms : int
+            Longest time to wait; 0 does not.
+
+        Returns
+        -------
+        OrderRequest or None
+            None when none came in time, and after the end.
+
+        Raises
+        ------
+        PlatformError
+            The log's code after a failure: nothing leaves any more.
+        """
+
+    def pending(self) -> int:
+        """Count the requests that wait for the dispatcher."""
+
+    def mark_call(self, decision_seq: int, entered_ns: int, returned_ns: int) -> None:
+        """Count how long the way to the broker's call of a request took, and the call.
+
+        Parameters
+        ----------
+        decision_seq : int
+            Of the request.
+        entered_ns, returned_ns : int
+            Wall clock before and after the call, ns UTC.
+        """
+
+    def orders(self) -> list[dict[str, Any]]:
+        """List the orders that the engine holds open, oldest first.
+
+        Returns
+        -------
+        list of dict
+            ``order_id``, ``intent_id``, ``alpha_index``, ``instrument_id``, ``side``, ``price``,
+            ``qty``, ``filled_qty``, ``time_in_force``, ``state`` (``pending_new``, ``working``,
+            ``pending_cancel`` or ``unknown``), ``decision_seq``, ``epoch``, ``tag``, ``decided_ns``.
+        """
+
+    def order(self, order_id: int) -> dict[str, Any] | None:
+        """Look one order up, open or recently done.
+
+        Parameters
+        ----------
+        order_id : int
+            Which.
+
+        Returns
+        -------
+        dict or None
+            As in `orders`, with ``state`` also ``filled``, ``canceled``, ``rejected`` or
+            ``expired``.
+        """
+
+    def adopted(self) -> dict[int, int]:
+        """What an operator adopted as external, by instrument id, scaled."""
+
+    def positions(self) -> list[dict[str, Any]]:
+        """Tell position and result of every alpha, in config order.
+
+        Returns
+        -------
+        list of dict
+            As the ``alphas`` of `state`, with ``instrument_id``.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Tell what was counted and where the session stands.
+
+        Returns
+        -------
+        dict
+            As `Engine.counters`, with ``last_seq``, ``last_time_ns``, ``inputs``, ``requests``,
+            ``pending``, ``epoch``, ``market_bytes``, ``orders_bytes``, ``space_ahead``,
+            ``halted_by`` (a log's failure before the engine's halt) and its ``message``.
+        """
+
+    def routes(self) -> bytes:
+        """Read every Route record of the order log.
+
+        Returns
+        -------
+        bytes
+            A tape.
+        """
+
+    def order_decisions(self) -> bytes:
+        """Read every approved order of the order log.
+
+        Returns
+        -------
+        bytes
+            A tape of Decision records.
+        """
+
+    def latency(self) -> dict[str, dict[str, int]]:
+        """Tell how long every step took.
+
+        Returns
+        -------
+        dict
+            By step (``callback_to_sequenced``, ``log_append``, ``decide``, ``queue``, ``durable``,
+            ``to_call``, ``call``): ``count``, ``p50_ns``, ``p99_ns``,
+            ``p999_ns``, ``max_ns``.
+        """
+
+    def finish(self) -> dict[str, Any]:
+        """End the session and seal both logs; nothing leaves any more.
+
+        Returns
+        -------
+        dict
+            ``halted_by``, ``message``, ``untaken`` requests, ``counters``, ``market_last_seq``,
+            ``orders_last_seq``, and where it stood.
+        """
+
+    def close(self) -> None:
+        """Let go of the session without sealing its logs; the next one recovers them."""
+
+def order_tag(epoch: int, decision_seq: int) -> str:
+    """Tag of the order that a decision of an epoch places.
+
+    Parameters
+    ----------
+    epoch, decision_seq : int
+        Both are in the order log before the order is sent.
+
+    Returns
+    -------
+    str
+        Six characters of ``0-9A-Za-z``.
     """
 
 @final

@@ -1,4 +1,4 @@
-"""hft-live: run, replay, explain, status, halt, resume, wal, backup, restore, metrics, drill.
+"""hft-live: run, replay, explain, status, halt, resume, reconcile, wal, backup, metrics and more.
 
 Exit codes: 0 done, 1 failed (a replay that differs, a log that is damaged), 2 usage, 3 refused with
 a reason code. Every command has ``--json``.
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from hft_platform.commands import control, logs, operations, sessions
+from hft_platform.commands import control, logs, operations, reconciliation, sessions
+from hft_platform.commands import gateway as gateway_command
 from hft_platform.commands import run as run_command
 from hft_platform.errors import PlatformError, ReasonCode
 
@@ -109,6 +110,22 @@ def _parser() -> argparse.ArgumentParser:
         "(drill); the run goes to drills/, has no signed summary and is no evidence",
     )
 
+    run.add_argument(
+        "--broker",
+        choices=["shioaji", "paper"],
+        default="shioaji",
+        help="live: who takes the orders; paper rehearses the whole live process over one recorded"
+        " --session, without credentials (default: shioaji)",
+    )
+    run.add_argument(
+        "--check", action="store_true", help="live: run the pre-market checks only, open nothing"
+    )
+    run.add_argument(
+        "--flatten-on-stop",
+        action="store_true",
+        help="live: close the position when stopped before the session's end",
+    )
+
     replay = add(
         "replay", sessions.replay, "Decide a session again from its logs and compare bit for bit."
     )
@@ -137,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         "resume", control.resume, "Lift a halt in two steps: read the token, then confirm it."
     )
     resume.add_argument("--confirm", metavar="TOKEN", help="the token that the first step printed")
+
+    reconciliation.add_commands(add)
 
     wal = add(
         "wal", logs.wal, "Inspect, verify, recover, salvage, load or follow write-ahead logs."
@@ -185,6 +204,29 @@ def _parser() -> argparse.ArgumentParser:
         "restore", operations.restore, "Verify a backup and make a workspace of it (--workspace)."
     )
     back.add_argument("source", type=Path, help="folder that backup made")
+
+    gateway = add(
+        "gateway",
+        gateway_command.gateway,
+        "Lead or stand by for strategy runners; or say who does.",
+    )
+    gateway.add_argument("action", choices=["run", "status"])
+    gateway.add_argument(
+        "--alpha", action="append", default=[], help="run: an alpha whose runner is served; repeat"
+    )
+    gateway.add_argument(
+        "--broker", metavar="MODULE:FUNCTION", help="run: what makes the broker's adapter"
+    )
+    gateway.add_argument(
+        "--call-timeout-ms",
+        type=int,
+        default=5_000,
+        help="run: longest broker call (default: 5000)",
+    )
+    gateway.add_argument(
+        "--mode", choices=["paper", "live"], default="paper",
+        help="run: what the permits must be valid for (default: paper)",
+    )  # fmt: skip
 
     drill = add(
         "drill", operations.drill, "Rehearse an outage in a folder of its own (docs/drills.md)."

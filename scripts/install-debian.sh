@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Debian packages that tests use beyond Python and Rust. Nothing is started, now or at the next boot.
 # util-linux: unshare and flock; procps: ps. Both are on most machines already. prometheus: promtool
-# checks the alert rules, and a test rings one.
+# checks the alert rules, and a test rings one. redis-server: the lease for two hosts is tested on it.
 set -euo pipefail
-packages=(util-linux procps make gcc prometheus)
+packages=(util-linux procps make gcc prometheus redis-server)
 missing=()
 for package in "${packages[@]}"; do
   dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
@@ -13,7 +13,7 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "install these Debian packages first: ${missing[*]}" >&2
   exit 1
 fi
-# Prometheus's service would listen on every interface: packages may start nothing while we install.
+# Services would listen, Prometheus's on every interface: packages may start nothing while we install.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
@@ -22,6 +22,8 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"
-if [[ " ${missing[*]} " == *" prometheus "* ]] && command -v systemctl >/dev/null; then
-  systemctl disable --quiet prometheus.service
-fi
+for service in prometheus redis-server; do
+  if [[ " ${missing[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
+    systemctl disable --quiet "$service.service"
+  fi
+done

@@ -64,14 +64,15 @@ def _calls(path: Path) -> list[str]:
     return names
 
 
-def test_no_code_opens_a_broker_session() -> None:
+def test_no_code_but_the_session_of_the_live_adapter_opens_a_broker_session() -> None:
     forbidden = {"Shioaji", "ShioajiAsync", "login", "activate_ca"}
     hits = [
         str(path.relative_to(REPOSITORY))
         for path in tracked()
         if path.suffix == ".py" and forbidden & set(_calls(path))
     ]
-    assert hits == []
+    # Its own test holds every mention of these names to that file.
+    assert hits == ["hft_platform/order/shioaji_session.py"]
 
 
 def test_no_exception_is_swallowed() -> None:

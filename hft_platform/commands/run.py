@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,7 +19,7 @@ from hft_platform.commands.output import print_result
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 
 if TYPE_CHECKING:
-    from hft_platform.config.keys import KeyRing
+    pass
 
 ENVIRONMENT_LIVE = "HFT_LIVE_ENABLED"
 
@@ -39,21 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
     from hft_platform.services.session_runner import RunRequest, run_session
 
     if arguments.mode == "live":
-        if arguments.faults is not None:
-            raise PlatformError(
-                ReasonCode.SETTINGS_INVALID,
-                "--faults is for the paper exchange; mode was live, allowed is sim or paper",
-            )
-        _require_live_opt_in()
+        from hft_platform.commands import live
+
+        return live.run(arguments)
+    _refuse_live_options(arguments)
     faults = None if arguments.faults is None else load_fault_profile(arguments.faults)
     settings, workspace = load_settings(), arguments.workspace
     path = arguments.config or head_config(workspace, arguments.alpha)
     ring = KeyRing.open(workspace, pinned_file=settings.pinned_keys_path)
     # Proven before anything in it is used, also to look up a session.
-    signed = read_signed(path, trusted_keys=ring.trusted()).content
-    symbols = [instrument.symbol for instrument in signed.instruments]
-    if arguments.mode == "live":
-        return _run_live(arguments, path, ring, arguments.symbol or symbols[0])
+    read_signed(path, trusted_keys=ring.trusted())
     if not arguments.session:
         raise PlatformError(
             ReasonCode.CONFIG_NOT_FOUND,
@@ -131,43 +123,18 @@ def _faults_text(faults: dict[str, Any]) -> list[str]:
     ]
 
 
-def _require_live_opt_in() -> None:
-    if os.environ.get(ENVIRONMENT_LIVE) != "1":
-        raise PlatformError(
-            ReasonCode.LIVE_NOT_ENABLED,
-            f"{ENVIRONMENT_LIVE} is not 1; no session was opened",
+def _refuse_live_options(arguments: argparse.Namespace) -> None:
+    given = [
+        option
+        for option, is_given in (
+            ("--broker", arguments.broker != "shioaji"),
+            ("--check", arguments.check),
+            ("--flatten-on-stop", arguments.flatten_on_stop),
         )
-
-
-def _run_live(arguments: argparse.Namespace, path: Path, ring: KeyRing, symbol: str) -> int:
-    """Verify the config for live, then ask for credentials; no broker session is opened."""
-    from hft_platform.config.code_hash import code_sha256
-    from hft_platform.config.promoted import PromotedConfig
-    from hft_platform.config.wall_clock import checked_time_ns
-    from hft_platform.services import latch
-
-    latch.require_clear(arguments.workspace)
-    PromotedConfig.load_verified(
-        path,
-        workspace=arguments.workspace,
-        trusted_keys=ring.trusted(),
-        mode="live",
-        now_ns=checked_time_ns(arguments.workspace, time.time_ns()),
-        symbol=symbol,
-        code_sha256=code_sha256(),
-    )
-    missing = [
-        name
-        for name in ("SHIOAJI_API_KEY_FILE", "SHIOAJI_SECRET_KEY_FILE")
-        if not os.environ.get(name)
+        if is_given
     ]
-    if missing:
+    if given:
         raise PlatformError(
-            ReasonCode.NO_BROKER_CREDENTIALS,
-            f"no broker credentials: {', '.join(missing)} not set; no session was opened",
+            ReasonCode.SETTINGS_INVALID,
+            f"{given[0]} belongs to run --mode live; mode was {arguments.mode}",
         )
-    raise PlatformError(
-        ReasonCode.NO_BROKER_CREDENTIALS,
-        "the live order plane is not part of this version; no session was opened",
-        next_step="hft-live run --mode paper",
-    )

@@ -11,7 +11,16 @@ from hft_platform.commands.output import print_result
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 
 
-def _session_dir(arguments: argparse.Namespace, name: str) -> Path:
+def session_dir(arguments: argparse.Namespace, name: str) -> Path:
+    """Folder of a session.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        With `workspace`.
+    name : str
+        Run id, or the folder itself.
+    """
     workspace = Path(arguments.workspace)
     for path in (Path(name), workspace / "sessions" / name, workspace / "drills" / name):
         if (path / "engine.json").exists():
@@ -27,9 +36,9 @@ def replay(arguments: argparse.Namespace) -> int:
     """Decide a session again and compare; 1 when it differs."""
     from hft_platform.services.parity import replay_session, summary_agrees
 
-    session_dir = _session_dir(arguments, arguments.session)
-    report = replay_session(session_dir, write=False)
-    agrees = summary_agrees(session_dir, report, workspace=arguments.workspace)
+    folder = session_dir(arguments, arguments.session)
+    report = replay_session(folder, write=False)
+    agrees = summary_agrees(folder, report, workspace=arguments.workspace)
 
     def text() -> str:
         lines = [
@@ -62,13 +71,13 @@ def explain(arguments: argparse.Namespace) -> int:
     """Show what caused an order, or list orders."""
     from hft_platform.services.explain import explain_order, list_orders, list_refusals
 
-    session_dir = _session_dir(arguments, arguments.session)
+    folder = session_dir(arguments, arguments.session)
     if arguments.order is None:
-        rows = list_refusals(session_dir) if arguments.refused else list_orders(session_dir)
+        rows = list_refusals(folder) if arguments.refused else list_orders(folder)
         none = "no intent was refused" if arguments.refused else "no order was placed"
         print_result(arguments, rows, lambda: "\n".join(map(_order_text, rows)) or none)
         return 0
-    explanation = explain_order(session_dir, arguments.order)
+    explanation = explain_order(folder, arguments.order)
     text = functools.partial(explanation.render, all_checks=arguments.checks)
     print_result(arguments, explanation.as_dict(), text)
     return 0

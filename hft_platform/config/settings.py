@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hft_platform.errors import PlatformError, ReasonCode
 
 PREFIX = "HFT_"
-ALIASES = {"HFT_RECORDER_MODE": "HFT_RECORDER__MODE"}
+ALIASES = {
+    "HFT_RECORDER_MODE": "HFT_RECORDER__MODE",
+    "HFT_GATEWAY_ENABLED": "HFT_GATEWAY__ENABLED",
+}
 """Variables that operators know by another name than the rule gives; they are the same setting."""
 SECRET_VARIABLE = "HFT_STORE__DSN"  # noqa: S105  # its name
 _SETTINGS_BYTES_MAX = 64 * 1024
@@ -209,6 +212,92 @@ class DiskPressure(_Strict):
         return self
 
 
+class BrokerSettings(_Strict):
+    """How the broker is talked to (docs/shioaji.md)."""
+
+    is_simulation: bool
+    accounts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}-[A-Za-z0-9]{1,16}$")]]
+    order_calls_soft: Annotated[int, Field(gt=0, lt=250)]
+    order_calls_hard: Annotated[int, Field(gt=0, le=250)]
+    account_calls_max: Annotated[int, Field(gt=0, le=25)]
+    call_timeout_ms: Annotated[int, Field(ge=100, le=5_000)]
+    is_non_blocking: bool
+    breaker_failures_max: Annotated[int, Field(gt=0, le=1_000)]
+    breaker_open_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    login_back_off_s: Annotated[int, Field(ge=60, le=3_600)]
+    logins_per_day_max: Annotated[int, Field(gt=0, le=1_000)]
+    feed_silence_ms: Annotated[int, Field(ge=1_000, le=600_000)]
+    quote_ahead_ms_max: Annotated[int, Field(gt=0, le=600_000)]
+    quote_behind_ms_max: Annotated[int, Field(gt=0, le=3_600_000)]
+    on_total_mismatch: Literal["drop", "note"]
+    certificate_warning_days: Annotated[int, Field(ge=0, le=365)]
+    futures_octype: Literal["Auto", "New", "Cover", "DayTrade"]
+    stock_condition: Literal[
+        "Cash",
+        "Netting",
+        "MarginTrading",
+        "ShortSelling",
+        "SBLShort",
+        "SBLShortPriceExempt",
+        "Emerging",
+    ]
+
+    @model_validator(mode="after")
+    def _soft_leaves_a_reserve(self) -> BrokerSettings:
+        if self.order_calls_soft >= self.order_calls_hard:
+            raise ValueError("order_calls_soft is not below order_calls_hard: cancels need a rest")
+        return self
+
+
+def _switch(value: Any) -> Any:  # Any: what YAML gives
+    """0 and 1 are how a variable says no and yes."""
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+class GatewaySettings(_Strict):
+    """One gateway for several strategy runners, and who of two leads (docs/gateway.md)."""
+
+    enabled: Annotated[bool, BeforeValidator(_switch)]
+    redis: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}$")] | None
+    redis_password_file: Annotated[str, Field(min_length=1)] | None
+    hung_after_ms: Annotated[int, Field(ge=100, le=60_000)]
+    outstanding_max: Annotated[int, Field(gt=0, le=4_096)]
+    intent_ttl_ms: Annotated[int, Field(gt=0, le=60_000)]
+    answer_timeout_ms: Annotated[int, Field(gt=0, le=60_000)]
+    stall_ms: Annotated[int, Field(gt=0, le=600_000)]
+    grace_ms: Annotated[int, Field(gt=0, le=3_600_000)]
+    on_disconnect: Literal["cancel", "keep"]
+
+
+_Milliseconds = Annotated[int, Field(gt=0, le=3_600_000)]
+
+
+class ReconciliationSettings(_Strict):
+    """When the broker is asked, and how often before an answer counts (docs/reconciliation.md)."""
+
+    quarantine_ms: _Milliseconds
+    not_found_gap_ms: _Milliseconds
+    guard_ms: _Milliseconds
+    in_flight_ms: _Milliseconds
+    question_gap_ms: _Milliseconds
+    orders_interval_ms: _Milliseconds
+    positions_interval_ms: _Milliseconds
+    account_interval_ms: _Milliseconds
+
+    @model_validator(mode="after")
+    def _questions_are_apart(self) -> ReconciliationSettings:
+        if self.question_gap_ms > min(self.orders_interval_ms, self.positions_interval_ms):
+            raise ValueError("question_gap_ms is above an interval: nothing could be asked in time")
+        return self
+
+
+class GovernorSettings(_Strict):
+    """When a live process may start, and how long it may take to stop (docs/live.md)."""
+
+    start_before_s: Annotated[int, Field(ge=0, le=86_400)]
+    stop_wait_s: Annotated[int, Field(gt=0, le=600)]
+
+
 class Settings(_Strict):
     """What an operator can set; the packaged settings.yaml explains each key."""
 
@@ -223,6 +312,10 @@ class Settings(_Strict):
     storm: StormGuard = Field(alias="storm_guard")
     recorder: RecorderSettings
     disk_pressure: DiskPressure
+    broker: BrokerSettings
+    gateway: GatewaySettings
+    reconciliation: ReconciliationSettings
+    governor: GovernorSettings
 
     @property
     def workspace_path(self) -> Path:

@@ -23,7 +23,9 @@ from typing import Any
 
 from hft_platform.errors import PlatformError, ReasonCode
 
-MODULES: tuple[str, ...] = ("wal", "disk", "clock", "store", "loading", "direct", "backup")
+MODULES: tuple[str, ...] = (
+    "wal", "disk", "clock", "store", "loading", "direct", "backup", "gateway", "orders", "gateways",
+)  # fmt: skip
 """Modules of `hft_platform.drills` that hold drills, in the order in which they are run."""
 
 

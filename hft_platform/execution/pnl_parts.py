@@ -13,12 +13,11 @@ It marks nothing: the account did, to the last mid. Operator's page: `docs/forma
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from hft_platform.execution.position_store import Records, SessionAccount, fills_of
-from hft_platform.market.costs import TaifexFutureCosts, trade_cost
-from hft_platform.records import SCALE
+from hft_platform.execution.positions import CostBook, CostMethod
+from hft_platform.market.costs import trade_tax
 
 if TYPE_CHECKING:
     from hft_platform.market.instruments import Instrument
@@ -41,39 +40,20 @@ def pnl_parts(broker: Records, account: SessionAccount, instrument: Instrument) 
     dict of str to int
         ``position_qty``, ``realized``, ``unrealized``, ``fees``, ``tax`` and ``net``, at 1e-8.
     """
-    realized = tax = position = basis = 0
+    tax, book = 0, CostBook(CostMethod.AVERAGE)
     for fill in fills_of(broker):
         side, qty, price = int(fill["side"]), int(fill["qty"]), int(fill["price"])
-        tax += _tax(instrument, price, qty, side, is_maker=bool(fill["is_maker"]))
-        closing = min(qty, abs(position)) if side * position < 0 else 0
-        whole = _value(price, qty, instrument.multiplier)
-        closed = whole if closing == qty else _value(price, closing, instrument.multiplier)
-        if closing:
-            released = basis * closing // abs(position)
-            realized -= side * closed + released
-            basis -= released
-        basis += side * (whole - closed)
-        position += side * qty
+        tax += trade_tax(
+            instrument.costs,
+            price=price, qty=qty, multiplier=instrument.multiplier, side=side,
+            is_maker=bool(fill["is_maker"]),
+        )  # fmt: skip
+        book.add(side, price, qty, instrument.multiplier)
     return {
-        "position_qty": position,
-        "realized": realized,
-        "unrealized": account.gross - realized,
+        "position_qty": book.position_qty,
+        "realized": book.realized,
+        "unrealized": account.gross - book.realized,
         "fees": account.fees,
         "tax": tax,
         "net": account.net,
     }
-
-
-def _value(price: int, qty: int, multiplier: int) -> int:
-    return price * qty * multiplier // (SCALE * SCALE)
-
-
-def _tax(instrument: Instrument, price: int, qty: int, side: int, *, is_maker: bool) -> int:
-    """What the model charges without its commission; a model by value knows no tax."""
-    costs = instrument.costs
-    if not isinstance(costs, TaifexFutureCosts):
-        return 0
-    return trade_cost(
-        dataclasses.replace(costs, commission_per_lot=0),
-        price=price, qty=qty, multiplier=instrument.multiplier, side=side, is_maker=is_maker,
-    )  # fmt: skip

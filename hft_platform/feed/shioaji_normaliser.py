@@ -28,13 +28,9 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.feed import shioaji_wire
 from hft_platform.market.instruments import Instrument
 from hft_platform.market.sessions import ExchangeCalendar, sessions_for
+from hft_platform.market.taiwan import MARKETS, ODD_LOT_SUFFIX
 
 log = structlog.get_logger()
-
-MARKETS = {"TAIFEX": "futures", "TWSE": "stock", "TPEX": "stock"}
-"""Venue of an instrument, and the family of SDK classes that quotes it."""
-ODD_LOT_SUFFIX = ".ODD"
-"""End of the symbol of an instrument that takes the intraday odd-lot stream of a stock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ It fetches no fee schedule. Operator's page: `docs/instruments.md`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from hft_platform import _core
@@ -153,3 +153,36 @@ def trade_cost(
     except _core.ConfigError as error:
         code, message = error.args
         raise PlatformError(int(code), str(message)) from error
+
+
+def trade_tax(
+    costs: CostModel, *, price: int, qty: int, multiplier: int, side: int, is_maker: bool
+) -> int:
+    """Part of `trade_cost` that is tax: what the model charges without its commission or fee.
+
+    Parameters
+    ----------
+    costs : CostModel
+        Of the instrument; a model by value knows no tax.
+    price, qty, multiplier : int
+        Scaled; all positive.
+    side : int
+        +1 buy, -1 sell.
+    is_maker : bool
+        Whether the fill was passive.
+
+    Returns
+    -------
+    int
+        Scaled money.
+    """
+    bare: CostModel
+    if isinstance(costs, TaifexFutureCosts):
+        bare = replace(costs, commission_per_lot=0)
+    elif isinstance(costs, TaiwanStockCosts):
+        bare = replace(costs, fee_rate_ppb=0, fee_min=0)
+    else:
+        return 0
+    return trade_cost(
+        bare, price=price, qty=qty, multiplier=multiplier, side=side, is_maker=is_maker
+    )

@@ -17,6 +17,7 @@ import ipaddress
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from hft_platform import _core
 from hft_platform.config.settings import load_settings
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.observability import readings
 from hft_platform.observability.ledger_view import LedgerView
 from hft_platform.observability.metric_table import METRICS, SOURCES
@@ -92,6 +97,8 @@ class WorkspaceCollector(Collector):
         self._pressure_level = pressure_level or _pressure_level()
         self._ledger = LedgerView(ws / "ledger")
         self._shed = readings.ShedCounts()
+        self._gateway: readings.Gateway | None = None
+        self._reasons: set[tuple[str, ...]] = set()
         # Two scrapes at once would both follow the ledger.
         self._lock = threading.Lock()
 
@@ -114,6 +121,8 @@ class WorkspaceCollector(Collector):
             },
             "disk": lambda _: self._of_disk(),
             "halt": lambda _: self._of_halt(),
+            "gateway": lambda _: self._of_gateway(),
+            "reconciliation": self._of_reconciliation,
         }
         families: list[Family] = []
         is_ok: dict[tuple[str, ...], float] = {}
@@ -126,6 +135,8 @@ class WorkspaceCollector(Collector):
                 continue
             is_ok[(source,)] = 1
             families += [_family(name, by_label) for name, by_label in values.items()]
+            if source == "gateway":
+                families.append(_histogram("hft_gateway_dispatch_latency_ns", self._gateway))
         families.append(_family("hft_metrics_source_ok", is_ok))
         seconds = self._clocks.monotonic() - started
         families.append(_family("hft_metrics_scrape_seconds", {(): seconds}))
@@ -173,6 +184,44 @@ class WorkspaceCollector(Collector):
         return {
             "hft_halt_latched": {(): float(code is not None)},
             "hft_halt_reason_code": {(): code or 0},
+        }
+
+    def _of_gateway(self) -> dict[str, Values]:
+        found = self._gateway = readings.gateway(self._ws)
+        age: Values = {} if found.heartbeat_age_s is None else {(): found.heartbeat_age_s}
+        epoch: Values = {} if found.epoch is None else {(): found.epoch}
+        return {
+            "hft_gateway_leader_epoch": epoch,
+            "hft_gateway_heartbeat_age_seconds": age,
+            "hft_gateway_runners": {(): found.runners} if found.is_known else {},
+            "hft_gateway_reject_total": {(code,): n for code, n in found.rejects.items()},
+            "hft_gateway_dedup_hits_total": {(): found.dedup_hits} if found.is_known else {},
+            "hft_gateway_dead_letters_total": {
+                (code,): n for code, n in found.dead_letters.items()
+            },
+        }
+
+    def _of_reconciliation(self, now_ns: int) -> dict[str, Values]:
+        reports = readings.reconciliations(self._ws)
+        standing: Counter[tuple[str, ...]] = Counter(
+            (run_id, code_name(row.advice.code))
+            for run_id, report in reports.items()
+            for row in report.findings
+        )
+        # A reason that stood and is gone is 0, or its alert would wait for the series to go stale.
+        self._reasons |= standing.keys()
+        self._reasons = {key for key in self._reasons if key[0] in reports}
+        return {
+            "hft_reconciliation_findings": {key: standing[key] for key in self._reasons},
+            "hft_reconciliation_age_seconds": {
+                (run_id,): max(0, now_ns - report.time_ns) / readings.NS
+                for run_id, report in reports.items()
+            },
+            "hft_reconciliation_actions_total": {
+                (run_id, name): count
+                for run_id, report in reports.items()
+                for name, count in report.counters.items()
+            },
         }
 
 
@@ -252,6 +301,17 @@ def _family(name: str, values: Values) -> Family:
     family = kind(name, metric.text, labels=metric.labels)
     for labels, value in sorted(values.items()):
         family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, found: readings.Gateway | None) -> Family:
+    family = HistogramMetricFamily(name, _TABLE[name].text)
+    if found is not None and found.is_known:
+        buckets, total = [], 0
+        for bound, count in zip([*found.bounds_ns, math.inf], found.counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if math.isinf(bound) else str(bound), total))
+        family.add_metric((), buckets, found.sum_ns)
     return family
 
 

@@ -25,7 +25,7 @@ class Metric:
     ----------
     name : str
         As scraped.
-    kind : {"gauge", "counter"}
+    kind : {"gauge", "counter", "histogram"}
         Its type.
     labels : tuple of str
         What tells its series apart.
@@ -40,7 +40,7 @@ class Metric:
     """
 
     name: str
-    kind: Literal["gauge", "counter"]
+    kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
     unit: str
     source: str
@@ -116,6 +116,48 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "hft_halt_reason_code", "gauge", (), "reason code", "halt", False,
         "Code of the halt (docs/reason-codes.md); 0 without one.",
+    ),
+    Metric(
+        "hft_gateway_leader_epoch", "gauge", (), "epoch", "gateway", False,
+        "Epoch that the gateway's leader leads; missing without one.",
+    ),
+    Metric(
+        "hft_gateway_heartbeat_age_seconds", "gauge", (), "seconds", "gateway", True,
+        "Age of the leader's heartbeat; +Inf when it led before the machine's last start.",
+    ),
+    Metric(
+        "hft_gateway_runners", "gauge", (), "runners", "gateway", False,
+        "Strategy runners that are connected to the gateway.",
+    ),
+    Metric(
+        "hft_gateway_dispatch_latency_ns", "histogram", (), "ns", "gateway", False,
+        "From an order's decision to the moment the gateway hands it to the broker's adapter.",
+    ),
+    Metric(
+        "hft_gateway_reject_total", "counter", ("code",), "intents", "gateway", False,
+        "Intents of runners that the gateway refused, by reason code name.",
+    ),
+    Metric(
+        "hft_gateway_dedup_hits_total", "counter", (), "intents", "gateway", False,
+        "Intents that had been decided before and were not decided again.",
+    ),
+    Metric(
+        "hft_gateway_dead_letters_total", "counter", ("code",), "intents", "gateway", True,
+        "Intents that were given up before the engine saw them, by reason code name.",
+    ),
+    Metric(
+        "hft_reconciliation_findings", "gauge", ("run_id", "reason"), "findings",
+        "reconciliation", True,
+        "What stands between a session with an open log and its broker, by reason code name.",
+    ),
+    Metric(
+        "hft_reconciliation_age_seconds", "gauge", ("run_id",), "seconds", "reconciliation", True,
+        "Age of the last reconciliation report of a session with an open log.",
+    ),
+    Metric(
+        "hft_reconciliation_actions_total", "counter", ("run_id", "action"), "actions",
+        "reconciliation", False,
+        "Questions and what came of them, by the names in the report's counters.",
     ),
     Metric(
         "hft_metrics_source_ok", "gauge", ("source",), "0 or 1", "", True,

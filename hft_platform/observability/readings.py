@@ -12,6 +12,7 @@ Operator's page: `docs/metrics.md`.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ import numpy as np
 
 from hft_platform import _core, records
 from hft_platform.errors import code_name
+from hft_platform.execution.reconciliation_report import FILE_NAME, ReconciliationReport
+from hft_platform.gateway.gateway_service import FOLDER, STATUS_FILE
+from hft_platform.gateway.lease import LEASE_FILE, boot_id, boottime_ns, read_lease
 from hft_platform.recorder import segments
 from hft_platform.recorder.archive import whole_log
 from hft_platform.recorder.columns import LOG_KINDS
@@ -149,6 +153,22 @@ def open_logs(ws: Path, now_ns: int) -> list[LogLag]:
     return found
 
 
+def reconciliations(ws: Path) -> dict[str, ReconciliationReport]:
+    """Last reconciliation report of each session that has one and an open log, by run id.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    """
+    found = {}
+    for folder in segments.find_sessions(ws):
+        path = folder / FILE_NAME
+        if path.exists() and any((folder / "orders").glob("*.open")):
+            found[folder.name] = ReconciliationReport.read(path)
+    return found
+
+
 def dead_letters(ws: Path) -> Counter[str]:
     """Segments that were set aside, by reason code name.
 
@@ -189,6 +209,49 @@ def halt_code(ws: Path) -> int | None:
     """
     content = latch.read(ws)
     return None if content is None else int(content["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What lease and status of a gateway say; nothing is known where none ever led."""
+
+    epoch: int | None = None
+    heartbeat_age_s: float | None = None
+    is_known: bool = False
+    runners: int = 0
+    dedup_hits: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    bounds_ns: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+    sum_ns: int = 0
+
+
+def gateway(ws: Path) -> Gateway:
+    """Read lease and status of the workspace's gateway.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    """
+    folder = ws / FOLDER
+    lease = read_lease(folder / LEASE_FILE)
+    epoch, age_s = None, None
+    if lease is not None and lease.pid:
+        epoch = lease.epoch
+        age_ns = max(0, boottime_ns() - lease.heartbeat_ns)
+        age_s = age_ns / NS if lease.boot == boot_id() else math.inf
+    try:
+        content = json.loads((folder / STATUS_FILE).read_bytes())
+    except FileNotFoundError:
+        return Gateway(epoch, age_s)
+    latency = content["dispatch_latency"]
+    return Gateway(
+        epoch, age_s, True, len(content["runners"]), int(content["dedup_hits"]),
+        dict(content["rejects"]), dict(content["dead_letters"]), tuple(latency["bounds_ns"]),
+        tuple(latency["counts"]), int(latency["sum_ns"]),
+    )  # fmt: skip
 
 
 def _shed_of_summary(path: Path) -> int:

@@ -42,6 +42,8 @@ TABLES: dict[str, str] = {
     "Health": "hft.health_reports",
     "Intent": "hft.intents",
     "Shed": "hft.shed_ranges",
+    "Epoch": "hft.epochs",
+    "Route": "hft.order_routes",
     "Decision": "hft.decisions",
 }
 

@@ -6,7 +6,9 @@ Invariants:
 1. The ledger's BEFORE is durable before the first part is sent.
 2. Where rows may be in the store already (a BEFORE without AFTER, another host, a lost ledger) they
    are counted first, and the count is not older than `COUNT_SECONDS` when it is acted upon.
-3. A part is encoded while the one before it is sent; at most two are in memory.
+3. AFTER means acknowledged, not there: a killed server may have lost what it acknowledged
+   (`lost_parts`). Until the segment is LOADED, a chunk that lacks a part is taken up again.
+4. A part is encoded while the one before it is sent; at most two are in memory.
 
 It calls nothing loaded (see `load_verify`). Operator's page: `docs/store.md`.
 """
@@ -106,21 +108,22 @@ def send_segment(
     state = ledger.state(key)
     done = set() if state is None else set(state.after)
     begun = {} if state is None else state.positions
-    todo = [chunk for chunk in range(segment.chunk_count) if chunk not in done]
     counts = SentCounts()
-    if not todo:
+    if was_loaded and len(done) == segment.chunk_count:
         return counts
     if state is None:
         tables = {columns.TABLES[name] for name in segment.by_type}
         facts = {
             "wal_id": segment.origin.wal_id,
-            "chunks": len(todo),
+            "chunks": segment.chunk_count,
             "positions": {table: positions[table] for table in sorted(tables)},
         }
         ledger.append("before", key, segment_sha256=segment.sha256, facts=facts)
     stored = _Stored(store, segment) if may_be_there or state is not None else None
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode") as pool:
-        for chunk in todo:
+        for chunk in range(segment.chunk_count):
+            if chunk in done and (stored is None or stored.is_whole(segment, chunk)):
+                continue
             for part, block in _encoded(pool, segment, chunk):
                 step = Step.SEND
                 if stored is not None:
@@ -137,7 +140,8 @@ def send_segment(
                     counts.rows[part.table] = counts.rows.get(part.table, 0) + part.seqs.size
                 else:
                     counts.found += 1
-            ledger.append("after", key, segment_sha256=segment.sha256, facts={"chunk": chunk})
+            if chunk not in done:
+                ledger.append("after", key, segment_sha256=segment.sha256, facts={"chunk": chunk})
     return counts
 
 
@@ -208,6 +212,10 @@ class _Stored:
             self._counted_at = time.monotonic()
             self._parts = self.count()
         return self._parts.get((part.table, part.chunk, part.trading_day))
+
+    def is_whole(self, segment: LoadedSegment, chunk: int) -> bool:
+        """True when the store holds rows of every part of a chunk."""
+        return all(self.of(part) is not None for part in segment.parts(chunk))
 
     def count(self) -> dict[PartPlace, Digest]:
         """Digests of all parts of which the store holds rows."""

@@ -117,6 +117,62 @@ def extent_of(market: bytes, orders: bytes, *, where: str) -> SessionExtent:
     return SessionExtent(ends_at_input_seq=int(found.pop("ends_at")), **found)
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What one process of a live session left.
+
+    Attributes
+    ----------
+    epoch : int
+        Of its Epoch record.
+    first_seq : int
+        Input sequence of that.
+    order_log : bytes
+        The order log before it, from which its engine recovered.
+    extent : SessionExtent
+        How far it can be decided again from there.
+    """
+
+    epoch: int
+    first_seq: int
+    order_log: bytes
+    extent: SessionExtent
+
+
+def lives_of(market: bytes, orders: bytes, *, where: str) -> tuple[Life, ...]:
+    """Take the tapes of two logs as a live session.
+
+    Parameters
+    ----------
+    market, orders : bytes
+        What `_core.read_log` gave.
+    where : str
+        Named in errors.
+
+    Returns
+    -------
+    tuple of Life
+        One a process; empty for a session without Epoch records.
+
+    Raises
+    ------
+    PlatformError
+        LOG_SEQUENCE_GAP when what is missing in a life is not the tail of one log.
+    """
+    try:
+        found = _core.session_lives(market, orders)
+    except _core.WalError as error:
+        raise PlatformError(error.args[0], f"session {where}: {error.args[1]}") from error
+    except ValueError as error:
+        raise PlatformError(ReasonCode.FILE_DAMAGED, f"session {where}: {error}") from error
+    lives = []
+    for row in found:
+        epoch, first_seq, order_log = (row.pop(key) for key in ("epoch", "first_seq", "order_log"))
+        extent = SessionExtent(ends_at_input_seq=int(row.pop("ends_at")), **row)
+        lives.append(Life(int(epoch), int(first_seq), order_log, extent))
+    return tuple(lives)
+
+
 def is_session(folder: Path) -> bool:
     """True for a folder with a session's config and both of its logs."""
     return (folder / "engine.json").is_file() and all(
@@ -162,7 +218,10 @@ def list_lost(session_dir: Path) -> dict[str, Any] | None:
             raise PlatformError(error.args[0], text) from error
     if not any(tapes):
         return None
-    extent = extent_of(tapes[0], tapes[1], where=session_dir.name)
+    if lives := lives_of(tapes[0], tapes[1], where=session_dir.name):
+        extent = lives[-1].extent
+    else:
+        extent = extent_of(tapes[0], tapes[1], where=session_dir.name)
     if extent.lost_tail is None and (session_dir / "summary.json").exists():
         return None
     content = listing(session_dir.name, extent)

@@ -106,7 +106,11 @@ class DecisionTrace:
 
 
 def trace_decisions(
-    inputs: bytes, config: dict[str, Any], decisions: np.ndarray[Any, np.dtype[np.void]]
+    inputs: bytes,
+    config: dict[str, Any],
+    decisions: np.ndarray[Any, np.dtype[np.void]],
+    *,
+    order_log: bytes = b"",
 ) -> list[DecisionTrace]:
     """Decide a session's inputs again and tell about some of its decisions.
 
@@ -118,6 +122,8 @@ def trace_decisions(
         Engine config to decide by.
     decisions : ndarray of the decision dtype
         Decisions of the log to tell about.
+    order_log : bytes
+        Order log of the processes before, from which the engine recovers first.
 
     Returns
     -------
@@ -127,7 +133,11 @@ def trace_decisions(
     input_seqs = sorted({int(seq) for seq in decisions["input_seq"]})
     with typed_errors("replay"):
         intents = _core.explain_decisions(
-            inputs, canonical_json(config).decode(), input_seqs, kernels_of(config)
+            inputs,
+            canonical_json(config).decode(),
+            input_seqs,
+            kernels_of(config),
+            order_log=order_log,
         )
     by_seq: dict[int, list[dict[str, Any]]] = {seq: [] for seq in input_seqs}
     for intent in intents:
@@ -234,7 +244,8 @@ def _wanted_text(
     rule = "" if strategy["wanted"] is None else _rule_text(template, strategy, decision)
     if reason == "flatten" and decision["action"] == "place":
         return f"the position is closed because the mode is {mode}"
-    if template["kind"] == "external" and reason in {"entry", "exit", "quote", "requote"}:
+    is_outside = template["kind"] in {"external", "remote"}
+    if is_outside and reason in {"entry", "exit", "quote", "requote"}:
         return f"what the strategy outside the engine asked for, as {reason}"
     if decision["action"] == "cancel":
         return _cancel_text(rule, strategy, decision)

@@ -174,7 +174,8 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
     instrument = next(
         row for row in config["instruments"] if row["instrument_id"] == alpha["instrument_id"]
     )
-    parts_of_signal = _signal_terms(logs.inputs, config, first)
+    inputs, _ = logs.life_of(int(first["input_seq"]))
+    parts_of_signal = _signal_terms(inputs, config, first)
     causes = [_cause(parts, int(row["input_seq"])) for row in mine]
     return Explanation(
         order_id=order_id,
@@ -187,12 +188,28 @@ def explain_order(session_dir: Path, order_id: int) -> Explanation:
         expression=_signal_name(alpha),
         template=alpha["template"],
         decisions=[_decision_row(row) for row in mine],
-        traces=trace_decisions(logs.inputs, config, mine),
+        traces=_traces(logs, config, mine),
         causes=causes,
         broker_events=[
             _broker_row(row) for row in broker[broker["order_id"] == order_id] if order_id
         ],
     )
+
+
+def _traces(
+    logs: SessionLogs,
+    config: dict[str, Any],
+    mine: Any,  # Any: decisions
+) -> list[DecisionTrace]:
+    """Traces in order; decisions of different processes are told from their own replays."""
+    found: list[DecisionTrace] = []
+    for row_index in range(mine.size):
+        row = mine[row_index : row_index + 1]
+        inputs, order_log = logs.life_of(int(row["input_seq"][0]))
+        if not logs.lives:
+            return trace_decisions(inputs, config, mine)
+        found += trace_decisions(inputs, config, row, order_log=order_log)
+    return found
 
 
 def _require_replayable(logs: SessionLogs, mine: Any, name: str) -> None:  # Any: decisions
@@ -283,6 +300,8 @@ def _summary(kind: str, row: np.void) -> str:
         return f"{kind} because of {code_name(code)} ({code})"
     if kind == "Health":
         return f"{HEALTH_NAMES.get(int(row['health_kind']), 'unknown')} {row['value']}"
+    if kind == "Epoch":
+        return f"process {row['process_id']} took the session over under epoch {row['epoch']}"
     return ""
 
 
@@ -329,7 +348,7 @@ def _signal_name(alpha: dict[str, Any]) -> str:
 
 
 def _features_read(alpha: dict[str, Any]) -> list[str]:
-    if alpha["template"]["kind"] == "external":
+    if alpha["template"]["kind"] in {"external", "remote"}:
         return []
     if "kernel" in alpha:
         return list(alpha["kernel"]["features"])

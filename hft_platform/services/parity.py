@@ -8,7 +8,9 @@ Invariants:
    behind it is counted apart, never as identical.
 2. Decisions are compared byte for byte; a decision too many or too few is a difference.
 3. A log that cannot be read to its end, or is empty, is an error and never a parity of 100 %.
-4. A session that `hft-live wal recover` brought back is decided again up to where an input is
+4. Of a live session every process is decided again for itself, behind a recovery from the order log
+   before its Epoch record, as it did; what was lost between two of them is counted apart.
+5. A session that `hft-live wal recover` brought back is decided again up to where an input is
    missing; what lies behind is counted beside the share, which is of what can be decided.
 
 It does not ask why they differ (see `research/backtest/agreement.py` for sessions and backtests).
@@ -33,7 +35,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.kernels import kernels_of
 from hft_platform.recorder import session_recovery
 from hft_platform.recorder.archive import whole_log
-from hft_platform.recorder.session_recovery import SessionExtent
+from hft_platform.recorder.session_recovery import Life, SessionExtent
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.session_summary import verify_summary
 from hft_platform.services.shed_ranges import ShedRange, check_sequence
@@ -74,6 +76,8 @@ class ParityReport:
     """Decisions whose cause lies behind it or behind the first hole; in no other count."""
     unlogged: int = 0
     """Decisions of the replay that the order log lost with its tail; nor are these."""
+    lives: int = 1
+    """Processes that held the session, one after the other."""
 
     @property
     def is_identical(self) -> bool:
@@ -93,7 +97,15 @@ class ParityReport:
     def extent_text(self) -> str:
         """One line on where parity ends, empty for a whole session."""
         if self.ends_at_input_seq is None:
-            return ""
+            return (
+                ""
+                if self.lives == 1
+                else (
+                    f"held by {self.lives} processes, each decided again from its recovery;"
+                    f" {self.not_replayable} decisions lost their cause between them,"
+                    f" {self.unlogged} decisions of the replay were lost with an order log's tail"
+                )
+            )
         return (
             f"not replayable from input {self.ends_at_input_seq + 1} on:"
             f" {self.not_replayable} decisions; {self.unlogged} decisions of the replay were lost"
@@ -111,6 +123,26 @@ class SessionLogs:
     shed: tuple[ShedRange, ...] = ()
     extent: SessionExtent | None = None
     """Of a recovered session, which may end before its logs do."""
+    lives: tuple[Life, ...] = ()
+    """Of a live session, one a process; `inputs` and `decisions` are theirs, back to back."""
+
+    def life_of(self, input_seq: int) -> tuple[bytes, bytes]:
+        """Inputs to decide again for one of them, and the order log to recover from first.
+
+        Parameters
+        ----------
+        input_seq : int
+            Which input.
+
+        Returns
+        -------
+        (bytes, bytes)
+            Of a session that one process held: all inputs, and nothing.
+        """
+        for life in reversed(self.lives):
+            if life.first_seq <= input_seq:
+                return life.extent.inputs, life.order_log
+        return self.inputs, b""
 
 
 def read_session(session_dir: Path) -> SessionLogs:
@@ -134,6 +166,8 @@ def read_session(session_dir: Path) -> SessionLogs:
                     info["path"] = str(Path(info["path"]).resolve())
         tapes.append(log["tape"])
         segments.extend(log["segments"])
+    if lives := session_recovery.lives_of(tapes[0], tapes[1], where=session_dir.name):
+        return _live_logs(session_dir, lives, tuple(segments))
     if session_recovery.is_recovered(session_dir):
         extent = session_recovery.extent_of(tapes[0], tapes[1], where=session_dir.name)
         shed = check_sequence(records.split(extent.inputs), session_dir.name)
@@ -142,6 +176,33 @@ def read_session(session_dir: Path) -> SessionLogs:
         merged, decisions = _core.merge_logs(tapes[0], tapes[1])
     shed = check_sequence(records.split(merged), session_dir.name)
     return SessionLogs(inputs=merged, decisions=decisions, segments=tuple(segments), shed=shed)
+
+
+def _live_logs(
+    session_dir: Path, lives: tuple[Life, ...], segments: tuple[dict[str, Any], ...]
+) -> SessionLogs:
+    """Logs of a live session; only its last process must have left both whole."""
+    last = lives[-1].extent
+    is_recovered = session_recovery.is_recovered(session_dir)
+    if last.lost_tail is not None and not is_recovered:
+        raise PlatformError(
+            ReasonCode.LOG_SEQUENCE_GAP,
+            f"session {session_dir.name}: input_seq {last.ends_at_input_seq + 1} is missing: the"
+            f" {last.lost_tail} log lost its tail",
+            next_step=f"hft-live wal recover {session_dir.name}, or start the session again",
+        )
+    shed: tuple[ShedRange, ...] = ()
+    for life in lives:
+        parts = records.split(life.extent.inputs)
+        shed += check_sequence(parts, session_dir.name, life.first_seq)
+    return SessionLogs(
+        inputs=b"".join(life.extent.inputs for life in lives),
+        decisions=b"".join(life.extent.decisions for life in lives),
+        segments=segments,
+        shed=shed,
+        extent=last if is_recovered else None,
+        lives=lives,
+    )
 
 
 def compare_decisions(logged: bytes, replayed: bytes) -> tuple[int, tuple[Difference, ...]]:
@@ -225,13 +286,21 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
     PlatformError
         KERNEL_MISMATCH when a kernel compiled here is not the one the session ran with.
     """
-    kernels = kernels_of(engine_config)
-    inputs, logged = _up_to_first_hole(logs)
-    with typed_errors("replay"):
-        replayed = _core.replay(canonical_json(engine_config).decode(), inputs, kernels)
-    unlogged = 0 if logs.extent is None else logs.extent.unlogged(replayed)
-    replayed = replayed[: len(logged)] if unlogged else replayed
+    logged, replayed, unlogged = b"", b"", 0
+    for inputs, order_log, made, extent in _parts(logs):
+        with typed_errors("replay"):
+            again = _core.replay(
+                canonical_json(engine_config).decode(),
+                inputs,
+                kernels_of(engine_config),
+                order_log=order_log,
+            )
+        lost = 0 if extent is None else extent.unlogged(again)
+        unlogged += lost
+        logged += made
+        replayed += again[: len(made)] if lost else again
     identical, differences = compare_decisions(logged, replayed)
+    past = [life.extent for life in logs.lives] or [e for e in (logs.extent,) if e is not None]
     width = records.DTYPES["Decision"].itemsize
     return ParityReport(
         total=max(len(logged), len(replayed)) // width,
@@ -244,24 +313,43 @@ def parity_of(logs: SessionLogs, engine_config: dict[str, Any]) -> ParityReport:
         shed=logs.shed,
         ends_at_input_seq=None if logs.extent is None else logs.extent.ends_at_input_seq,
         not_replayable=(len(logs.decisions) - len(logged)) // width
-        + (0 if logs.extent is None else int(logs.extent.not_replayable.size)),
+        + sum(int(extent.not_replayable.size) for extent in past),
         unlogged=unlogged,
+        lives=max(1, len(logs.lives)),
     )
 
 
-def _up_to_first_hole(logs: SessionLogs) -> tuple[bytes, bytes]:
+def _parts(logs: SessionLogs) -> list[tuple[bytes, bytes, bytes, SessionExtent | None]]:
+    """What is decided again in one piece: inputs, order log before them, decisions, extent."""
+    if not logs.lives:
+        inputs, made = _up_to_first_hole(logs.inputs, logs.decisions, logs.shed)
+        return [(inputs, b"", made, logs.extent)]
+    found: list[tuple[bytes, bytes, bytes, SessionExtent | None]] = []
+    for life in logs.lives:
+        extent = life.extent
+        shed = tuple(
+            one for one in logs.shed if life.first_seq <= one.first_seq <= extent.ends_at_input_seq
+        )
+        inputs, made = _up_to_first_hole(extent.inputs, extent.decisions, shed)
+        found.append((inputs, life.order_log, made, extent))
+    return found
+
+
+def _up_to_first_hole(
+    inputs: bytes, made: bytes, shed: tuple[ShedRange, ...]
+) -> tuple[bytes, bytes]:
     """Inputs and decisions before the first record that is missing."""
-    if not logs.shed:
-        return logs.inputs, logs.decisions
-    first_seq = min(one.first_seq for one in logs.shed)
-    parts = records.split(logs.inputs)
+    if not shed:
+        return inputs, made
+    first_seq = min(one.first_seq for one in shed)
+    parts = records.split(inputs)
     size = sum(
         int((part["input_seq"] < first_seq).sum()) * part.dtype.itemsize for part in parts.values()
     )
-    decisions = np.frombuffer(logs.decisions, dtype=records.DTYPES["Decision"])
+    decisions = np.frombuffer(made, dtype=records.DTYPES["Decision"])
     # Both are in the order of their input, so what comes before is a beginning.
     count = int((decisions["input_seq"] < first_seq).sum())
-    return logs.inputs[:size], logs.decisions[: count * decisions.dtype.itemsize]
+    return inputs[:size], made[: count * decisions.dtype.itemsize]
 
 
 def write_report(session_dir: Path, report: ParityReport) -> None:

@@ -8,7 +8,7 @@ Invariants:
    have been checked; a refused session leaves no folder.
 2. Between two steps of at most a fifth of a second the latch, withdrawals and lowered weights are
    read and become command records: they are in the log, so a replay obeys them too. A latch that
-   was lifted becomes the two records of a resume.
+   was lifted becomes the two records of a resume. So do an operator's requests to this session.
 3. A session that ends for another reason than its last record seals its logs and has no summary.
 4. A failure of the log halts the workspace; so does a halt of the engine, at the next step.
 5. Space on the disk is looked at once a second (`disk_guard`); a session for which there is none is
@@ -47,7 +47,7 @@ from hft_platform.feed.recording import RecordedSession, load_tape
 from hft_platform.kernels import kernels_of
 from hft_platform.market.instruments import Instrument, InstrumentTable, roll_day
 from hft_platform.market.latency import load_latency_profile
-from hft_platform.services import latch, session_summary
+from hft_platform.services import latch, operator_requests, session_summary
 from hft_platform.services.disk_guard import DiskGuard, require_space
 from hft_platform.services.parity import (
     ParityReport,
@@ -207,7 +207,7 @@ def run_session(
         monotonic=clock.monotonic,
         is_paced=request.speed is not None,
     )
-    driver = _Driver(paper, request, ready.config, clock, guard, run_id=session_dir.name)
+    driver = _Driver(paper, request, ready.config, clock, guard, session_dir=session_dir)
     try:
         driver.run(ready.start_ns, progress)
     except BaseException:
@@ -458,12 +458,13 @@ class _Driver:
         clock: Clock,
         guard: DiskGuard,
         *,
-        run_id: str,
+        session_dir: Path,
     ) -> None:
         self._guard = guard
+        self._session_dir = session_dir
         self._owed_latch: tuple[str, int] | None = None
         self._is_drill_halted = False
-        self._run_id = run_id
+        self._run_id = session_dir.name
         self._is_drill = request.faults is not None
         self._paper = paper
         self._workspace = request.workspace
@@ -548,12 +549,24 @@ class _Driver:
             self.is_halted = True
         elif content is None and self.is_halted:
             self._resume()
+        operator_requests.obey(self._session_dir, self._put)
         if not self.is_withdrawn and self._config.is_withdrawn(self._workspace):
             self._paper.command(WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
             self.is_withdrawn = True
         if (weight_ppm := self._config.weight_in_force(self._workspace)) < self._weight_ppm:
             self._paper.command(SET_WEIGHT, 0, weight_ppm, 0)
             self._weight_ppm = weight_ppm
+
+    def _put(self, request: operator_requests.OperatorRequest) -> int:
+        return int(
+            self._paper.command(
+                int(request.kind),
+                ALL_ALPHAS,
+                request.argument,
+                request.reason_code,
+                instrument_id=request.instrument_id,
+            )
+        )
 
     def _resume(self) -> None:
         """Pass an operator's resume on, in the engine's own two steps; it may refuse."""

@@ -58,7 +58,7 @@ class ShedRange:
     reason_code: int
 
 
-def check_sequence(parts: Parts, name: str) -> tuple[ShedRange, ...]:
+def check_sequence(parts: Parts, name: str, first_seq: int = 1) -> tuple[ShedRange, ...]:
     """Hold the input sequences of a session against its SHED records.
 
     Parameters
@@ -67,6 +67,8 @@ def check_sequence(parts: Parts, name: str) -> tuple[ShedRange, ...]:
         The session's inputs by record type.
     name : str
         The session's, for messages.
+    first_seq : int
+        Where it begins: above 1 for a process that took a live session over.
 
     Returns
     -------
@@ -83,12 +85,12 @@ def check_sequence(parts: Parts, name: str) -> tuple[ShedRange, ...]:
         raise PlatformError(ReasonCode.LOG_SEQUENCE_GAP, f"session {name}: its logs hold no input")
     rows = parts["Shed"]
     if rows.size == 0:
-        _require_whole(seqs, name)
+        _require_whole(seqs, name, first_seq)
         return ()
     if seqs[0] < 1 or (np.diff(seqs) == 0).any():
         doubled = int(seqs[0]) if seqs[0] < 1 else int(seqs[1:][np.diff(seqs) == 0][0])
         raise _gap(name, doubled, seqs.size)
-    missing = np.setdiff1d(np.arange(1, int(seqs[-1]) + 1, dtype=np.uint64), seqs)
+    missing = np.setdiff1d(np.arange(first_seq, int(seqs[-1]) + 1, dtype=np.uint64), seqs)
     ranges = tuple(sorted((_range_of(row, name) for row in rows), key=lambda r: r.first_seq))
     _require_covered(missing, ranges, name, seqs.size)
     for one in ranges:
@@ -96,8 +98,8 @@ def check_sequence(parts: Parts, name: str) -> tuple[ShedRange, ...]:
     return ranges
 
 
-def _require_whole(seqs: Seqs, name: str) -> None:
-    expected = np.arange(1, seqs.size + 1, dtype=np.uint64)
+def _require_whole(seqs: Seqs, name: str, first_seq: int) -> None:
+    expected = np.arange(first_seq, first_seq + seqs.size, dtype=np.uint64)
     if not np.array_equal(seqs, expected):
         raise _gap(name, int(expected[np.argmax(seqs != expected)]), seqs.size)
 

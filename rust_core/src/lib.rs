@@ -3,6 +3,9 @@
 //! One record, one engine: everything that can change a decision enters as a record, and
 //! `event in -> decisions out` is a deterministic state machine. See `docs/architecture.md`.
 
+#[cfg(test)]
+extern crate self as _core;
+
 pub mod alpha;
 pub mod book;
 pub mod bus;
@@ -16,6 +19,7 @@ pub mod gateway;
 pub mod generator;
 pub mod kernel;
 pub mod latency;
+pub mod live;
 pub mod math;
 pub mod normaliser;
 pub mod package_run;

@@ -163,6 +163,8 @@ reason_codes! {
     OrderExternal = 323, "the broker holds an order that is none of ours", "an order entered by hand or by another program", "cancel it at the broker, or leave it: it counts as external";
     RequestNotSent = 324, "the request was taken back before the broker was called", "a halt, a lost lease or a closed session between decision and call", "nothing; the order never left";
     SessionUnexplained = 325, "the session ended with orders, fills or positions that are not explained", "unresolved outcomes", "hft-live reconcile; see the report in the session folder";
+    PositionNotFlat = 326, "a session closed with a position that was to be flat", "exits that were not filled before the close", "hft-live status; close it by hand, or carry it knowingly";
+    WorkspaceBusy = 327, "another live process trades this workspace", "a second start, an old process that still runs", "find it by its process id; one process trades a workspace";
 
     BrokerRejected = 401, "the broker or exchange refused the order", "as its message says", "see the message";
     NoBrokerCredentials = 402, "live mode needs broker credentials", "run --mode live without them", "set them up as docs/live.md says, or run --mode paper";

@@ -125,6 +125,10 @@ pub enum RecordType {
     Intent = 9,
     /// What the market log did not take for want of space.
     Shed = 11,
+    /// A process took the session over; what follows is decided by a recovered engine.
+    Epoch = 12,
+    /// How one of our orders, or a fill, is called at the broker.
+    Route = 13,
     /// What the engine decided.
     Decision = 16,
 }
@@ -145,6 +149,8 @@ impl RecordType {
             10 => Self::Health,
             9 => Self::Intent,
             11 => Self::Shed,
+            12 => Self::Epoch,
+            13 => Self::Route,
             16 => Self::Decision,
             _ => return None,
         })
@@ -394,6 +400,36 @@ record_layouts! {
         /// Why: a `ReasonCode`.
         reason_code: u64 = "<u8",
     }
+    /// A process took the session over. What follows was decided by an engine that had recovered from
+    /// the order log before this record.
+    Epoch = 12 EpochRecord {
+        /// The fencing number of its lease; grows with every process.
+        epoch: u64 = "<u8",
+        /// The process, for people.
+        process_id: u64 = "<u8",
+    }
+    /// How one of our orders, or a fill, is called at the broker. It decides nothing; a restart finds
+    /// the order again by it.
+    Route = 13 RouteRecord {
+        /// One of [`RouteKind`].
+        route_kind: u32 = "<u4",
+        /// Epoch of the process that sent the order.
+        epoch: u32 = "<u4",
+        /// Our order; 0 for one that is none of ours.
+        order_id: u64 = "<u8",
+        /// Kind-specific: the `broker_seq` given to a fill, 1 adopted or 2 abandoned.
+        argument: u64 = "<u8",
+        /// The tag that went with the order, ASCII, zero-padded.
+        tag: [u8; 8] = "S8",
+        /// The broker's id of the order, ASCII, zero-padded.
+        broker_id: [u8; 16] = "S16",
+        /// Its sequence number there, ASCII, zero-padded.
+        seqno: [u8; 16] = "S16",
+        /// The exchange's number of the order, ASCII, zero-padded.
+        ordno: [u8; 16] = "S16",
+        /// The broker's id of a fill, ASCII, zero-padded.
+        fill_id: [u8; 32] = "S32",
+    }
     /// One decision of the engine: an intent, approved or refused, a cancel, or a change of state.
     Decision = 16 DecisionRecord {
         /// Grows by one with every decision of a session.
@@ -485,6 +521,22 @@ pub enum HealthKind {
     Drift = 3,
     /// Payloads that could not be read since the last report.
     NormaliserFailures = 4,
+}
+
+/// Kinds of routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RouteKind {
+    /// The call that sent the order returned; the ids are those known by then.
+    Sent = 1,
+    /// More ids of the order are known.
+    Ids = 2,
+    /// `argument` is the `broker_seq` given to the fill called `fill_id`.
+    FillId = 3,
+    /// The broker holds an order that is none of ours; `order_id` is 0.
+    External = 4,
+    /// An order of unknown outcome was resolved: `argument` 1 adopted, 2 abandoned.
+    Resolved = 5,
 }
 
 /// Kinds of broker events.
@@ -697,6 +749,7 @@ mod tests {
                     "V32" => (1, 32),
                     "S24" => (1, 24),
                     "S16" => (1, 16),
+                    "S32" => (1, 32),
                     format => (1, format[format.len() - 1..].parse().unwrap_or(0)),
                 };
                 next += count * item;

@@ -46,10 +46,10 @@ use crate::wal::WalError;
 mod logs;
 mod thread;
 
-pub use logs::{Durability, SessionOptions, WalSink, WrittenBytes};
+pub use logs::{Durability, SessionOptions, WaitFor, WalSink, WrittenBytes};
 pub use thread::SessionThread;
 
-use logs::sink_error;
+pub(crate) use logs::sink_error;
 
 /// Times of single steps that a session keeps.
 const SAMPLE_COUNT_MAX: usize = 1 << 20;

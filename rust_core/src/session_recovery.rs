@@ -10,13 +10,17 @@
 //! 3. Only a lost tail is accepted, or records that were left out by the rules of `shed`: when both
 //!    logs go on behind any other missing input, or an input is there twice, or a log's order is
 //!    broken, that is an error and no extent.
-//! 4. What was left out ends the extent like what was lost, whether a SHED record names it or the
+//! 4. A session that several processes held one after the other has an extent for each: an `Epoch`
+//!    record begins it, and what was lost before that is the tail of the one before.
+//! 5. What was left out ends the extent like what was lost, whether a SHED record names it or the
 //!    process died before it could.
 //!
 //! It reads and changes no file (see `wal::recover_log`). Operator's page: `docs/wal-format.md`.
 
 use crate::engine::ALL_ALPHAS;
-use crate::record::{CommandKind, CommandRecord, Record, RecordType, ShedRecord, Tape, TapeError};
+use crate::record::{
+    CommandKind, CommandRecord, EpochRecord, Record, RecordType, ShedRecord, Tape, TapeError,
+};
 
 /// Which log lost its tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,18 +208,76 @@ fn joined(mut spans: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 /// [`ExtentError`] when what is missing is not the tail of one log.
 pub fn session_extent(market: &[u8], orders: &[u8]) -> Result<SessionExtent, ExtentError> {
     let (market, orders) = (entries("market", market)?, entries("orders", orders)?);
+    extent_from(1, &market, &orders)
+}
+
+/// What one process of a session left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// Its epoch.
+    pub epoch: u64,
+    /// `input_seq` of its Epoch record.
+    pub first_seq: u64,
+    /// Bytes of the order log before that: what its engine recovered from.
+    pub order_log_bytes: usize,
+    /// How far it can be decided again from there.
+    pub extent: SessionExtent,
+}
+
+/// Takes two logs as a live session, one life a process; none for a session without Epoch records.
+///
+/// # Errors
+/// As [`session_extent`], of every life.
+pub fn session_lives(market: &[u8], orders: &[u8]) -> Result<Vec<Life>, ExtentError> {
+    let (market, order_entries) = (entries("market", market)?, entries("orders", orders)?);
+    let mut starts = Vec::new();
+    let mut order_log_bytes = 0;
+    for (place, entry) in order_entries.iter().enumerate() {
+        if let Some(record) = EpochRecord::read(entry.bytes) {
+            starts.push((record.epoch, entry.input_seq, place, order_log_bytes));
+        }
+        order_log_bytes += entry.bytes.len();
+    }
+    let mut lives = Vec::new();
+    for (number, (epoch, first_seq, place, before_bytes)) in starts.iter().copied().enumerate() {
+        let next = starts.get(number + 1);
+        let (end_seq, end_place) =
+            next.map_or((u64::MAX, order_entries.len()), |next| (next.1, next.2));
+        let from = market.partition_point(|entry| entry.input_seq < first_seq);
+        let to = market.partition_point(|entry| entry.input_seq < end_seq);
+        lives.push(Life {
+            epoch,
+            first_seq,
+            order_log_bytes: before_bytes,
+            extent: extent_from(
+                first_seq,
+                &market[from..to],
+                &order_entries[place..end_place],
+            )?,
+        });
+    }
+    Ok(lives)
+}
+
+/// The extent of logs whose first input is `first_seq`.
+fn extent_from(
+    first_seq: u64,
+    market: &[Entry<'_>],
+    orders: &[Entry<'_>],
+) -> Result<SessionExtent, ExtentError> {
     let last = |log: &[Entry<'_>]| log.last().map_or(0, |entry| entry.input_seq);
     let mut extent = SessionExtent {
-        market_last_seq: last(&market),
-        orders_last_seq: last(&orders),
+        ends_at: first_seq - 1,
+        market_last_seq: last(market),
+        orders_last_seq: last(orders),
         ..SessionExtent::default()
     };
     let inputs = |log: &[Entry<'_>]| log.iter().filter(|entry| !entry.is_decision).count();
-    if inputs(&market) + inputs(&orders) == 0 {
+    if inputs(market) + inputs(orders) == 0 {
         return Err(ExtentError::Empty);
     }
-    let left_out = LeftOut::of(&orders);
-    let (mut gaps, mut last_seen) = (Gaps::new(), 0);
+    let left_out = LeftOut::of(orders);
+    let (mut gaps, mut last_seen) = (Gaps::new(), first_seq - 1);
     let (mut left, mut right) = (market.iter(), orders.iter());
     while let Some(entry) = next_of(&mut left, &mut right)? {
         // A decision's cause was an input, so it is missing where it is not there.
@@ -354,6 +416,46 @@ mod tests {
             found(&[1, 2, 4, 6, 7], "d2 b3 d3"),
             Ok((4, Some(LostTail::Orders), vec![6, 7], vec![2, 3], vec![]))
         );
+    }
+
+    #[test]
+    fn every_process_has_its_own_extent_and_a_tail_lost_between_two_is_the_first_ones() {
+        let epoch = |seq: u64, number: u64| {
+            let mut record = EpochRecord::empty();
+            record.header.input_seq = seq;
+            record.epoch = number;
+            record.as_bytes().to_vec()
+        };
+        // Inputs 5 and 6 were lost with the market log; a decision on 6 was not.
+        let first = [epoch(1, 3), orders("d2 b3 d6")].concat();
+        let log = [first.clone(), epoch(7, 9), orders("b9 d10")].concat();
+        let lives = session_lives(&trades(&[2, 4, 8, 10]), &log).unwrap();
+        let told: Vec<_> = lives
+            .iter()
+            .map(|life| {
+                (
+                    life.epoch,
+                    life.first_seq,
+                    life.extent.ends_at,
+                    life.extent.lost_tail,
+                )
+            })
+            .collect();
+        assert_eq!(told, [(3, 1, 4, Some(LostTail::Market)), (9, 7, 10, None)]);
+        assert_eq!(lives[0].order_log_bytes, 0);
+        assert_eq!(lives[1].order_log_bytes, first.len());
+        assert_eq!(seqs(&lives[0].extent.decisions_past), [6]);
+        assert_eq!(seqs(&lives[1].extent.inputs), [7, 8, 9, 10]);
+        assert_eq!(seqs(&lives[1].extent.decisions), [10]);
+        // What is missing inside a life is no tail.
+        let hole = session_lives(&trades(&[2, 4, 5, 6, 8, 11]), &log);
+        assert_eq!(hole, Err(ExtentError::Hole { input_seq: 10 }));
+        let hole = [epoch(1, 1), orders("b4")].concat();
+        assert_eq!(
+            session_lives(&trades(&[2, 5]), &hole),
+            Err(ExtentError::Hole { input_seq: 3 })
+        );
+        assert_eq!(session_lives(&trades(&[1]), &orders("b2")), Ok(vec![]));
     }
 
     /// Words as in `orders`; `r2` makes an instrument reduce-only at input 2, `f2` lifts that, `a2`

@@ -16,6 +16,7 @@ use std::thread::LocalKey;
 use _core::alpha::{Expression, Program};
 use _core::engine::{Engine, EngineConfig, KernelConfig};
 use _core::kernel::{KernelShape, Kernels};
+use _core::live::{LiveOptions, LiveSession, LiveSetup};
 use _core::record::{
     BrokerRecord, CommandKind, HealthKind, HealthRecord, Record, Tape, TradeRecord,
 };
@@ -263,6 +264,46 @@ fn appending_to_a_log_allocates_nothing() {
     assert_eq!(ALLOCATIONS.get(), counted);
     assert_eq!((market.durable_seq(), orders.durable_seq()), (600, 200));
     drop((market, orders));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Invariant 5 of the live session: from a book to its request, and from a fill to its position.
+#[test]
+fn a_live_session_allocates_nothing_once_it_is_open() {
+    let dir = std::env::temp_dir().join(format!("hft-no-allocation-live-{}", std::process::id()));
+    let options = r#"{"wal_id":1,"epoch":1,"durable":"record","segment_bytes":16777216}"#;
+    let session = LiveSession::open(LiveSetup {
+        engine_config: serde_json::to_string(&config(TAKER, "k * imbalance_l1")).unwrap(),
+        session_dir: dir.clone(),
+        options: LiveOptions::from_json(options).unwrap(),
+        kernels: Kernels::default(),
+    })
+    .unwrap();
+    let mut requests = 0;
+    let mut trade = |place: i64| {
+        let (bid_qty, ask_qty) = if place % 2 == 0 { (30, 1) } else { (10, 10) };
+        let mut book = book(35_000 + place % 7, 1, bid_qty, ask_qty);
+        book.header.receive_time_ns = support::START + place * SECOND;
+        session.push(book.as_bytes()).unwrap();
+        while let Some(request) = session.next_request(std::time::Duration::ZERO).unwrap() {
+            requests += 1;
+            session.mark_call(request.decision_seq, 1, 2);
+            let mut fill = BrokerRecord::empty();
+            fill.header.instrument_id = request.instrument_id;
+            fill.header.receive_time_ns = request.decided_ns + 1;
+            fill.event_kind = _core::record::BrokerEventKind::Fill as u32;
+            fill.order_id = request.order_id;
+            (fill.side, fill.price, fill.qty) = (request.side, request.price, request.qty);
+            fill.broker_seq = request.decision_seq;
+            session.push(fill.as_bytes()).unwrap();
+        }
+    };
+    (0..20).for_each(&mut trade);
+    let counted = ALLOCATIONS.get();
+    (20..200).for_each(&mut trade);
+    assert_eq!(ALLOCATIONS.get(), counted);
+    assert!(requests > 100, "{requests}");
+    drop(session);
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

@@ -38,7 +38,7 @@ fn all_seqs(inputs: &[u8]) -> Vec<u64> {
 }
 
 fn traced(made: &EngineConfig, inputs: &[u8], seqs: &[u64]) -> Vec<TracedIntent> {
-    explain_decisions(inputs, made, seqs, &Kernels::default()).unwrap()
+    explain_decisions(inputs, made, seqs, &Kernels::default(), &[]).unwrap()
 }
 
 /// A busy day with few limits left, so that entries, exits, cancels and refusals all come.
@@ -341,6 +341,6 @@ fn a_hole_in_the_inputs_is_an_error_and_an_input_that_is_not_there_tells_nothing
         .len();
     let mut holed = session.inputs[..first.1.len()].to_vec();
     holed.extend_from_slice(&session.inputs[first.1.len() + second_len..]);
-    let error = explain_decisions(&holed, &made, &seqs, &Kernels::default()).unwrap_err();
+    let error = explain_decisions(&holed, &made, &seqs, &Kernels::default(), &[]).unwrap_err();
     assert!(matches!(error, BatchError::SequenceGap { expected: 2, .. }));
 }

@@ -22,9 +22,11 @@ from research import loop, registry
 from research.backtest.runner import run_session
 from research.data import catalog
 from tests.bench import rust
+from tests.bench.live import tick_to_call
 from tests.bench.normaliser import normaliser
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
 from tests.bench.storage import storage
+from tests.bench.takeover import takeover
 
 RECORDINGS = Path(os.environ.get("HFT_DATA", REPOSITORY.parent / "shared" / "data")) / "taifex"
 
@@ -177,7 +179,9 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "engine": engine,
     "bus": rust.bus,
     "order": rust.order,
+    "order_to_call": tick_to_call,
     "normaliser": normaliser,
+    "gateway": takeover,
     "wal": rust.wal,
     "loader": loader,
     "storage": lambda: storage(str(RECORDINGS) if RECORDINGS.is_dir() else "generator"),

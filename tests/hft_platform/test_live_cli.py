@@ -17,7 +17,7 @@ import pytest
 from hft_platform import _core
 from hft_platform.cli import main
 from hft_platform.config.canonical import atomic_write
-from hft_platform.config.keys import load_signing_key, make_key, signing_key
+from hft_platform.config.keys import signing_key
 from hft_platform.config.promotion_folder import promotions_root, withdrawn_path
 from hft_platform.errors import ReasonCode
 from tests.hft_platform.services.live_workspace import (
@@ -247,39 +247,6 @@ def test_a_session_that_was_not_recorded_is_refused_and_the_recorded_ones_are_na
     assert "--session" in content["next"]
 
 
-def test_live_needs_an_opt_in_a_fitting_config_and_credentials(
-    live: Live, hft_live: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    head = live.issue(expires_ns=FAR_NS)
-    command = ("run", "--mode", "live", "--config", str(head))
-    assert refused(hft_live, *command)["code"] == ReasonCode.LIVE_NOT_ENABLED
-    monkeypatch.setenv("HFT_LIVE_ENABLED", "1")
-    assert refused(hft_live, *command)["code"] == ReasonCode.CONFIG_WRONG_STAGE
-    live.issue(stage="canary", promotion_seq=2, expires_ns=FAR_NS)
-    assert refused(hft_live, *command)["code"] == ReasonCode.KEY_ROLE_FORBIDDEN
-
-    key_file = tmp_path / "by_hand.key"
-    pins = tmp_path / "pins"
-    pins.write_text(f"promotion {make_key(key_file).public_hex}\n")
-    pins.chmod(0o644)
-    monkeypatch.setenv("HFT_PINNED_KEYS_FILE", str(pins))
-    by_hand = load_signing_key(key_file, role="promotion", automatic=False)
-    for stage in ("canary", "live"):
-        live.issue(by_hand, stage=stage, promotion_seq=3, expires_ns=FAR_NS)
-        content = refused(hft_live, *command)
-        assert content["code"] == ReasonCode.NO_BROKER_CREDENTIALS
-        assert "SHIOAJI_API_KEY_FILE" in content["message"]
-    for name in ("SHIOAJI_API_KEY_FILE", "SHIOAJI_SECRET_KEY_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "secret"))
-    content = refused(hft_live, *command)
-    assert content["code"] == ReasonCode.NO_BROKER_CREDENTIALS
-    assert "not part of this version" in content["message"]
-    # An expired permit is judged by the wall clock in live.
-    live.issue(by_hand, stage="live", promotion_seq=4, expires_ns=open_ns(DAYS[0]))
-    assert refused(hft_live, *command)["code"] == ReasonCode.CONFIG_EXPIRED
-    assert not (live.ws / "sessions").exists()
-
-
 def test_a_halt_refuses_every_mode_and_is_lifted_in_two_steps(
     live: Live, hft_live: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,9 +256,8 @@ def test_a_halt_refuses_every_mode_and_is_lifted_in_two_steps(
     assert "hft-live resume" in out
     monkeypatch.setenv("HFT_LIVE_ENABLED", "1")
     for mode in ("sim", "paper", "live"):
-        content = refused(
-            hft_live, "run", "--mode", mode, "--config", str(head), "--session", SESSIONS[0]
-        )
+        recorded = () if mode == "live" else ("--session", SESSIONS[0])
+        content = refused(hft_live, "run", "--mode", mode, "--config", str(head), *recorded)
         assert content["code"] == ReasonCode.KILL_SWITCH_ON
         assert "checking the feed" in content["message"]
     assert "HALTED by" in hft_live("status")[1]

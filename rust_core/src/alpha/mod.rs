@@ -9,14 +9,15 @@
 //! 4. The canonical text parses to the same canonical text, and it is what is evaluated.
 //! 5. Event by event and over whole columns the values are the same to the bit.
 //!
-//! A file for each step: `language` (the words), `parse` (text to a checked tree), `node` (the
-//! canonical tree), `unit`, `compile` (tree to steps, common parts once), `window` (what is
-//! remembered), `program` (event by event), `columns` (whole columns). Operator's page:
-//! `docs/alpha-language.md`.
+//! A file for each step: `language` (the words), `parse` (text to a checked tree), `expression`
+//! (what was understood), `node` (the canonical tree), `unit`, `compile` (tree to steps, common
+//! parts once), `window` (what is remembered), `program` (event by event), `columns` (whole columns).
+//! Operator's page: `docs/alpha-language.md`.
 
 mod columns;
 mod compile;
 mod error;
+mod expression;
 mod language;
 mod node;
 mod parse;
@@ -26,9 +27,9 @@ mod window;
 
 pub use columns::{BLOCK_ROWS, Columns, ColumnsError};
 pub use error::{ExpressionError, excerpt};
+pub use expression::{Expression, Need};
 pub use language::{FUNCTIONS, FunctionRow, SIGNS, SignRow};
 pub use node::{Node, Operator, Rolling, Window};
-pub use parse::{Expression, Need};
 pub use program::{MEMORY_BYTES_MAX, Program, Term};
 pub use unit::{Dimension, Unit};
 pub use window::BUCKET_COUNT;

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use super::compile::{Code, Compiler, Step, operation_count};
 use super::error::ExpressionError;
+use super::expression::Expression;
 use super::node::Operator;
-use super::parse::Expression;
 use super::window::{Moment, State, kept};
 use super::{OPERATION_COUNT_MAX, STATE_BYTES_MAX, TIME_NS_MAX};
 use crate::features::FEATURE_COUNT;

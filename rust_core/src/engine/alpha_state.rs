@@ -149,7 +149,7 @@ impl AlphaState {
                     error,
                 })?)
             }
-            None if matches!(config.template, Template::External { .. }) => Signal::of_outside(),
+            None if config.template.is_outside() => Signal::of_outside(),
             None => Signal::of_expression(compiled(config)?),
         };
         let seed = format!(

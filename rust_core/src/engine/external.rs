@@ -7,12 +7,13 @@
 //! 1. Every well-formed intent is answered by one decision that names the intent's record.
 //! 2. An intent older than its time to live, counted from the record that caused it, is refused;
 //!    a cancel is never too late.
-//! 3. Only an alpha with the template `external` takes intents, and its stage is at most shadow.
+//! 3. Only an alpha with the template `external`, whose stage is at most shadow, or `remote` takes
+//!    intents.
 //!
 //! It makes no intent. Operator's page: `docs/python-strategies.md`.
 
+use super::Engine;
 use super::steps::OrderIntent;
-use super::{Engine, Template};
 use crate::book::VALUE_MAX;
 use crate::reason::ReasonCode;
 use crate::record::{ActionKind, DecisionRecord, IntentReason, IntentRecord, RecordHeader};
@@ -50,7 +51,7 @@ impl Engine {
             .alphas
             .get(alpha_index)
             .ok_or(ReasonCode::IntentMalformed)?;
-        if !matches!(alpha.config.template, Template::External { .. }) {
+        if !alpha.config.template.is_outside() {
             return Err(ReasonCode::ExternalNotPermitted);
         }
         let reason = reason_of(record.intent_reason).ok_or(ReasonCode::IntentMalformed)?;

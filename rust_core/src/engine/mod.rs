@@ -371,6 +371,8 @@ impl Engine {
             Some(RecordType::Intent) => self.on_intent(header, &read::<IntentRecord>(bytes)?, out),
             // What the log lacks changes nothing here: the engine had it.
             Some(RecordType::Shed) => Ok(()),
+            // Who decides, and how the broker calls our orders: for whoever restarts from the log.
+            Some(RecordType::Epoch | RecordType::Route) => Ok(()),
             Some(RecordType::Decision) | None => Err(ReasonCode::SchemaMismatch),
         }
     }
@@ -590,6 +592,23 @@ impl Engine {
     /// Open orders, oldest first.
     pub fn open_orders(&self) -> impl Iterator<Item = &Order> {
         self.gateway.open_orders()
+    }
+
+    /// The order called `order_id`, open or recently done.
+    #[must_use]
+    pub fn order(&self, order_id: u64) -> Option<&Order> {
+        self.gateway.order(order_id)
+    }
+
+    /// What an operator adopted as external, by instrument.
+    #[must_use]
+    pub fn adopted(&self) -> std::collections::BTreeMap<u32, i64> {
+        let places = self.market_places.iter();
+        places
+            .map(|(instrument_id, market_index)| {
+                (*instrument_id, self.account.adopted_qty(*market_index))
+            })
+            .collect()
     }
 
     /// Sums of the account: positions over all alphas, the external part, its result.

@@ -183,7 +183,7 @@ const fn cancel_check(
 }
 
 /// Decides a session's inputs again up to the last of `input_seqs`, and tells of every intent of
-/// those inputs.
+/// those inputs. With the `order_log` of the processes before, the engine recovers from it first.
 ///
 /// # Errors
 /// [`BatchError`] when config or tape are wrong, or an input is missing.
@@ -192,8 +192,10 @@ pub fn explain_decisions(
     config: &EngineConfig,
     input_seqs: &[u64],
     kernels: &Kernels,
+    order_log: &[u8],
 ) -> Result<Vec<TracedIntent>, BatchError> {
     let mut engine = Engine::with_kernels(config.clone(), kernels)?;
+    engine.recover(order_log)?;
     let mut sequencer = Sequencer::default();
     let mut wanted = input_seqs.to_vec();
     wanted.sort_unstable();

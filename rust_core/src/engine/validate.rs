@@ -318,10 +318,10 @@ fn alpha(place: usize, config: &AlphaConfig, whole: &EngineConfig) -> Result<(),
     }
     let count = usize::from(!config.expression.is_empty()) + usize::from(config.kernel.is_some());
     at.require(
-        count == usize::from(!is_external),
+        count == usize::from(!config.template.is_outside()),
         "expression",
         format!("'{}'", config.expression),
-        "one of expression and kernel, not both; neither with template external",
+        "one of expression and kernel, not both; neither with template external or remote",
     )?;
     if let Some(kernel_config) = &config.kernel {
         kernel(&at, kernel_config, config)?;
@@ -371,7 +371,7 @@ fn kernel(at: &Checker, config: &KernelConfig, whole: &AlphaConfig) -> Result<()
 
 fn template(at: &Checker, config: &Template) -> Result<(), EngineError> {
     match *config {
-        Template::External { slippage_ticks } => at.require(
+        Template::External { slippage_ticks } | Template::Remote { slippage_ticks } => at.require(
             (0..=1_000_000).contains(&slippage_ticks),
             "template.slippage_ticks",
             slippage_ticks,

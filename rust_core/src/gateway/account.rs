@@ -583,6 +583,12 @@ impl Account {
         self.markets[market_index].outside_qty()
     }
 
+    /// Part of it that an operator adopted.
+    #[must_use]
+    pub fn adopted_qty(&self, market_index: usize) -> i64 {
+        self.markets[market_index].external_qty
+    }
+
     /// Money of the account by the broker's last answer.
     #[must_use]
     pub fn equity(&self) -> Option<i64> {

@@ -25,6 +25,22 @@ pub enum OrderState {
 }
 
 impl OrderState {
+    /// Its name for people: `pending_new`, `working`, `pending_cancel`, `unknown`, `filled`,
+    /// `canceled`, `rejected` or `expired`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PendingNew => "pending_new",
+            Self::Working => "working",
+            Self::PendingCancel => "pending_cancel",
+            Self::Unknown => "unknown",
+            Self::Filled => "filled",
+            Self::Canceled => "canceled",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+        }
+    }
+
     /// True while it can still be filled and counts as exposure.
     #[must_use]
     pub fn is_open(self) -> bool {

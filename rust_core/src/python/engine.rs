@@ -87,7 +87,10 @@ pub(super) fn count_table<'py>(
     Ok(table)
 }
 
-fn result_row<'py>(py: Python<'py>, result: &AlphaResult) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn result_row<'py>(
+    py: Python<'py>,
+    result: &AlphaResult,
+) -> PyResult<Bound<'py, PyDict>> {
     let row = PyDict::new(py);
     row.set_item("alpha_index", result.alpha_index)?;
     row.set_item("position_qty", result.position_qty)?;
@@ -127,12 +130,41 @@ pub(super) fn storm_row<'py>(
     Ok(row)
 }
 
+/// What an engine counted and where it stands, apart from it: for an owner that may not hold its
+/// lock while it builds Python objects.
+pub(super) struct EngineView {
+    counters: Counters,
+    halted_by: Option<ReasonCode>,
+    open_orders: usize,
+    storm: StormReport,
+    results: Vec<AlphaResult>,
+    account: Account,
+}
+
+impl EngineView {
+    pub(super) fn of(engine: &engine::Engine) -> Self {
+        Self {
+            counters: engine.counters().clone(),
+            halted_by: engine.halted_by(),
+            open_orders: engine.open_orders().count(),
+            storm: engine.storm_report(),
+            results: engine.results().collect(),
+            account: engine.account().clone(),
+        }
+    }
+}
+
 /// Counters and results of an engine as a dict, for every binding that owns one.
 pub(super) fn engine_report<'py>(
     py: Python<'py>,
     engine: &engine::Engine,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let counters: &Counters = engine.counters();
+    view_report(py, &EngineView::of(engine))
+}
+
+/// As [`engine_report`], of what was looked at before.
+pub(super) fn view_report<'py>(py: Python<'py>, view: &EngineView) -> PyResult<Bound<'py, PyDict>> {
+    let counters = &view.counters;
     let table = PyDict::new(py);
     table.set_item("records", count_table(py, &counters.records())?)?;
     table.set_item("decisions", counters.decisions)?;
@@ -144,15 +176,16 @@ pub(super) fn engine_report<'py>(
     table.set_item("broker_events", count_table(py, &counters.broker_events())?)?;
     table.set_item("changes", count_table(py, &counters.changes())?)?;
     table.set_item("signal_faults", count_table(py, &counters.signal_faults())?)?;
-    table.set_item("halted_by", engine.halted_by().map_or(0, ReasonCode::code))?;
-    table.set_item("open_orders", engine.open_orders().count())?;
-    table.set_item("storm", storm_row(py, &engine.storm_report())?)?;
-    let alphas = engine
-        .results()
-        .map(|result| result_row(py, &result))
+    table.set_item("halted_by", view.halted_by.map_or(0, ReasonCode::code))?;
+    table.set_item("open_orders", view.open_orders)?;
+    table.set_item("storm", storm_row(py, &view.storm)?)?;
+    let alphas = view
+        .results
+        .iter()
+        .map(|result| result_row(py, result))
         .collect::<PyResult<Vec<_>>>()?;
     table.set_item("alphas", PyList::new(py, alphas)?)?;
-    table.set_item("account", account_row(py, engine.account())?)?;
+    table.set_item("account", account_row(py, &view.account)?)?;
     Ok(table)
 }
 
@@ -256,18 +289,21 @@ impl PyEngine {
     }
 }
 
-/// Decides a sequenced input tape again; every input must be there once, in order.
+/// Decides a sequenced input tape again; every input must be there once, in order. With the
+/// `order_log` of the processes before, the engine recovers from it first.
 #[pyfunction]
-#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new()))]
+#[pyo3(signature = (engine_config_json, inputs_tape, kernels=Vec::new(), *, order_log=None))]
 fn replay<'py>(
     py: Python<'py>,
     engine_config_json: &str,
     inputs_tape: &[u8],
     kernels: Vec<PyRef<'_, PyKernelHandle>>,
+    order_log: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let kernels = kernels_of(py, &kernels)?;
     let decided = py.detach(|| -> Result<Vec<u8>, BatchError> {
         let mut engine = engine::Engine::from_json_with(engine_config_json, &kernels)?;
+        engine.recover(order_log.unwrap_or_default())?;
         let mut out = Vec::with_capacity(DECISION_CAPACITY);
         engine::run_tape(
             &mut engine,

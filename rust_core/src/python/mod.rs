@@ -9,6 +9,7 @@ mod engine;
 mod follow;
 mod generator;
 mod kernel;
+mod live;
 mod market;
 mod normaliser;
 mod paper_broker;
@@ -30,6 +31,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     engine::register(module)?;
     alpha::register(module)?;
     simulation::register(module)?;
+    live::register(module)?;
     strategy::register(module)?;
     trace::register(module)?;
     generator::register(module)?;
@@ -39,5 +41,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     session_recovery::register(module)?;
     market::register(module)?;
     paper_broker::register(module)?;
+    live::register(module)?;
     Ok(())
 }

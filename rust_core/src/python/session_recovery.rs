@@ -5,7 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::reason::ReasonCode;
-use crate::session_recovery::{ExtentError, LostTail, session_extent};
+use crate::session_recovery::{
+    ExtentError, LostTail, SessionExtent, session_extent, session_lives,
+};
 
 use super::wal::WalError;
 
@@ -27,6 +29,35 @@ fn py_session_extent<'py>(
     let extent = py
         .detach(|| session_extent(market, orders))
         .map_err(|error| raised(&error))?;
+    extent_table(py, &extent)
+}
+
+/// What every process of a live session left: as `session_extent`, with `epoch`, `first_seq` and the
+/// part of the order log that its engine recovered from.
+#[pyfunction]
+#[pyo3(name = "session_lives")]
+fn py_session_lives<'py>(
+    py: Python<'py>,
+    market: &[u8],
+    orders: &[u8],
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let lives = py
+        .detach(|| session_lives(market, orders))
+        .map_err(|error| raised(&error))?;
+    lives
+        .iter()
+        .map(|life| {
+            let table = extent_table(py, &life.extent)?;
+            table.set_item("epoch", life.epoch)?;
+            table.set_item("first_seq", life.first_seq)?;
+            let before = orders.get(..life.order_log_bytes).unwrap_or_default();
+            table.set_item("order_log", PyBytes::new(py, before))?;
+            Ok(table)
+        })
+        .collect()
+}
+
+fn extent_table<'py>(py: Python<'py>, extent: &SessionExtent) -> PyResult<Bound<'py, PyDict>> {
     let table = PyDict::new(py);
     table.set_item("ends_at", extent.ends_at)?;
     table.set_item("lost_tail", extent.lost_tail.map(LostTail::name))?;
@@ -40,5 +71,6 @@ fn py_session_extent<'py>(
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(py_session_extent, module)?)
+    module.add_function(wrap_pyfunction!(py_session_extent, module)?)?;
+    module.add_function(wrap_pyfunction!(py_session_lives, module)?)
 }

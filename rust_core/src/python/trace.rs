@@ -148,18 +148,20 @@ fn intent_row<'py>(py: Python<'py>, intent: &TracedIntent) -> PyResult<Bound<'py
 /// Decides sequenced inputs again and tells, of every intent of the inputs asked for, what its
 /// strategy stood on and what every check said.
 #[pyfunction]
-#[pyo3(signature = (inputs, engine_config_json, input_seqs, kernels=Vec::new()))]
+#[pyo3(signature = (inputs, engine_config_json, input_seqs, kernels=Vec::new(), *, order_log=None))]
 fn explain_decisions<'py>(
     py: Python<'py>,
     inputs: &[u8],
     engine_config_json: &str,
     input_seqs: Vec<u64>,
     kernels: Vec<PyRef<'_, PyKernelHandle>>,
+    order_log: Option<&[u8]>,
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let order_log = order_log.unwrap_or_default();
     let config = parse_config(engine_config_json)?;
     let kernels = kernels_of(py, &kernels)?;
     let intents = py
-        .detach(|| engine::explain_decisions(inputs, &config, &input_seqs, &kernels))
+        .detach(|| engine::explain_decisions(inputs, &config, &input_seqs, &kernels, order_log))
         .map_err(batch_error)?;
     intents
         .iter()

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{ActionKind, DecisionRecord, RecordHeader, RecordType, ShedRecord};
 use crate::shed::Shedder;
 use crate::simulation::{Sink, SinkError};
-use crate::wal::{FRAME_HEADER_BYTES, LogKind, Options, SyncDelay, WalError, Writer};
+use crate::wal::{FRAME_HEADER_BYTES, LogKind, Options, SyncDelay, Syncer, WalError, Writer};
 
 /// When an approved decision may be acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -69,14 +69,14 @@ fn epoch() -> u32 {
 /// The two logs as a sink.
 #[derive(Debug)]
 pub struct WalSink {
-    pub(super) market: Writer,
-    pub(super) orders: Writer,
-    pub(super) durability: Durability,
-    pub(super) shedder: Shedder,
-    pub(super) written: WrittenBytes,
-    pub(super) is_market_lost: bool,
+    pub(crate) market: Writer,
+    pub(crate) orders: Writer,
+    pub(crate) durability: Durability,
+    pub(crate) shedder: Shedder,
+    pub(crate) written: WrittenBytes,
+    pub(crate) is_market_lost: bool,
     /// Its session halts for that: what is decided now is the way out.
-    pub(super) is_halting: bool,
+    pub(crate) is_halting: bool,
 }
 
 /// Bytes that went to the logs, frames included.
@@ -93,7 +93,7 @@ fn framed(bytes: usize, count: usize) -> u64 {
     (bytes + count * FRAME_HEADER_BYTES) as u64
 }
 
-pub(super) fn sink_error(error: &WalError) -> SinkError {
+pub(crate) fn sink_error(error: &WalError) -> SinkError {
     SinkError {
         code: error.code(),
         message: error.to_string(),
@@ -128,7 +128,7 @@ impl WalSink {
         Ok(Self::of(market, orders, options.durable))
     }
 
-    fn of(market: Writer, orders: Writer, durability: Durability) -> Self {
+    pub(crate) fn of(market: Writer, orders: Writer, durability: Durability) -> Self {
         Self {
             market,
             orders,
@@ -173,6 +173,33 @@ impl Sink for WalSink {
     }
 
     fn decisions(&mut self, decisions: &[DecisionRecord]) -> Result<(), SinkError> {
+        let must_wait = self.wait_for(decisions) != WaitFor::Nothing;
+        self.append_decisions(decisions, must_wait).map(drop)
+    }
+
+    fn owed(&mut self, is_last: bool) -> Option<ShedRecord> {
+        if is_last {
+            self.shedder.end_all();
+        }
+        self.shedder.owed()
+    }
+}
+
+/// What of some decisions must be durable before anything follows from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaitFor {
+    /// Nothing.
+    Nothing,
+    /// The request that one of them asks for.
+    Request,
+    /// Whatever comes next: a halt or a loss limit is among them.
+    Latch,
+}
+
+impl WalSink {
+    /// What must wait until these decisions are durable.
+    #[must_use]
+    pub fn wait_for(&self, decisions: &[DecisionRecord]) -> WaitFor {
         const APPROVED: u32 = 1;
         let is_approved = |decision: &DecisionRecord| decision.verdict == APPROVED;
         // A halt and a loss limit must outlive a crash in every mode: whoever comes next reads them here.
@@ -181,8 +208,25 @@ impl Sink for WalSink {
                 .into_iter()
                 .any(|kind| decision.action == kind as u32)
         };
-        let must_wait = decisions.iter().any(is_latch)
-            || (self.durability == Durability::Record && decisions.iter().any(is_approved));
+        if decisions.iter().any(is_latch) {
+            WaitFor::Latch
+        } else if self.durability == Durability::Record && decisions.iter().any(is_approved) {
+            WaitFor::Request
+        } else {
+            WaitFor::Nothing
+        }
+    }
+
+    /// Appends the decisions of one input and gives the order log's sequence of the last of them;
+    /// with `is_durable` it returns when they are durable.
+    ///
+    /// # Errors
+    /// [`SinkError`] of the log that failed; none of the decisions may be acted on.
+    pub fn append_decisions(
+        &mut self,
+        decisions: &[DecisionRecord],
+        is_durable: bool,
+    ) -> Result<u64, SinkError> {
         // What made these decisions may have failed in its thread since it was appended. Only the halt
         // that follows from it, and what that asks for, is taken all the same.
         if !self.is_halting {
@@ -193,19 +237,18 @@ impl Sink for WalSink {
         }
         let tape: &[u8] = bytemuck::cast_slice(decisions);
         self.written.orders += framed(tape.len(), decisions.len());
-        let appended = if must_wait {
+        let appended = if is_durable {
             self.orders.append_durable(tape)
         } else {
             self.orders.append_tape(tape)
         };
-        appended.map(drop).map_err(|error| sink_error(&error))
+        appended.map_err(|error| sink_error(&error))
     }
 
-    fn owed(&mut self, is_last: bool) -> Option<ShedRecord> {
-        if is_last {
-            self.shedder.end_all();
-        }
-        self.shedder.owed()
+    /// What makes the order log durable from another thread.
+    #[must_use]
+    pub fn order_syncer(&self) -> Syncer {
+        self.orders.syncer()
     }
 }
 

@@ -153,7 +153,7 @@ pub fn wish(
             return;
         }
     }
-    if view.mode == Mode::ReduceOnly && matches!(template, Template::External { .. }) {
+    if view.mode == Mode::ReduceOnly && template.is_outside() {
         cancel_opening(view, orders, out);
     }
     let is_acting = view.mode < Mode::Hold;
@@ -178,7 +178,7 @@ pub fn wish(
         }
         Template::Target(rule) if is_acting => target::target(view, orders, rule, memory, out),
         // The intents of one outside the engine come as records.
-        Template::Target(_) | Template::External { .. } => {}
+        Template::Target(_) | Template::External { .. } | Template::Remote { .. } => {}
         Template::Maker { .. }
         | Template::QueueMaker(_)
         | Template::AvellanedaStoikovMaker(_)

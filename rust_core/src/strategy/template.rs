@@ -52,6 +52,12 @@ pub enum Template {
         /// How far behind the best price the engine may close its position.
         slippage_ticks: i64,
     },
+    /// Another engine decides and sends its intents as records, at any stage: this one is its
+    /// gateway and takes them through the steps again, with the account's state.
+    Remote {
+        /// How far behind the best price the engine may close its position.
+        slippage_ticks: i64,
+    },
 }
 
 /// Numbers of [`Template::CostTaker`].
@@ -185,13 +191,19 @@ pub enum Horizon {
 }
 
 impl Template {
+    /// Whether the wishes come from outside the engine, as intent records.
+    #[must_use]
+    pub fn is_outside(&self) -> bool {
+        matches!(self, Self::External { .. } | Self::Remote { .. })
+    }
+
     /// How far behind the best price an order that leaves a position may be.
     #[must_use]
     pub fn slippage_ticks(&self) -> i64 {
         match *self {
-            Self::Taker { slippage_ticks, .. } | Self::External { slippage_ticks } => {
-                slippage_ticks
-            }
+            Self::Taker { slippage_ticks, .. }
+            | Self::External { slippage_ticks }
+            | Self::Remote { slippage_ticks } => slippage_ticks,
             Self::CostTaker(rule) => rule.slippage_ticks,
             Self::Target(rule) => rule.slippage_ticks,
             Self::Maker { .. }

@@ -30,7 +30,7 @@ pub struct Wanted {
 pub fn wanted(template: &Template, view: &View<'_>) -> Wanted {
     let none = Wanted::default();
     match template {
-        Template::Taker { .. } | Template::External { .. } => none,
+        Template::Taker { .. } | Template::External { .. } | Template::Remote { .. } => none,
         Template::CostTaker(_) => Wanted {
             round_trip_ticks: round_trip_ticks(view, if view.signal > 0.0 { 1 } else { -1 }),
             ..none

@@ -48,15 +48,15 @@ mod writer;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::failing::failing_writer;
+pub(crate) use tests::failing::{FailingDisk, failing_writer};
 
 pub use error::{Fault, Following, RecordFault, WalError};
 pub use follow::{Followed, SegmentFollower};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 pub use manifest::{Entry, EntryKind, Identity, Manifest, append_taken_away, read_manifest};
 pub use reader::{
-    Log, LogCheck, Segment, SegmentCheck, TornTail, read_log, read_segment, verify_log,
-    verify_segment,
+    Log, LogCheck, Segment, SegmentCheck, TornTail, list_segments, read_log, read_segment,
+    verify_log, verify_segment,
 };
 pub use recovery::{ManifestFound, RecoveredTail, RecoveryReport, recover_log};
 pub use salvage::{Hole, Salvage, SalvagedPart, salvage_log};
@@ -66,4 +66,4 @@ pub use segment::{
 };
 pub use slow_disk::SyncDelay;
 pub use watermark::{WatermarkView, WriterPhase, read_watermark};
-pub use writer::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Writer};
+pub use writer::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Syncer, Writer};

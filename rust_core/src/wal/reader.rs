@@ -120,14 +120,27 @@ pub fn verify_log(dir: &Path) -> Result<LogCheck, WalError> {
     again_if_missing(|| verify_log_once(dir))
 }
 
-fn verify_log_once(dir: &Path) -> Result<LogCheck, WalError> {
-    let manifest = manifest::read_on(&OsDisk, dir)?;
+/// What the segments in a log's folder span, in order, without their records.
+///
+/// # Errors
+/// As [`verify_log`].
+pub fn list_segments(dir: &Path) -> Result<Vec<SegmentInfo>, WalError> {
+    again_if_missing(|| segments_of(dir, manifest::read_on(&OsDisk, dir)?.as_ref()))
+}
+
+fn segments_of(dir: &Path, manifest: Option<&Manifest>) -> Result<Vec<SegmentInfo>, WalError> {
     let mut segments = Vec::new();
-    walk(&OsDisk, dir, manifest.as_ref(), None, |step| {
+    walk(&OsDisk, dir, manifest, None, |step| {
         if let Step::Whole(found) = step {
             segments.push(found.info);
         }
     })?;
+    Ok(segments)
+}
+
+fn verify_log_once(dir: &Path) -> Result<LogCheck, WalError> {
+    let manifest = manifest::read_on(&OsDisk, dir)?;
+    let segments = segments_of(dir, manifest.as_ref())?;
     let mut away_count = 0;
     if let Some(manifest) = &manifest {
         manifest.check(dir, &segments)?;

@@ -38,7 +38,8 @@ const FOOTER_CRC_AT: usize = FOOTER_BYTES - 8;
 pub enum LogKind {
     /// Book, Trade, Timer and Instrument records; group commit.
     Market = 1,
-    /// Command, ConfigSwitch, Broker, Health, Shed and Decision records; durable before the broker is called.
+    /// Command, ConfigSwitch, Broker, Health, Shed, Epoch, Route and Decision records; durable before
+    /// the broker is called.
     Orders = 2,
 }
 
@@ -74,6 +75,8 @@ impl LogKind {
             | RecordType::Account
             | RecordType::Health
             | RecordType::Shed
+            | RecordType::Epoch
+            | RecordType::Route
             | RecordType::Decision => Self::Orders,
         };
         self == home

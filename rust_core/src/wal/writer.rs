@@ -68,6 +68,33 @@ pub struct Options {
     pub reserve: bool,
 }
 
+/// Makes a log durable from another thread than those that append. While one is kept, so is the lock
+/// on the log's folder.
+#[derive(Debug, Clone)]
+pub struct Syncer {
+    shared: Arc<Shared>,
+}
+
+impl Syncer {
+    /// Highest acknowledged sequence, 0 before the first. Takes no lock.
+    #[must_use]
+    pub fn durable_seq(&self) -> u64 {
+        self.shared.durable_seq.load(Ordering::Acquire)
+    }
+
+    /// Returns when everything up to `seq` is durable: at once if it is, else after one commit of
+    /// all that was appended, which is the batching.
+    ///
+    /// # Errors
+    /// An earlier failure, or this one (605): nothing more is acknowledged.
+    pub fn sync_up_to(&self, seq: u64) -> Result<(), WalError> {
+        if self.durable_seq() >= seq {
+            return Ok(());
+        }
+        self.shared.commit(Some(seq))
+    }
+}
+
 /// The writer of a log. Dropping it syncs what is left but seals nothing; see [`Writer::seal`].
 #[derive(Debug)]
 pub struct Writer {
@@ -181,6 +208,14 @@ impl Writer {
     #[must_use]
     pub fn is_space_refused(&self) -> bool {
         self.shared.ahead.is_refused()
+    }
+
+    /// What makes this log durable from another thread.
+    #[must_use]
+    pub fn syncer(&self) -> Syncer {
+        Syncer {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// What opening the log found and did.

@@ -45,8 +45,24 @@ CASES = {
         {f"hft_durable_lag_records{LOG}": "1000001x9"}, "15s",
         {f"hft_durable_lag_records{LOG}": "1000000x9"},
     ),
+    "HftReconciliationFinding": Case(
+        {'hft_reconciliation_findings{run_id="r", reason="POSITION_DRIFT"}': "1x9"}, "1m",
+        {'hft_reconciliation_findings{run_id="r", reason="POSITION_DRIFT"}': "0x9"},
+    ),
+    "HftReconciliationStale": Case(
+        {'hft_reconciliation_age_seconds{run_id="r"}': "61x9"}, "15s",
+        {'hft_reconciliation_age_seconds{run_id="r"}': "60x9"},
+    ),
     "HftRecordsShed": Case(
         {"hft_shed_records": "5x10 6x60"}, "5m", {"hft_shed_records": "5000x70"}
+    ),
+    "HftGatewayWithoutLeader": Case(
+        {"hft_gateway_heartbeat_age_seconds": "5.1x4"}, "15s",
+        {"hft_gateway_heartbeat_age_seconds": "5x4"},
+    ),
+    "HftGatewayDeadLetter": Case(
+        {'hft_gateway_dead_letters_total{code="INTENT_EXPIRED"}': "5x10 6x60"}, "5m",
+        {'hft_gateway_dead_letters_total{code="INTENT_EXPIRED"}': "5000x70"},
     ),
     "HftDiskPressureWarn": Case(
         {"hft_disk_pressure_level": "1x9"}, "1m", {"hft_disk_pressure_level": "0x9"}

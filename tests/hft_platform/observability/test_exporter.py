@@ -23,6 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hft_platform import _core, cli, records
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.execution.reconciliation_report import (
+    FILE_NAME,
+    Finding,
+    FindingKind,
+    ReconciliationReport,
+)
 from hft_platform.observability.exporter import Clocks, WorkspaceCollector, exposition, serve
 from hft_platform.observability.metric_table import METRICS, SOURCES
 from hft_platform.recorder.loader import load_sealed
@@ -248,6 +254,34 @@ def test_a_halt_is_shown_with_its_code_and_a_damaged_latch_is_a_halt(tmp_path: P
     assert found["hft_halt_reason_code"] == {(): float(ReasonCode.WAL_WRITE_FAILED)}
     latch.latch_path(tmp_path).write_text("not json")
     assert scrape(collector)["hft_halt_latched"] == {(): 1.0}
+
+
+def test_findings_of_sessions_with_an_open_log_are_shown_and_fall_to_zero(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / "run"
+    (folder / "orders").mkdir(parents=True)
+    opened = folder / "orders" / "0.open"
+    opened.touch()
+    collector = WorkspaceCollector(tmp_path, clocks=Watch().clocks(), pressure_level=lambda _: 0)
+
+    def written(*findings: Finding) -> dict[str, Sample]:
+        report = ReconciliationReport(
+            time_ns=NOW_NS - 7 * SECOND, phase="running", is_ready=True, reasons=(),
+            findings=findings, left_out=0, resolutions=(), questions={},
+            counters={"abandoned": 3},
+        )  # fmt: skip
+        report.write(folder)
+        return scrape(collector)
+
+    drift = Finding(FindingKind.POSITION_DRIFT, "TXFD6", NOW_NS, "text")
+    found = written(drift, drift)
+    assert found["hft_reconciliation_findings"] == {("POSITION_DRIFT", "run"): 2}
+    assert found["hft_reconciliation_age_seconds"] == {("run",): 7}
+    assert found["hft_reconciliation_actions_total"] == {("abandoned", "run"): 3}
+    assert written()["hft_reconciliation_findings"] == {("POSITION_DRIFT", "run"): 0}
+    (folder / FILE_NAME).write_bytes(b"{")
+    assert scrape(collector)["hft_metrics_source_ok"][("reconciliation",)] == 0
+    opened.unlink()
+    assert "hft_reconciliation_age_seconds" not in scrape(collector), "nobody compares any more"
 
 
 def test_shed_records_are_those_of_the_summaries(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.recorder import columns, segment_send, segments, windows
+from hft_platform.recorder import columns, load_verify, segment_send, segments, windows
 from hft_platform.recorder.loader import load_sealed
 from hft_platform.recorder.segments import Part
 from hft_platform.recorder.store import Store
@@ -162,6 +162,33 @@ def test_a_part_whose_token_outlived_its_rows_is_put_back(
     assert report.problems == []
     assert (report.segments_loaded, report.parts_restored) == (1, 1)
     assert _trades(store, "outlived") == part.seqs.size
+
+
+def test_a_part_that_was_acknowledged_and_lost_is_put_back_by_a_later_load(
+    ws: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store goes away between the acknowledgement and the verification."""
+    monkeypatch.setattr(segment_send, "ABSENT_LOOKS", 1)
+    folder = write_session(ws, "later", market=market_tape(300))
+    (file,), _ = segments.find_segments([folder])
+    segment = segments.read(file)
+    part = next(p for p in segment.parts(0) if p.record_name == "Trade")
+    elsewhere = dataclasses.replace(segment.origin, run_id="later-elsewhere")
+    block = columns.encode_records("Trade", part.rows, origin=elsewhere, seqs=part.seqs)
+    store.insert_native(part.table, columns.column_names("Trade"), block, token=part.token)
+
+    def gone(*_: object, **__: object) -> None:
+        raise PlatformError(ReasonCode.STORE_UNREACHABLE, "it is gone")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(load_verify, "verify", gone)
+        with pytest.raises(PlatformError):
+            load_sealed(ws, store, session_dirs=[folder])
+    assert _trades(store, "later") == 0, "its chunk is AFTER, and its rows are not there"
+    report = load_sealed(ws, store, session_dirs=[folder])
+    assert report.problems == []
+    assert (report.segments_loaded, report.parts_restored) == (1, 1)
+    assert _trades(store, "later") == part.seqs.size
 
 
 def test_rows_that_expired_are_not_sent_again_when_the_ledger_is_lost(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hft_platform.services.session_runner import SessionOutcome
+from tests.hft_platform.services.live_process import LiveProcess
 from tests.hft_platform.services.live_workspace import Live, make_live
 
 
@@ -39,3 +40,14 @@ def copied(finished: tuple[Live, SessionOutcome], tmp_path: Path) -> tuple[Live,
     live, outcome = finished
     shutil.copytree(live.ws, tmp_path / "ws")
     return Live(tmp_path / "ws"), tmp_path / "ws" / "sessions" / outcome.session_dir.name
+
+
+@pytest.fixture
+def process(
+    live: Live,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> LiveProcess:
+    """The live command in a workspace of one's own, a minute before the open."""
+    return LiveProcess(live, tmp_path, monkeypatch, capsys)

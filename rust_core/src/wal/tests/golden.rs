@@ -30,11 +30,13 @@ fn a_segment_written_by_an_earlier_build_reads_the_same() {
 const OF_AN_EARLIER_SCHEMA: &[u8] = include_bytes!("golden/before_account.seg");
 /// Written before it had the Shed record.
 const BEFORE_SHED: &[u8] = include_bytes!("golden/before_shed.seg");
+/// Written before it had the Epoch and Route records.
+const BEFORE_EPOCH: &[u8] = include_bytes!("golden/before_epoch.seg");
 
 #[test]
 fn a_segment_of_an_earlier_schema_reads_as_todays_records() {
     let path = segment_path(std::path::Path::new("golden"), 1, SegmentState::Sealed);
-    for bytes in [OF_AN_EARLIER_SCHEMA, BEFORE_SHED] {
+    for bytes in [OF_AN_EARLIER_SCHEMA, BEFORE_SHED, BEFORE_EPOCH] {
         let mut records = Vec::new();
         let found = inspect(&path, 1, SegmentState::Sealed, bytes, Some(&mut records));
         let found = found.unwrap();

@@ -1,0 +1,277 @@
+"""What a gateway leads: the live session, the broker, and everything between them.
+
+Why: the gateway is the same live process as any other; only its intents come over the channel. This
+file puts the same parts together in the same order.
+
+Invariants:
+1. Making it recovers the order log under the lease's epoch and sends nothing.
+2. Every call passes the halt latch and the lease, in this order, right before it is made.
+3. What the broker reports becomes records first; runners are told from the order log.
+4. As long as an order is of unknown outcome or the positions do not agree, nothing opens: the
+   gateway serves, and its engine refuses.
+
+It decides nothing. Operator's page: `docs/gateway.md`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from hft_platform import _core, records
+from hft_platform.config.canonical import canonical_json
+from hft_platform.config.settings import ReconciliationSettings
+from hft_platform.errors import ReasonCode
+from hft_platform.execution.execution_gateway import ExecutionGateway
+from hft_platform.execution.order_ids import OrderIds
+from hft_platform.execution.reconciliation import ReconciliationService
+from hft_platform.gateway.channel import Holdings, RemoteAlpha
+from hft_platform.gateway.lease import LeadershipFence
+from hft_platform.gateway.order_log import OrderLogFollower
+from hft_platform.market.instruments import Instrument
+from hft_platform.order.broker import Broker, FillEvent, OrderEvent
+from hft_platform.order.call_breaker import CallBreaker
+from hft_platform.order.call_budget import CallBudget
+from hft_platform.order.fence import Fences, LatchFence
+from hft_platform.order.order_adapter import OrderAdapter
+from hft_platform.services import latch
+
+log = structlog.get_logger()
+
+NS = 1_000_000_000
+_ALL_ALPHAS = (1 << 32) - 1
+_HALT, _RESUME_ARM, _RESUME_CONFIRM, _REDUCE_ONLY, _FLATTEN = 1, 2, 3, 4, 5
+_SOURCE_OPERATOR, _SOURCE_RUNTIME = 5, 6
+RESUME_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneParts:
+    """What a plane is made of, the same for every epoch.
+
+    Attributes
+    ----------
+    workspace : Path
+        With the halt latch.
+    session_dir : Path
+        Of the live session.
+    engine_config : mapping
+        Alphas with template ``remote``.
+    options : mapping
+        Of the live session, without epoch, process and time of opening.
+    alphas : mapping of str to RemoteAlpha
+        The same alphas, as the channel knows them.
+    instruments : mapping of int to Instrument
+        Every instrument of the engine config, by its id.
+    make_broker : callable
+        Makes the broker's adapter, not connected.
+    reconciliation : ReconciliationSettings
+        Times.
+    budget, breaker : callable
+        Make a call budget and a call breaker.
+    call_timeout_ns : int
+        Longest a broker call can take.
+    clock_ns : callable
+        ns UTC.
+    """
+
+    workspace: Path
+    session_dir: Path
+    engine_config: Mapping[str, Any]
+    options: Mapping[str, Any]
+    alphas: Mapping[str, RemoteAlpha]
+    instruments: Mapping[int, Instrument]
+    make_broker: Callable[[], Broker]
+    reconciliation: ReconciliationSettings
+    budget: Callable[[], CallBudget]
+    breaker: Callable[[], CallBreaker]
+    call_timeout_ns: int
+    clock_ns: Callable[[], int]
+
+
+class LivePlane:
+    """The live session of one epoch, with everything around it.
+
+    Parameters
+    ----------
+    parts : PlaneParts
+        What it is made of.
+    epoch : int
+        Of the lease.
+    fence : LeadershipFence
+        Of the lease.
+    """
+
+    def __init__(self, parts: PlaneParts, epoch: int, fence: LeadershipFence) -> None:
+        self.orders_dir = parts.session_dir / "orders"
+        self.alphas = parts.alphas
+        self.call_allow_ns = parts.call_timeout_ns + NS
+        self._clock_ns = parts.clock_ns
+        self._workspace = parts.workspace
+        options = dict(parts.options) | {
+            "epoch": epoch, "process_id": os.getpid(), "opened_ns": parts.clock_ns(),
+        }  # fmt: skip
+        self.session = _core.LiveSession(
+            canonical_json(dict(parts.engine_config)).decode(),
+            parts.session_dir,
+            canonical_json(options).decode(),
+        )
+        log.info("gateway_recovered", **self.session.recovered())
+        fences = Fences([LatchFence(parts.workspace), fence])
+        budget = parts.budget()
+        order_ids = OrderIds.from_session(self.session)
+        self._broker = parts.make_broker()
+        self._reports = ExecutionGateway(self.session, order_ids, parts.instruments, parts.clock_ns)
+        self._adapter = OrderAdapter(
+            self.session, self._broker, instruments=parts.instruments, order_ids=order_ids,
+            budget=budget, breaker=parts.breaker(), fence=fences, clock_ns=parts.clock_ns,
+        )  # fmt: skip
+        self._reconciler = ReconciliationService(
+            self.session, self._broker, order_ids, self._reports, settings=parts.reconciliation,
+            instruments=parts.instruments, budget=budget, fence=fence, clock_ns=parts.clock_ns,
+            call_timeout_ns=parts.call_timeout_ns, folder=parts.session_dir,
+        )  # fmt: skip
+        self._instruments = parts.instruments
+        self._is_settled = False
+        self._is_halted = bool(self.session.recovered()["halted_by"])
+        self._lifts = self.session.recovered()["unknown_orders"] > 0 and not _is_restricted(
+            OrderLogFollower(self.orders_dir).poll()
+        )
+        self._market: Callable[[bytes], None] = lambda _: None
+        self._event: Callable[[], None] = lambda: None
+
+    def startup(self) -> None:
+        """Connect, ask for what is in doubt, and let nothing open until it is settled."""
+        self._broker.connect(self)
+        readiness = self._reconciler.startup()
+        if readiness.is_ready:
+            self._settle()
+        else:
+            log.error(
+                "gateway_restricted", reason_code=int(ReasonCode.SESSION_UNEXPLAINED),
+                reasons=list(readiness.reasons)[:10],
+            )  # fmt: skip
+            if not self._lifts and not self.session.recovered()["unknown_orders"]:
+                self._lifts = not _is_restricted(OrderLogFollower(self.orders_dir).poll())
+            self._command(_REDUCE_ONLY)
+        self._broker.subscribe([row.symbol for row in self._instruments.values()])
+
+    def execute(self, request: Any) -> None:  # Any: the session's request
+        """Send one request, once, through the fences."""
+        self._adapter.execute(request)
+        self._event()
+
+    def idle(self) -> None:
+        """Send the cancels that waited."""
+        self._adapter.step()
+
+    def reconcile(self, now_ns: int) -> None:
+        """Ask what is due; lift the restriction when everything is settled."""
+        self._reports.step(now_ns)
+        self._obey_latch()
+        if self._is_settled:
+            self._reconciler.step(now_ns)
+        elif self._reconciler.startup(now_ns).is_ready:
+            self._settle()
+        self._event()
+
+    def holdings(self) -> Holdings:
+        """Positions from the engine; money is not told over the channel."""
+        return Holdings(self._positions, lambda: (self._clock_ns(), False, 0, 0))
+
+    def report_to(self, market: Callable[[bytes], None], event: Callable[[], None]) -> None:
+        """Tell of market records, and that something happened to an order."""
+        self._market, self._event = market, event
+
+    def close(self, *, is_orderly: bool) -> None:
+        """Leave the broker; seal the logs, or let go of them as a crash does."""
+        self._broker.close()
+        if is_orderly:
+            self.session.finish()
+        else:
+            self.session.close()
+
+    # What the broker calls.
+
+    def on_market(self, tape: bytes) -> None:
+        """Market records: to the engine, then to the runners."""
+        self._reports.on_market(tape)
+        self._market(tape)
+
+    def on_order(self, event: OrderEvent) -> None:
+        """Something about an order."""
+        self._reports.on_order(event)
+        self._event()
+
+    def on_fill(self, event: FillEvent) -> None:
+        """An execution."""
+        self._reports.on_fill(event)
+        self._event()
+
+    def on_connection(self, is_up: bool, message: str) -> None:
+        """The connection came or went."""
+        self._reports.on_connection(is_up, message)
+
+    def _positions(self, alpha_index: int) -> dict[int, int]:
+        return {
+            int(row["instrument_id"]): int(row["position_qty"])
+            for row in self.session.positions()
+            if int(row["alpha_index"]) == alpha_index
+        }
+
+    def _settle(self) -> None:
+        """Everything is known: lift what the takeover put on, and nothing that a person did."""
+        self._is_settled = True
+        if self._lifts and not self._is_halted:
+            self._resume()
+        log.info("gateway_settled", lifted=self._lifts)
+
+    def _obey_latch(self) -> None:
+        """A halt of the workspace becomes a record, and so does its end."""
+        content = latch.read(self._workspace)
+        if content is not None and not self._is_halted:
+            self._command(_HALT, reason_code=int(content["code"]), source=_SOURCE_OPERATOR)
+            self._is_halted = True
+        elif content is None and self._is_halted:
+            self._resume(source=_SOURCE_OPERATOR)
+            self._is_halted = bool(self.session.state()["halted_by"])
+
+    def _resume(self, *, source: int = _SOURCE_RUNTIME) -> None:
+        """Both steps; another thread's record between them makes a second try necessary."""
+        for _ in range(RESUME_TRIES):
+            refused = dict(self.session.state()["dropped"])
+            self._command(_RESUME_ARM, source=source)
+            armed_seq = int(self.session.state()["last_seq"])
+            self._command(_RESUME_CONFIRM, argument=armed_seq, source=source)
+            if dict(self.session.state()["dropped"]) == refused:
+                return
+        log.warning("gateway_not_resumed", dropped=dict(self.session.state()["dropped"]))
+
+    def _command(self, kind: int, *, source: int = _SOURCE_RUNTIME, **fields: int) -> None:
+        """Push a command for all alphas."""
+        row = records.empty("Command", 1)
+        row["command_kind"], row["alpha_index"], row["source_id"] = kind, _ALL_ALPHAS, source
+        row["reason_code"] = int(ReasonCode.REDUCE_ONLY_ON)
+        for name, value in fields.items():
+            row[name] = value
+        row["receive_time_ns"] = self._clock_ns()
+        self.session.push(row.tobytes())
+
+
+def _is_restricted(order_log: bytes) -> bool:
+    """Whether a person restricted or halted trading and did not lift it since."""
+    commands: Any = records.split(order_log)["Command"] if order_log else []
+    is_restricted = False
+    for row in commands:
+        if int(row["source_id"]) == _SOURCE_RUNTIME:
+            continue
+        if int(row["command_kind"]) in (_HALT, _REDUCE_ONLY, _FLATTEN):
+            is_restricted = True
+        elif int(row["command_kind"]) == _RESUME_CONFIRM:
+            is_restricted = False
+    return is_restricted

@@ -1,0 +1,67 @@
+"""One live process a workspace, and an epoch that is never used twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.workspace_lock import WorkspaceLock, lock_path
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from hft_platform.services.workspace_lock import WorkspaceLock
+held = WorkspaceLock(Path(sys.argv[1]), pid=os.getpid())
+print(held.epoch, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_holder_is_refused_and_told_who_holds_it_until_kill_9(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "1"
+        for is_trial in (True, False):
+            with pytest.raises(PlatformError) as caught:
+                WorkspaceLock(tmp_path, pid=1, is_trial=is_trial)
+            assert caught.value.code == ReasonCode.WORKSPACE_BUSY
+            assert str(holder.pid) in caught.value.message
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.communicate()
+    with WorkspaceLock(tmp_path, pid=os.getpid()) as held:
+        assert held.epoch == 2
+
+
+def test_the_epoch_grows_with_every_holder_and_a_trial_counts_none(tmp_path: Path) -> None:
+    for wanted in (1, 2, 3):
+        with WorkspaceLock(tmp_path, pid=7, is_trial=True) as trial:
+            assert trial.epoch == wanted - 1
+        with WorkspaceLock(tmp_path, pid=7) as held:
+            assert held.epoch == wanted
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"pid":1}', b'{"epoch":-1,"pid":1}', b"\0" * 128])
+def test_an_epoch_that_cannot_be_read_is_refused_and_the_lock_let_go(
+    tmp_path: Path, raw: bytes
+) -> None:
+    lock_path(tmp_path).parent.mkdir()
+    lock_path(tmp_path).write_bytes(raw)
+    with pytest.raises(PlatformError) as caught:
+        WorkspaceLock(tmp_path, pid=1)
+    assert caught.value.code == ReasonCode.FILE_DAMAGED
+    lock_path(tmp_path).write_bytes(b'{"epoch": 41}')
+    with WorkspaceLock(tmp_path, pid=1) as held:
+        assert held.epoch == 42
