@@ -159,7 +159,7 @@ def _venue(before: PreMarket) -> VenueFactory:
 
 
 def make_live_broker(request: VenueRequest) -> Broker:
-    """The workspace's gateway where `gateway.enabled` says so, else the broker; nothing connects yet.
+    """The workspace's gateway where `gateway.enabled` says so, else the broker, not connected.
 
     Parameters
     ----------

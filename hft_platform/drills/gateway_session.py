@@ -97,7 +97,7 @@ def drill_engine_config(folder: Path) -> tuple[dict[str, Any], int, int]:
     )
     (alpha,) = config["alphas"]
     del alpha["expression"]
-    alpha |= {"template": {"kind": "remote"}, "ttl_ns": INTENT_TTL_NS}
+    alpha |= {"template": {"kind": "remote", "slippage_ticks": 2}, "ttl_ns": INTENT_TTL_NS}
     alpha["limits"] |= {"order_rate_max": 1_000, "position_qty_max": 100 * SCALE}
     config["alphas"] = [
         {**alpha, "alpha_index": index, "alpha_id": alpha_id}

@@ -150,7 +150,7 @@ def remote_alpha(alpha: Mapping[str, Any]) -> dict[str, Any]:
         With expression or kernel.
     """
     kept = {key: value for key, value in alpha.items() if key not in ("expression", "kernel")}
-    return kept | {"template": {"kind": "remote"}}
+    return kept | {"template": {"kind": "remote", "slippage_ticks": 2}}
 
 
 def gateway_lease(workspace: Path, settings: Settings) -> Lease:

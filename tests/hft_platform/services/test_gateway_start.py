@@ -77,7 +77,7 @@ def parts_of(workspace: Path, settings: Settings, clock: Clock, **changes: Any) 
 def test_a_permit_becomes_a_remote_alpha(workspace: Path, settings: Settings) -> None:
     parts = parts_of(workspace, settings, Clock())
     (alpha,) = parts.engine_config["alphas"]
-    assert alpha["template"] == {"kind": "remote"}
+    assert alpha["template"] == {"kind": "remote", "slippage_ticks": 2}
     assert "expression" not in alpha
     served = parts.alphas[ALPHA_ID]
     assert served.config_sha256.hex() == alpha["config_sha256"]
