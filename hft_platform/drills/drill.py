@@ -25,6 +25,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 
 MODULES: tuple[str, ...] = (
     "wal", "disk", "clock", "store", "loading", "direct", "backup", "gateway", "orders", "gateways",
+    "paper_day",
 )  # fmt: skip
 """Modules of `hft_platform.drills` that hold drills, in the order in which they are run."""
 

@@ -51,6 +51,8 @@ from hft_platform.order.broker import (
 
 _TIME_IN_FORCE = {TimeInForce.ROD: 1, TimeInForce.IOC: 2, TimeInForce.FOK: 3}
 _RECORD_TYPE_AT = 2
+_RECEIVE_TIME_AT = slice(32, 40)
+"""Of `RecordHeader` in rust_core/src/record.rs."""
 _MARKET_TYPES = (records.TYPE_CODES["Book"], records.TYPE_CODES["Trade"])
 _TIMER_TYPE = records.TYPE_CODES["Timer"]
 _WORKING, _REJECTED, _FILL, _CANCELED, _CANCEL_REJECTED, _EXPIRED = range(1, 7)
@@ -142,6 +144,7 @@ class PaperBroker:
         self._known: dict[int, _Known] = {}
         self._by_seqno: dict[str, int] = {}
         self._now_ns: int | None = None
+        self._reached_ns = 0
         # A report may be under way in one thread while the call that caused it returns in another.
         self._lock = threading.Lock()
 
@@ -208,6 +211,11 @@ class PaperBroker:
         return max(self._core.now_ns, self._now_ns or 0)
 
     @property
+    def reached_ns(self) -> int:
+        """Receive time of the last record that was reported; 0 before the first."""
+        return self._reached_ns
+
+    @property
     def is_done(self) -> bool:
         """True when the market is over and every request is answered."""
         return self._core.is_done
@@ -227,6 +235,7 @@ class PaperBroker:
         return self._core.finish() or {}
 
     def _report(self, tape: bytes) -> None:
+        self._reached_ns = int.from_bytes(tape[_RECEIVE_TIME_AT], "little")
         listener = self._listener
         if listener is None:
             return
@@ -315,7 +324,7 @@ class PaperBroker:
                     now_ns=self._now_ns,
                 )
                 nth = len(self._known) + 1
-                ids = BrokerIds(self.name, f"{nth:06d}", f"P{nth:05d}")
+                ids = BrokerIds(f"K{nth:07d}", f"{nth:06d}", f"P{nth:05d}")
                 if answer != _REFUSED:
                     self._known[number] = _Known(ticket, ids, instrument.lot_size)
                     self._by_seqno[ids.seqno] = number
