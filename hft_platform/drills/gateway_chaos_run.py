@@ -123,7 +123,8 @@ class ProcessRun:
         """Kill and freeze until the time is over."""
         until = time.monotonic() + WORK_SECONDS
         agenda: list[tuple[float, str, str]] = []
-        for _ in range(self._draw.randint(3, 8)):
+        deaths = 12 if self._place.control == "forgets" else self._draw.randint(3, 8)
+        for _ in range(deaths):
             at = time.monotonic() + self._draw.uniform(0.05, WORK_SECONDS)
             kind = self._draw.choice(("kill", "kill", "freeze"))
             names = ["gateway-a", "gateway-b"] * 3 + [f"runner-{n}" for n in range(RUNNERS)]

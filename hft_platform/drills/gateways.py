@@ -19,7 +19,7 @@ from hft_platform.drills.drill import Claim, Drill, DrillReport
 
 RUNS = 50
 """Runs for each unit of size."""
-CONTROL_RUNS = 10
+CONTROL_RUNS = 16
 AT_ONCE = 4
 SECONDS_MAX = 1_800
 _MUST_HAPPEN = (
