@@ -1144,8 +1144,8 @@ class LiveSession:
     options_json : str
         ``wal_id`` and ``epoch``, which is above every epoch in the logs. If wanted ``durable``
         (``record`` or ``group``), ``segment_bytes``, ``group_commit_ms``, ``seal_after_s``,
-        ``contracts`` (by instrument id), ``queue_capacity``, ``opened_ns``, ``process_id``; for drills
-        ``drill_sync_delay``.
+        ``contracts`` (by instrument id), ``queue_capacity``, ``opened_ns``, ``process_id``; for
+        drills ``drill_sync_delay``.
     kernels : sequence of KernelHandle, optional
         Kernels that the config names.
 
@@ -1238,7 +1238,8 @@ class LiveSession:
         list of dict
             ``order_id``, ``intent_id``, ``alpha_index``, ``instrument_id``, ``side``, ``price``,
             ``qty``, ``filled_qty``, ``time_in_force``, ``state`` (``pending_new``, ``working``,
-            ``pending_cancel`` or ``unknown``), ``decision_seq``, ``epoch``, ``tag``, ``decided_ns``.
+            ``pending_cancel`` or ``unknown``), ``decision_seq``, ``epoch``, ``tag``,
+            ``decided_ns``.
         """
 
     def order(self, order_id: int) -> dict[str, Any] | None:
