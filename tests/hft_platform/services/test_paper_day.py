@@ -13,7 +13,7 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.config.settings import load_settings
 from hft_platform.drills.market import market_session, market_tape
-from hft_platform.drills.paper_day import claims_of, day_of
+from hft_platform.drills.paper_day import BOOKS, claims_of, day_of
 from hft_platform.execution.faults import load_fault_profile
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.market.instruments import load_instruments
@@ -36,15 +36,14 @@ TAKER: dict[str, Any] = {
 
 def generated(seed: int, **options: Any) -> PaperDay:
     instrument, session = market_session()
-    return day_of(instrument, session, market_tape(seed, book_count=2_000), **options)
+    return day_of(instrument, session, market_tape(seed, book_count=BOOKS), **options)
 
 
 def recorded(recordings: Path, **options: Any) -> PaperDay:
     instrument = load_instruments().by_symbol("TXFD6")
     at_ns = int(dt.datetime(2026, 4, 10, 2, tzinfo=dt.UTC).timestamp()) * 1_000_000_000
     (session,) = sessions_for(instrument, at_ns, at_ns)
-    tape = bytearray(txf_session(recordings, day="2026-04-10"))
-    return day_of(instrument, session, bytes(tape), **options)
+    return day_of(instrument, session, txf_session(recordings, day="2026-04-10"), **options)
 
 
 def broken(claims: Any) -> list[Any]:
