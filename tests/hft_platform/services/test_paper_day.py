@@ -41,8 +41,8 @@ TAKER: dict[str, Any] = {
 }  # fmt: skip
 
 
-WIDE_MAKER = MAKER | {"half_spread_ticks": 5.0, "requote_ticks": 5.0}
-"""Some thousand orders in a recorded day."""
+WIDE_MAKER = MAKER | {"half_spread_ticks": 8.0, "requote_ticks": 8.0}
+"""Some eight hundred orders in a recorded day, where the tight one has twelve thousand."""
 
 
 def generated(seed: int, **options: Any) -> PaperDay:
@@ -101,11 +101,14 @@ def test_without_faults_the_live_path_asks_for_what_a_paper_session_does(
 def test_on_a_recorded_day_too_the_live_path_asks_for_what_a_paper_session_does(
     recordings: Path, tmp_path: Path
 ) -> None:
-    day = recorded(recordings, template=WIDE_MAKER)
+    # The one cause of a difference found: a question to the broker that overtakes a fill's report,
+    # which a paper session has no part to ask. The report then is a duplicate.
+    day = recorded(recordings, template=TAKER)
     result = run_paper_day(day, tmp_path / "live", SETTINGS)
     assert broken(claims_of(result)) == []
+    assert result.facts["gateway"].get("duplicate_fills", 0) == 0
     live = asked_for(read_session(tmp_path / "live").decisions)
-    assert len(live) > 500
+    assert len(live) > 1_000
     assert live == asked_for(by_paper_session(day, tmp_path / "paper"))
 
 
@@ -130,10 +133,11 @@ def test_a_fill_that_is_left_out_is_seen_in_every_claim_about_it(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("template", [WIDE_MAKER, TAKER], ids=["maker", "taker"])
 def test_a_recorded_day_with_everything_going_wrong_is_explained(
-    recordings: Path, tmp_path: Path
+    recordings: Path, tmp_path: Path, template: dict[str, Any]
 ) -> None:
-    day = recorded(recordings, template=WIDE_MAKER)
+    day = recorded(recordings, template=template)
     faults = load_fault_profile("drill").core(int(1e19) // 2)
     result = run_paper_day(
         PaperDay(day.engine_config, day.instrument, day.trading_day, day.tape, day.latency,
@@ -145,7 +149,7 @@ def test_a_recorded_day_with_everything_going_wrong_is_explained(
         mark = last_mid(records.split(day.tape)["Book"])
         by_store = gross_by_store(store, "day", day.instrument, mark)
     assert broken(claims_of(result, by_store=by_store)) == []
-    assert result.facts["fills"] > 30
+    assert result.facts["fills"] > 10
     assert result.facts["unknown"] > 0
     assert result.facts["orders"] > 100
     faults_seen = result.exchange["faults"]
