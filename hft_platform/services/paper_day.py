@@ -4,8 +4,8 @@ Why: what is to be trusted with money must first bring a day with everything goi
 at which every order is explained and one result comes out, whichever way it is added up.
 
 Invariants:
-1. The parts are those of a live process: session with both logs, order adapter, order ids, execution
-   gateway, reconciliation. Only the clock is the exchange's and nothing waits.
+1. The parts are those of a live process: session with both logs, order adapter, order ids,
+   execution gateway, reconciliation. Only the clock is the exchange's and nothing waits.
 2. A record is decided on, and what was decided is sent, before time goes on.
 3. The exchange's own positions are looked at by nobody but the result.
 4. After the market the clock goes on until nothing is open or `SETTLE_NS_MAX` has passed.
