@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,7 @@ class PaperBroker:
         self._subscribed: set[int] = set()
         self._known: dict[int, _Known] = {}
         self._by_seqno: dict[str, int] = {}
+        self._told: dict[int, tuple[tuple[int, int], BrokerOrder]] = {}
         self._now_ns: int | None = None
         self._reached_ns = 0
         # A report may be under way in one thread while the call that caused it returns in another.
@@ -256,8 +257,10 @@ class PaperBroker:
         exchange_ns, receive_ns = int(row["exchange_time_ns"]), int(row["receive_time_ns"])
         price, qty, remaining = int(row["price"]), int(row["qty"]), int(row["remaining_qty"])
         if kind == _FILL:
-            fill = self._fill(known, price, qty, remaining, exchange_ns, bool(row["is_maker"]))
-            listener.on_fill(replace(fill, receive_time_ns=receive_ns))
+            times = (exchange_ns, receive_ns)
+            listener.on_fill(
+                _fill(known, price, qty, remaining, times, is_maker=bool(row["is_maker"]))
+            )
             return
         listener.on_order(
             OrderEvent(
@@ -273,22 +276,6 @@ class PaperBroker:
                 remaining_qty=remaining,
                 code=int(row["reason_code"]),
             )
-        )
-
-    def _fill(
-        self, known: _Known, price: int, qty: int, remaining: int, time_ns: int, is_maker: bool
-    ) -> FillEvent:
-        return FillEvent(
-            ids=known.ids,
-            fill_id=known.fill_id(remaining),
-            symbol=known.ticket.symbol,
-            side=known.ticket.side,
-            price=price,
-            qty=qty,
-            exchange_time_ns=time_ns,
-            receive_time_ns=self.now_ns,
-            tag=known.ticket.tag,
-            is_maker=is_maker,
         )
 
     # The broker.
@@ -369,12 +356,16 @@ class PaperBroker:
             rows = self._core.orders()
             if rows is None:
                 raise _lost("orders")
-            return [self._order(row) for row in rows]
+            now_ns = self.now_ns
+            return [self._order(row, now_ns) for row in rows]
 
-    def _order(self, row: dict[str, Any]) -> BrokerOrder:
+    def _order(self, row: dict[str, Any], now_ns: int) -> BrokerOrder:
+        told = self._told.get(row["id"])
+        if told is not None and told[0] == (row["status"], len(row["fills"])):
+            return told[1]
         known = self._known[row["id"]]
         fills = tuple(
-            self._fill(known, price, qty, remaining, time_ns, is_maker)
+            _fill(known, price, qty, remaining, (time_ns, now_ns), is_maker=is_maker)
             for price, qty, remaining, time_ns, is_maker in row["fills"]
         )
         filled = sum(fill.qty for fill in fills)
@@ -382,7 +373,7 @@ class PaperBroker:
         if status is None:
             done = filled == known.ticket.qty
             status = OrderStatus.FILLED if done else OrderStatus.WORKING
-        return BrokerOrder(
+        order = BrokerOrder(
             ids=known.ids,
             tag=known.ticket.tag,
             symbol=known.ticket.symbol,
@@ -394,6 +385,9 @@ class PaperBroker:
             fills=fills,
             code=row["reason_code"],
         )
+        # A day's orders are asked for a thousand times, and most of them are done.
+        self._told[row["id"]] = ((row["status"], len(fills)), order)
+        return order
 
     def positions(self) -> list[BrokerPosition]:
         """Net positions.
@@ -440,6 +434,29 @@ class PaperBroker:
                     f"{field} of order {ticket.order_id} was {value}, allowed is {allowed}",
                 )
         return instrument
+
+
+def _fill(
+    known: _Known,
+    price: int,
+    qty: int,
+    remaining: int,
+    times_ns: tuple[int, int],
+    *,
+    is_maker: bool,
+) -> FillEvent:
+    return FillEvent(
+        ids=known.ids,
+        fill_id=known.fill_id(remaining),
+        symbol=known.ticket.symbol,
+        side=known.ticket.side,
+        price=price,
+        qty=qty,
+        exchange_time_ns=times_ns[0],
+        receive_time_ns=times_ns[1],
+        tag=known.ticket.tag,
+        is_maker=is_maker,
+    )
 
 
 def _is_lots(qty: int, instrument: Instrument) -> bool:

@@ -16,7 +16,6 @@ It signs nothing and is no evidence. Operator's page: `docs/brokers.md`.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.settings import Settings
 from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
-from hft_platform.execution.position_store import account_session
+from hft_platform.execution.position_store import FILL, account_session
 from hft_platform.execution.positions import CostMethod, PositionStore, value_of
 from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.kernels import kernels_of
@@ -240,15 +239,12 @@ class _Day:
         fees["engine"] = sum(int(row["fees"]) for row in positions)
         decisions = np.frombuffer(logs.decisions, records.DTYPES["Decision"])
         approved = decisions[decisions["verdict"] == 1]
-        counts = Counter({f"broker_{kind}": 0 for kind in ("fills", "unknown")})
-        counts["broker_fills"] = int((broker["event_kind"] == 3).sum())
-        counts["broker_unknown"] = int((broker["event_kind"] == UNKNOWN).sum())
         facts = {
             "records": sum(len(rows) for rows in parts.values()),
             "orders": int((approved["action"] == 1).sum()),
             "cancels": int((approved["action"] == 2).sum()),
-            "fills": counts["broker_fills"],
-            "unknown": counts["broker_unknown"],
+            "fills": int((broker["event_kind"] == FILL).sum()),
+            "unknown": int((broker["event_kind"] == UNKNOWN).sum()),
             "halted_by": halted_by,
             "calls": self.adapter.counters(),
             "gateway": self.gateway.counters(),
@@ -259,7 +255,7 @@ class _Day:
             orphans=self.gateway.orphan_count(),
             externals=len(self.gateway.externals()),
             findings=tuple(
-                f"{row.kind} {row.text}" if hasattr(row, "text") else str(row)
+                f"{row.kind} {row.subject}: {row.text}"
                 for row in self.reconciliation.report().findings
             ),
             position_qty=held,

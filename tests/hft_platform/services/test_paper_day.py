@@ -13,13 +13,20 @@ from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.config.settings import load_settings
 from hft_platform.drills.market import market_session, market_tape
-from hft_platform.drills.paper_day import claims_of, day_of
+from hft_platform.drills.paper_day import BOOKS, claims_of, day_of
 from hft_platform.execution.faults import load_fault_profile
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.market.instruments import load_instruments
 from hft_platform.market.sessions import sessions_for
 from hft_platform.order.paper_broker import PaperBroker
-from hft_platform.services.paper_day import PaperDay, run_paper_day
+from hft_platform.recorder.loader import load_sealed
+from hft_platform.recorder.store import open_store
+from hft_platform.services.paper_day import (
+    PaperDay,
+    gross_by_store,
+    last_mid,
+    run_paper_day,
+)
 from hft_platform.services.parity import read_session
 from tests.rust_core.market_days import txf_session
 
@@ -34,17 +41,20 @@ TAKER: dict[str, Any] = {
 }  # fmt: skip
 
 
+WIDE_MAKER = MAKER | {"half_spread_ticks": 5.0, "requote_ticks": 5.0}
+"""Some thousand orders in a recorded day."""
+
+
 def generated(seed: int, **options: Any) -> PaperDay:
     instrument, session = market_session()
-    return day_of(instrument, session, market_tape(seed, book_count=2_000), **options)
+    return day_of(instrument, session, market_tape(seed, book_count=BOOKS), **options)
 
 
 def recorded(recordings: Path, **options: Any) -> PaperDay:
     instrument = load_instruments().by_symbol("TXFD6")
     at_ns = int(dt.datetime(2026, 4, 10, 2, tzinfo=dt.UTC).timestamp()) * 1_000_000_000
     (session,) = sessions_for(instrument, at_ns, at_ns)
-    tape = bytearray(txf_session(recordings, day="2026-04-10"))
-    return day_of(instrument, session, bytes(tape), **options)
+    return day_of(instrument, session, txf_session(recordings, day="2026-04-10"), **options)
 
 
 def broken(claims: Any) -> list[Any]:
@@ -87,6 +97,18 @@ def test_without_faults_the_live_path_asks_for_what_a_paper_session_does(
     assert live == asked_for(by_paper_session(day, tmp_path / "paper"))
 
 
+@pytest.mark.timeout(120)
+def test_on_a_recorded_day_too_the_live_path_asks_for_what_a_paper_session_does(
+    recordings: Path, tmp_path: Path
+) -> None:
+    day = recorded(recordings, template=WIDE_MAKER)
+    result = run_paper_day(day, tmp_path / "live", SETTINGS)
+    assert broken(claims_of(result)) == []
+    live = asked_for(read_session(tmp_path / "live").decisions)
+    assert len(live) > 500
+    assert live == asked_for(by_paper_session(day, tmp_path / "paper"))
+
+
 def test_a_fill_that_is_left_out_is_seen_in_every_claim_about_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,14 +133,19 @@ def test_a_fill_that_is_left_out_is_seen_in_every_claim_about_it(
 def test_a_recorded_day_with_everything_going_wrong_is_explained(
     recordings: Path, tmp_path: Path
 ) -> None:
-    day = recorded(recordings, template=MAKER)
+    day = recorded(recordings, template=WIDE_MAKER)
     faults = load_fault_profile("drill").core(int(1e19) // 2)
     result = run_paper_day(
         PaperDay(day.engine_config, day.instrument, day.trading_day, day.tape, day.latency,
                  faults=faults | {"session_end_ns": None}),
-        tmp_path / "live", SETTINGS,
+        tmp_path / "sessions" / "day", SETTINGS,
     )  # fmt: skip
-    assert broken(claims_of(result)) == []
+    with open_store(tmp_path) as store:
+        assert load_sealed(tmp_path, store).refused == []
+        mark = last_mid(records.split(day.tape)["Book"])
+        by_store = gross_by_store(store, "day", day.instrument, mark)
+    assert broken(claims_of(result, by_store=by_store)) == []
+    assert result.facts["fills"] > 30
     assert result.facts["unknown"] > 0
     assert result.facts["orders"] > 100
     faults_seen = result.exchange["faults"]
