@@ -51,6 +51,62 @@ const EXCEPTIONS: &[(ReasonCode, &str)] = &[
         ReasonCode::IntentMalformed,
         "tests/hft_platform/services/test_python_strategy.py sends them",
     ),
+    (
+        ReasonCode::GatewayNotLeader,
+        "of the lease: tests/hft_platform/gateway/test_lease.py",
+    ),
+    (
+        ReasonCode::GatewayFenced,
+        "of the lease: tests/hft_platform/gateway/test_gateway_service.py",
+    ),
+    (
+        ReasonCode::GatewayHung,
+        "of the lease: tests/hft_platform/gateway/test_lease.py ends a stopped leader",
+    ),
+    (
+        ReasonCode::ChannelUnreachable,
+        "of the intent channel: tests/hft_platform/gateway/test_channel.py",
+    ),
+    (
+        ReasonCode::ChannelFull,
+        "of the intent channel: tests/hft_platform/gateway/test_channel.py",
+    ),
+    (
+        ReasonCode::ChannelProtocol,
+        "of the intent channel: tests/hft_platform/order/test_gateway_broker.py",
+    ),
+    (
+        ReasonCode::IntentAbandoned,
+        "reconciliation says it: tests/hft_platform/execution/test_reconciliation.py",
+    ),
+    (
+        ReasonCode::PositionDrift,
+        "reconciliation says it: tests/hft_platform/execution/test_reconciliation.py",
+    ),
+    (
+        ReasonCode::PositionUnanswered,
+        "reconciliation says it: tests/hft_platform/execution/test_reconciliation.py",
+    ),
+    (
+        ReasonCode::OrderExternal,
+        "reconciliation says it: tests/hft_platform/execution/test_reconciliation.py",
+    ),
+    (
+        ReasonCode::RequestNotSent,
+        "the order adapter says it: tests/hft_platform/order/test_order_adapter.py",
+    ),
+    (
+        ReasonCode::SessionUnexplained,
+        "of the live process: tests/hft_platform/services/test_session_governor.py",
+    ),
+    (
+        ReasonCode::PositionNotFlat,
+        "of the governor: tests/hft_platform/services/test_session_governor.py",
+    ),
+    (
+        ReasonCode::WorkspaceBusy,
+        "of the lock: tests/hft_platform/services/test_workspace_lock.py",
+    ),
 ];
 
 fn buy_signal() -> BookRecord {
