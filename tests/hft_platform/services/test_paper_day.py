@@ -12,6 +12,7 @@ import pytest
 from hft_platform import _core, records
 from hft_platform.config.canonical import canonical_json
 from hft_platform.config.settings import load_settings
+from hft_platform.drills.drill import find_drill
 from hft_platform.drills.market import market_session, market_tape
 from hft_platform.drills.paper_day import BOOKS, claims_of, day_of
 from hft_platform.execution.faults import load_fault_profile
@@ -154,3 +155,8 @@ def test_a_recorded_day_with_everything_going_wrong_is_explained(
     assert result.facts["orders"] > 100
     faults_seen = result.exchange["faults"]
     assert min(faults_seen[name] for name in ("lost_requests", "lost_replies", "late")) > 0
+
+
+def test_the_drill_holds_all_its_claims(tmp_path: Path) -> None:
+    report = find_drill("paper-day").run(tmp_path, 1, 1)
+    assert report.passed, report.render()
