@@ -33,6 +33,7 @@ __all__ = [
     "LiveSession",
     "Normaliser",
     "OrderRequest",
+    "PaperBroker",
     "PaperSession",
     "SegmentFollower",
     "TapeError",
