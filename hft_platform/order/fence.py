@@ -6,7 +6,7 @@ was right when it was made; the call must be right when it is made.
 Invariants:
 1. A fence answers or raises; it never waits.
 2. Of several refusals the one that forbids most is told: not being the leader forbids everything,
-   a halt only what opens. Who asks may let a cancel pass a halt, never a lost lease.
+   a halt only what opens. Who asks may let a cancel or an exit pass a halt, never a lost lease.
 
 It sends nothing and holds no lease. Operator's page: `docs/execution.md`.
 """

@@ -278,13 +278,13 @@ class OrderAdapter:
         now_ns = self._clock_ns()
         hours = self._hours.at(request.instrument_id, now_ns)
         code = check_place(request, hours, self._daily_limits(request.instrument_id))
-        code = code or self._check_time_to_live(request, now_ns) or self._check_halt()
+        code = code or self._check_time_to_live(request, now_ns) or self._check_halt(request)
         if code is not None or hours is None:
             return self._refuse(request, code or ReasonCode.UNKNOWN_INSTRUMENT, hours)
         code = self._check_means(request, now_ns)
         if code is not None:
             return self._refuse(request, code, hours)
-        code = self._check_fence(is_cancel=False)
+        code = self._check_fence(request)
         if code is not None:
             return self._refuse(request, code, hours)
         if not self._order_ids.begin_call(request):
@@ -338,8 +338,11 @@ class OrderAdapter:
         is_over = ttl_ns > 0 and now_ns - request.decided_ns > ttl_ns
         return ReasonCode.INTENT_EXPIRED if is_over else None
 
-    def _check_halt(self) -> ReasonCode | None:
-        return ReasonCode.KILL_SWITCH_ON if self._session.state().get("halted_by") else None
+    def _check_halt(self, request: Any) -> ReasonCode | None:
+        is_halted = bool(self._session.state().get("halted_by"))
+        # What was decided to open before the halt stays in; what the engine closes by it goes out.
+        is_kept = is_halted and not self._is_exit(request)
+        return ReasonCode.KILL_SWITCH_ON if is_kept else None
 
     def _check_means(self, request: Any, now_ns: int) -> ReasonCode | None:
         """Budget and breaker; whether it is an exit is looked up only where it matters."""
@@ -387,7 +390,7 @@ class OrderAdapter:
             code = ReasonCode.BROKER_RATE_SPENT
         if code is not None or ids is None or hours is None:
             return self._wait(request, until_ns, code or ReasonCode.ORDER_NOT_FOUND)
-        code = self._check_fence(is_cancel=True)
+        code = self._check_fence(request)
         if code is not None:
             return self._refuse(request, code, hours)
         symbol = hours.instrument.symbol
@@ -412,11 +415,12 @@ class OrderAdapter:
 
     # Both
 
-    def _check_fence(self, *, is_cancel: bool) -> ReasonCode | None:
+    def _check_fence(self, request: Any) -> ReasonCode | None:
         try:
             self._fence.check()
         except PlatformError as error:
-            if is_cancel and error.code == ReasonCode.KILL_SWITCH_ON:
+            is_halt = error.code == ReasonCode.KILL_SWITCH_ON
+            if is_halt and (request.action == CANCEL or self._is_exit(request)):
                 return None
             return ReasonCode(error.code)
         return None

@@ -432,6 +432,23 @@ def test_an_engine_that_halted_after_the_decision_keeps_the_order_in(tmp_path: P
     assert world.broker.placed == []
 
 
+def test_a_halt_keeps_openings_in_and_lets_out_what_closes_the_position(tmp_path: Path) -> None:
+    """Kept in, the exit would be decided again and again, and the position would stay open."""
+    from hft_platform.order.order_records import halt_record
+
+    workspace = tmp_path / "workspace"
+    world = World(tmp_path / "session", fence=Fences([LatchFence(workspace)]))
+    first = world.place()
+    world.fill(BrokerIds("B1"), "f1")
+    closing = world.want(side=-first.side, price=MID)
+    opening = world.want(side=first.side, price=MID - 1)
+    latch.halt(workspace, who="test", why="a test")
+    world.session.push(halt_record(ReasonCode.DAILY_LOSS_REACHED, world.now_ns))
+    assert world.adapter.execute(opening).code == ReasonCode.KILL_SWITCH_ON
+    assert world.adapter.execute(closing).outcome is Outcome.SENT
+    assert [ticket.side for ticket in world.broker.placed] == [first.side, -first.side]
+
+
 def test_the_dispatcher_carries_requests_and_ends_when_its_log_is_gone(tmp_path: Path) -> None:
     world = World(tmp_path)
     stop = threading.Event()
