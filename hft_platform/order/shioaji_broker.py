@@ -76,6 +76,15 @@ RETRY_NS = 300_000_000_000
 """Pause before contracts that could not be loaded are asked for again."""
 DOWN_EVENTS = frozenset({1, 2, 12})
 """Connection events: down, connect failed, reconnecting."""
+USUAL_DROPS = frozenset(
+    {
+        ReasonCode.DUPLICATE_ROW,
+        ReasonCode.OUT_OF_ORDER_ROW,
+        ReasonCode.OUTSIDE_SESSION,
+        ReasonCode.UNKNOWN_INSTRUMENT,
+    }
+)
+"""Quotes that were read and are not wanted: no failure of the normaliser."""
 UP_EVENTS = frozenset({0, 13})
 """Connection events: up, reconnected."""
 
@@ -194,6 +203,27 @@ class ShioajiBroker:
             self._counts.add(ReasonCode.FEED_SILENT, "feed_was_silent", symbol=symbol)
         if now_ns >= link.checked_until_ns:
             self._check_again(link, now_ns)
+
+    def look_after(self, now_ns: int) -> None:
+        """As `step`, under the name by which the runtime asks any broker that needs it."""
+        self.step(now_ns)
+
+    def daily_limits(self, symbol: str) -> tuple[int, int] | None:
+        """Limit-up and limit-down of the day, None where the broker does not state both."""
+        link = self._link
+        contract = None if link is None else link.contracts.get(symbol)
+        if contract is None or self._clock_ns() >= contract.until_ns:
+            return None  # The next day's limits are others.
+        limits = (contract.limit_up, contract.limit_down)
+        return limits if all(limits) else None
+
+    def unreadable_quotes(self) -> int:
+        """Quotes so far of which the feed could make no record."""
+        feed = self._feed
+        dropped = feed.counters().get("dropped", {}) if feed is not None else {}
+        if not isinstance(dropped, dict):
+            return 0
+        return sum(count for code, count in dropped.items() if code not in USUAL_DROPS)
 
     def close(self) -> None:
         """Log out; callable twice."""

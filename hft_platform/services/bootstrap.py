@@ -37,6 +37,7 @@ from hft_platform.execution.execution_gateway import ExecutionGateway
 from hft_platform.execution.order_ids import OrderIds
 from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.kernels import kernels_of
+from hft_platform.market.instruments import Instrument
 from hft_platform.market.sessions import Session
 from hft_platform.order.call_breaker import CallBreaker
 from hft_platform.order.call_budget import CallBudget
@@ -316,6 +317,7 @@ class SystemBootstrapper:
                 breaker=breaker,
                 fence=fence,
                 clock_ns=clock_ns,
+                daily_limits=lambda number: _daily_limits(probe, instruments.get(number)),
             ),
             reconciler=ReconciliationService(
                 session,
@@ -339,8 +341,14 @@ class SystemBootstrapper:
             session_dir=folder.path,
             mode=self._mode,
             stop_wait_s=float(settings.governor.stop_wait_s),
+            external_qty=lambda number: int(session.adopted().get(number, 0)),
+            reports_step=gateway.step,
         )
         return HFTSystem(parts, venue.pace, flatten_on_stop=before.request.flatten_on_stop)
+
+
+def _daily_limits(probe: ProbedBroker, instrument: Instrument | None) -> tuple[int, int] | None:
+    return None if instrument is None else probe.daily_limits(instrument.symbol)
 
 
 def _obey(session_dir: Path, session: Any, now_ns: int) -> None:  # Any: LiveSession

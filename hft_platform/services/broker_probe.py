@@ -61,6 +61,7 @@ class ProbedBroker:
         self._waiting: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._tags: dict[str, str] = {}
         self.worst_rtt = (0, 0)
+        self._unreadable = 0
 
     def connect(self, listener: BrokerListener) -> None:
         """Log in and begin to report."""
@@ -122,11 +123,56 @@ class ProbedBroker:
             if rtt_ns > self.worst_rtt[0]:
                 self.worst_rtt = (rtt_ns, order_id)
 
+    def look_after(self) -> None:
+        """Let the broker look after its session and its quotes, where it has to."""
+        look_after_broker(self.inner, self._clock_ns())
+
+    def take_unreadable(self) -> int:
+        """Quotes that could not be read since the last call; 0 where nobody counts them."""
+        count = getattr(self.inner, "unreadable_quotes", None)
+        total = self._unreadable if count is None else int(count())
+        before, self._unreadable = self._unreadable, total
+        return max(0, total - before)
+
+    def daily_limits(self, symbol: str) -> tuple[int, int] | None:
+        """Limit-up and limit-down as the broker says them, None where it does not."""
+        return daily_limits_of(self.inner, symbol)
+
     def take_worst_rtt(self) -> tuple[int, int]:
         """Longest time to a first answer since the last call, and whose."""
         with self._lock:
             worst, self.worst_rtt = self.worst_rtt, (0, 0)
         return worst
+
+
+def look_after_broker(broker: Broker, now_ns: int) -> None:
+    """Call a broker's `look_after`, which only one with a session of its own has.
+
+    Parameters
+    ----------
+    broker : Broker
+        Any.
+    now_ns : int
+        The time.
+    """
+    look_after = getattr(broker, "look_after", None)
+    if look_after is not None:
+        look_after(now_ns)
+
+
+def daily_limits_of(broker: Broker, symbol: str) -> tuple[int, int] | None:
+    """Limit-up and limit-down of the day, of a broker that states them.
+
+    Parameters
+    ----------
+    broker : Broker
+        Any.
+    symbol : str
+        Ours.
+    """
+    limits = getattr(broker, "daily_limits", None)
+    found: tuple[int, int] | None = None if limits is None else limits(symbol)
+    return found
 
 
 def _name(ids: BrokerIds) -> str:

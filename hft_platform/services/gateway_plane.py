@@ -40,6 +40,7 @@ from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.fence import Fences, LatchFence
 from hft_platform.order.order_adapter import OrderAdapter
 from hft_platform.services import latch
+from hft_platform.services.broker_probe import daily_limits_of, look_after_broker
 
 log = structlog.get_logger()
 
@@ -130,6 +131,7 @@ class LivePlane:
         self._adapter = OrderAdapter(
             self.session, self._broker, instruments=parts.instruments, order_ids=order_ids,
             budget=budget, breaker=parts.breaker(), fence=fences, clock_ns=parts.clock_ns,
+            daily_limits=self._daily_limits,
         )  # fmt: skip
         self._reconciler = ReconciliationService(
             self.session, self._broker, order_ids, self._reports, settings=parts.reconciliation,
@@ -138,6 +140,7 @@ class LivePlane:
         )  # fmt: skip
         self._instruments = parts.instruments
         self._is_settled = False
+        self._looked_after_ns = 0
         self.market_left_out = 0
         self._is_halted = bool(self.session.recovered()["halted_by"])
         self._lifts = self.session.recovered()["unknown_orders"] > 0 and not _is_restricted(
@@ -175,6 +178,10 @@ class LivePlane:
         """Ask what is due; lift the restriction when everything is settled."""
         self._reports.step(now_ns)
         self._obey_latch()
+        if now_ns - self._looked_after_ns >= NS:
+            # A login may keep questions waiting; the fences keep orders in meanwhile.
+            self._looked_after_ns = now_ns
+            look_after_broker(self._broker, now_ns)
         if self._is_settled:
             self._reconciler.step(now_ns)
         elif self._reconciler.startup(now_ns).is_ready:
@@ -224,6 +231,10 @@ class LivePlane:
     def on_connection(self, is_up: bool, message: str) -> None:
         """The connection came or went."""
         self._reports.on_connection(is_up, message)
+
+    def _daily_limits(self, instrument_id: int) -> tuple[int, int] | None:
+        instrument = self._instruments.get(instrument_id)
+        return None if instrument is None else daily_limits_of(self._broker, instrument.symbol)
 
     def _positions(self, alpha_index: int) -> dict[int, int]:
         return {

@@ -46,6 +46,7 @@ STEP_S = STEP_NS / 1e9
 STARTUP_S = 60.0
 """Longest wait for the broker's first answers: above the quarantine of an unknown order."""
 RECONCILE_S = 0.1
+UPKEEP_S = 1.0
 SETTLE_S = 2.0
 """Behind the session's end, for the last fills; what comes later is found by asking."""
 STATUS_NS = SECOND_NS
@@ -113,6 +114,9 @@ class Reconciler(Protocol):
     def step(self, now_ns: int | None = None) -> None:
         """Do what is due."""
 
+    def report(self) -> Any:  # Any: ReconciliationReport
+        """Where it stood behind its last step; any thread may ask."""
+
     def counters(self) -> dict[str, int]:
         """What was asked."""
 
@@ -144,6 +148,8 @@ class SystemParts:
         What an operator adopted of an instrument, by its id.
     heartbeat : callable
         Told once a step that the process lives; the lease's, where there is one.
+    reports_step : callable
+        Told the time once a step: reports that waited too long for their order are external.
     """
 
     session: LiveSession
@@ -162,6 +168,7 @@ class SystemParts:
     stop_wait_s: float
     external_qty: Callable[[int], int] = field(default=lambda _instrument_id: 0)
     heartbeat: Callable[[], None] = field(default=lambda: None)
+    reports_step: Callable[[int], None] = field(default=lambda _now_ns: None)
 
 
 class HFTSystem:
@@ -289,14 +296,17 @@ class HFTSystem:
             The session's clock.
         """
         parts = self.parts
+        parts.control.measured.normaliser_failures += parts.broker.take_unreadable()
         rtt_ns, order_id = parts.broker.take_worst_rtt()
         if rtt_ns > parts.control.measured.order_rtt_ns:
             parts.control.measured.order_rtt_ns = rtt_ns
             parts.control.measured.order_id = order_id
         try:
             parts.control.step(now_ns)
-            if self.is_restricted and self.is_ready:
-                self._lift_when_settled(now_ns)
+            parts.reports_step(now_ns)
+            # A stop restricts for good: only the next start may lift it.
+            if self.is_restricted and self.is_ready and not self._stop_asked.is_set():
+                self._lift_when_settled()
         except PlatformError as error:
             self.fail(error)
             return
@@ -309,10 +319,11 @@ class HFTSystem:
         self._status_ns = now_ns
         write_status(self, now_ns, is_running=is_running)
 
-    def _lift_when_settled(self, now_ns: int) -> None:
-        readiness = self.parts.reconciler.startup(now_ns)
-        self.reasons = tuple(readiness.reasons)
-        if readiness.is_ready:
+    def _lift_when_settled(self) -> None:
+        # The reconciler steps in a thread of its own by now: its report is for any thread.
+        report = self.parts.reconciler.report()
+        self.reasons = tuple(report.reasons)
+        if report.is_ready:
             self._lift_stop()
 
     def _reduce_only(self) -> None:
@@ -422,6 +433,8 @@ class ThreadPace:
         loops: list[tuple[str, Callable[[], None]]] = [
             ("dispatcher", lambda: system.parts.dispatcher.run(self._stop)),
             ("reconciler", lambda: self._repeat(system.parts.reconciler.step, pause_s)),
+            # Logging in again takes long, and must keep neither a halt nor a question waiting.
+            ("upkeep", lambda: self._repeat(system.parts.broker.look_after, UPKEEP_S)),
         ]
         if self._market is not None:
             loops.append(("market", lambda: self._repeat(self._market, MARKET_S)))

@@ -414,6 +414,8 @@ fn refused_by_rates() -> Vec<(ReasonCode, Session)> {
     session.answers = false;
     for order in session.feed_book(no_signal()) {
         session.report(BrokerEventKind::Unknown, &order, order.price, 0, false);
+        // Resolved: what is still unknown makes its contract reduce-only.
+        session.report(BrokerEventKind::Canceled, &order, order.price, 0, false);
     }
     session.feed_book(buy_signal());
     rows.push((ReasonCode::UnknownRateAboveLimit, session));

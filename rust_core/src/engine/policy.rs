@@ -119,6 +119,7 @@ impl Engine {
             | alpha.expired_since_ns.is_some()
             | self.account.loss_latch().is_some()
             | self.account.unexplained_qty().is_some()
+            | self.gateway.has_unknown_in(alpha.market_index)
             | (self.watch.guard.state() == StormState::Storm);
         !is_restricted
     }
@@ -134,6 +135,7 @@ impl Engine {
             is_reduce_only: self.policy.is_reduce_only
                 || alpha.is_reduce_only
                 || self.account.unexplained_qty().is_some()
+                || self.gateway.has_unknown_in(alpha.market_index)
                 || self.watch.guard.state() == StormState::Storm,
             is_closing: alpha.loss_latch.or(self.account.loss_latch()).is_some()
                 || alpha.is_flattening,

@@ -252,7 +252,9 @@ impl Engine {
             halted_by: self.policy.halted.or(alpha.halted).map(|(code, _)| code),
             storm_fault: self.storm_fault(),
             permit_fault: alpha.permit_fault(),
-            is_reduce_only: self.policy.is_reduce_only || alpha.is_reduce_only,
+            is_reduce_only: self.policy.is_reduce_only
+                || alpha.is_reduce_only
+                || self.gateway.has_unknown_in(intent.market_index),
             unexplained_qty: account.unexplained_qty(),
             phase,
             is_duplicate,

@@ -428,6 +428,10 @@ impl Engine {
                 None,
             ));
         }
+        if self.gateway.has_unknown_in(alpha.market_index) {
+            let code = Some(ReasonCode::OrderOutcomeUnknown);
+            causes.push(reduce("an order's outcome is not known", code, None));
+        }
         if self.watch.guard.state() == StormState::Storm {
             let since_ns = Some(self.watch.guard.since_ns());
             let code = self.watch.guard.cause().map(|input| input.code());

@@ -149,6 +149,8 @@ pub struct Gateway {
     orders: Box<[Option<Order>]>,
     /// Slots of open orders, oldest first.
     open: Vec<u16>,
+    /// Open orders in [`OrderState::Unknown`].
+    unknown_count: usize,
     next_counter: u64,
     exposures: Box<[Exposure]>,
     intents: IntentMarks,
@@ -162,6 +164,7 @@ impl Gateway {
         Self {
             orders: vec![None; ORDER_COUNT_MAX].into_boxed_slice(),
             open: Vec::with_capacity(OPEN_COUNT_MAX),
+            unknown_count: 0,
             next_counter: 0,
             exposures: vec![Exposure::default(); alpha_count].into_boxed_slice(),
             intents: IntentMarks::default(),
@@ -315,6 +318,7 @@ impl Gateway {
                 order.state = transition(order.state, OrderEvent::Unknown).0;
             }
         }
+        self.unknown_count = self.open.len();
         self.open.len()
     }
 
@@ -323,6 +327,16 @@ impl Gateway {
     pub fn has_unknown(&self) -> bool {
         self.open_orders()
             .any(|order| order.state == OrderState::Unknown)
+    }
+
+    /// True while the outcome of an order in this market is not known, whoever's it is.
+    #[inline]
+    #[must_use]
+    pub fn has_unknown_in(&self, market_index: usize) -> bool {
+        self.unknown_count > 0
+            && self.open_orders().any(|order| {
+                order.state == OrderState::Unknown && order.market_index == market_index
+            })
     }
 
     /// Notes that a cancel is being sent; false when the order is not working.
@@ -395,6 +409,9 @@ impl Gateway {
 
     fn store(&mut self, order: Order) {
         let slot = Self::slot(order_number(order.order_id));
+        let is_unknown = |order: &Order| usize::from(order.state == OrderState::Unknown);
+        self.unknown_count += is_unknown(&order);
+        self.unknown_count -= self.orders[slot].as_ref().map_or(0, is_unknown);
         self.orders[slot] = Some(order);
         if !order.state.is_open() {
             self.open.retain(|open| usize::from(*open) != slot);

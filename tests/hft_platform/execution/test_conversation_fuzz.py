@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -40,15 +41,15 @@ class Truth:
         return sum(one.qty // LOT for one in self.reports if isinstance(one, FillEvent))
 
 
-def draw_truth(draw: Random, world: World, number: int) -> Truth:
-    """Place an order and draw what becomes of it; half of the calls are of unknown outcome."""
+def draw_truth(draw: Random, world: World, number: int) -> tuple[Truth, Any]:
+    """Want an order and draw what becomes of it; half of the calls are of unknown outcome."""
     side, lots = draw.choice((1, -1)), draw.randint(1, 4)
     ids = BrokerIds(f"B{number}", f"S{number}", f"N{number}")
     if draw.random() < 0.5:
         world.broker.answers.append(CallResult(Outcome.AMBIGUOUS, code=ReasonCode.BROKER_TIMEOUT))
     else:
         world.broker.answers.append(CallResult(Outcome.SENT, replace(ids, ordno="")))
-    request = world.place(side, lots, MID - number if side > 0 else MID + 1 + number)
+    request = world.want(side, lots, MID - number if side > 0 else MID + 1 + number)
     facts = {"symbol": TXF.symbol, "side": side}
     reports: list[Report] = [OrderEvent(EventKind.WORKING, ids, 0, 0, **facts)]
     left = lots
@@ -62,7 +63,7 @@ def draw_truth(draw: Random, world: World, number: int) -> Truth:
     if left:
         kind = draw.choice((EventKind.CANCELED, EventKind.EXPIRED))
         reports.append(OrderEvent(kind, ids, 0, 0, **facts))
-    return Truth(request.order_id, request.tag, ids, side, tuple(reports))
+    return Truth(request.order_id, request.tag, ids, side, tuple(reports)), request
 
 
 def tell(world: World, report: Report, tag: str) -> None:
@@ -81,7 +82,10 @@ def test_no_fill_counts_twice_and_after_the_brokers_truth_the_position_is_its(
 ) -> None:
     draw = Random(seed)
     world = World(tmp_path, failures_max=100)
-    truths = [draw_truth(draw, world, number + 1) for number in range(draw.randint(1, 4))]
+    drawn = [draw_truth(draw, world, number + 1) for number in range(draw.randint(1, 4))]
+    truths = [truth for truth, _ in drawn]
+    for _, request in drawn:  # All are wanted before the first call: behind an unknown none is.
+        world.adapter.execute(request)
     noise = [
         (truth, report)
         for truth in truths

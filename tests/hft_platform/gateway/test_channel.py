@@ -352,22 +352,35 @@ def test_orders_of_a_runner_that_is_gone_are_canceled_after_the_grace(make: Make
     gateway = make(grace_ns=5 * NS)
     runner = RawRunner(gateway)
     ids = []
-    for number in (1, 2, 3):
+    for number in (1, 2):
         runner.place(number)
         ids.append(only(runner.heard()[-1:], Kind.ACK).order_id)
     gateway.session.broker(ids[0], WORKING, remaining_qty=SCALE, broker_seq=1)
     gateway.session.broker(ids[1], WORKING, remaining_qty=SCALE, broker_seq=1)
-    gateway.session.broker(ids[2], UNKNOWN)
     runner.link.close()
     gateway.step(2)
     gateway.now_ns += 5 * NS - 1
     gateway.step(2)
-    assert [row["action"] for row in gateway.session.requests] == [1, 1, 1]
+    assert [row["action"] for row in gateway.session.requests] == [1, 1]
     gateway.now_ns += 1
     gateway.step(5)
     canceled = [row["order_id"] for row in gateway.session.requests if row["action"] == 2]
-    assert canceled == ids[:2]
+    assert canceled == ids
     assert gateway.server.counts.orders_canceled == 2
+
+
+def test_an_unknown_order_of_a_runner_that_is_gone_is_not_canceled_blindly(make: Make) -> None:
+    gateway = make(grace_ns=5 * NS)
+    runner = RawRunner(gateway)
+    runner.place(1)
+    order_id = only(runner.heard()[-1:], Kind.ACK).order_id
+    gateway.session.broker(order_id, UNKNOWN)
+    runner.link.close()
+    gateway.step(2)
+    gateway.now_ns += 6 * NS
+    gateway.step(5)
+    assert [row["action"] for row in gateway.session.requests] == [1]
+    assert gateway.server.counts.orders_canceled == 0
 
 
 def test_a_runner_that_comes_back_in_time_keeps_its_orders(make: Make) -> None:

@@ -99,10 +99,11 @@ def test_every_outcome_has_its_record(
 def test_an_order_is_called_once_in_this_life_and_in_the_next(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.broker.answers.append(CallResult(Outcome.AMBIGUOUS))
-    request = world.place()
+    # Both are wanted before the first is called: behind it nothing opens.
+    request, waiting = world.want(), world.want(price=MID - 1)
+    world.adapter.execute(request)
     again = world.adapter.execute(request)
     assert (again.outcome, again.code) == (Outcome.REJECTED, ReasonCode.DUPLICATE_INTENT)
-    waiting = world.want(price=MID - 1)
     world = world.again()
     for one in (request, waiting):
         assert world.order_ids.is_called(one.order_id)

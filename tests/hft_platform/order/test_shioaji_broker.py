@@ -458,3 +458,24 @@ def real_order(**changes: Any) -> Any:
 def deal(seq: str, quantity: int = 1, price: float = 20000.0) -> Deal:
     """A deal in the list of an order."""
     return Deal(datetime=None, price=price, quantity=quantity, seq=seq, ts=1775787073.5)
+
+
+def test_what_the_runtime_asks_beside_the_protocol(desk: Desk) -> None:
+    assert desk.broker.daily_limits("TXFD6") is None, "not connected"
+    assert desk.broker.unreadable_quotes() == 0
+    session = desk.connect()
+    desk.broker.subscribe(["TXFD6"])
+    limits = desk.broker.daily_limits("TXFD6")
+    assert limits is not None
+    up, down = limits
+    assert desk.broker.place(ticket(price=up)).outcome is Outcome.SENT
+    assert desk.broker.place(ticket(price=up + SCALE)).code == ReasonCode.ORDER_FIELD_INVALID
+    assert 0 < down < up
+    assert desk.broker.daily_limits("NONE") is None
+    session.callbacks["down"]()
+    for _ in range(90):
+        desk.clock.now_ns += SECOND_NS
+        desk.broker.look_after(desk.clock.now_ns)
+    assert len(desk.sessions) == 2, "look_after opened it again"
+    desk.clock.now_ns = taipei_ns("2026-04-10 15:00:01")
+    assert desk.broker.daily_limits("TXFD6") is None, "these are yesterday's"
