@@ -134,7 +134,8 @@ class SystemBootstrapper:
             The refusal of whatever refused.
         """
         before = self._before
-        with WorkspaceLock(before.request.workspace, pid=self._pid) as lock:
+        runner = before.runner()
+        with WorkspaceLock(before.request.workspace, pid=self._pid, runner=runner) as lock:
             unfinished = self._unfinished()
             if unfinished is not None:
                 before.continue_session(*unfinished)

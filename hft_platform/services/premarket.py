@@ -169,6 +169,11 @@ class PreMarket:
         self._continued = (session_id, start_ns)
         self.request = replace(self.request, config_path=folder / "config.yaml")
 
+    def runner(self) -> str | None:
+        """The alpha, when its orders go through the workspace's gateway; None when they do not."""
+        is_runner = self.settings.gateway.enabled and not self.request.is_rehearsal
+        return self.alpha_id() if is_runner else None
+
     def alpha_id(self) -> str:
         """Alpha of the config, proven by its signature."""
         issue = read_signed(self.request.config_path, trusted_keys=self.ring.trusted())
@@ -428,8 +433,10 @@ class PreMarket:
         return "file and password file are there; its date is read at the login"
 
     def _lock(self) -> str:
-        with WorkspaceLock(self.request.workspace, pid=self._pid, is_trial=True):
-            return "no other live process trades this workspace"
+        runner = self.runner()
+        with WorkspaceLock(self.request.workspace, pid=self._pid, is_trial=True, runner=runner):
+            what = "workspace" if runner is None else f"alpha {runner} through the gateway"
+            return f"no other live process trades this {what}"
 
 
 def _session_again(instrument: Instrument, session_id: str, start_ns: int) -> Session:

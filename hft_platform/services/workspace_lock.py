@@ -1,4 +1,4 @@
-"""One live process a workspace: a lock that ends with its holder, and the epoch it counts.
+"""One live process a workspace, or one an alpha behind a gateway: a lock and the epoch it counts.
 
 Why: two live processes on one workspace would decide by two states and send twice.
 
@@ -8,8 +8,11 @@ Invariants:
 2. The epoch grows by one with every holder and is durable before it is used; a file that cannot be
    read is refused, because an epoch that was used before would give two orders one tag.
 3. Whoever is refused is told who holds it.
+4. A runner of an alpha shares the workspace with other runners and with nobody else: who sends to
+   the broker is the gateway's lease to say (docs/gateway.md), and a process that sends by itself
+   holds the workspace alone.
 
-Where the gateway is on, its lease does this (docs/gateway.md). Operator's page: `docs/live.md`.
+Operator's page: `docs/live.md`.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ EPOCH_MAX = 1 << 62
 _BYTES_MAX = 4_096
 
 
-def lock_path(workspace: Path) -> Path:
-    """Where the lock lies."""
-    return workspace / "state" / "live.lock"
+def lock_path(workspace: Path, runner: str | None = None) -> Path:
+    """Where the lock lies, of the workspace or of a runner's alpha."""
+    return workspace / "state" / ("live.lock" if runner is None else f"live-{runner}.lock")
 
 
 class WorkspaceLock:
@@ -45,6 +48,8 @@ class WorkspaceLock:
         Of this process, for whoever is refused.
     is_trial : bool
         Only tell whether it could be had: no epoch is counted.
+    runner : str, optional
+        Alpha of a process whose orders go through the gateway.
 
     Raises
     ------
@@ -52,16 +57,32 @@ class WorkspaceLock:
         WORKSPACE_BUSY when another process holds it, FILE_DAMAGED when the epoch cannot be read.
     """
 
-    def __init__(self, workspace: Path, *, pid: int, is_trial: bool = False) -> None:
-        path = lock_path(workspace)
+    def __init__(
+        self, workspace: Path, *, pid: int, is_trial: bool = False, runner: str | None = None
+    ) -> None:
+        path = lock_path(workspace, runner)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        self._shared = -1
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._path = lock_path(workspace)
         try:
+            if runner is not None:
+                self._share(self._path)
+            self._path = path
             self.epoch = self._take(pid, is_trial=is_trial)
         except BaseException:
             self.release()
             raise
+
+    def _share(self, path: Path) -> None:
+        self._shared = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._shared, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PlatformError(
+                ReasonCode.WORKSPACE_BUSY,
+                f"{path} is held by a process that sends to the broker by itself",
+            ) from error
 
     def _take(self, pid: int, *, is_trial: bool) -> int:
         try:
@@ -107,9 +128,10 @@ class WorkspaceLock:
 
     def release(self) -> None:
         """Let go; callable twice."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        for file in (self._file, self._shared):
+            if file >= 0:
+                os.close(file)
+        self._file = self._shared = -1
 
     def __enter__(self) -> Self:
         return self

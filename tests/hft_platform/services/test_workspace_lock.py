@@ -65,3 +65,22 @@ def test_an_epoch_that_cannot_be_read_is_refused_and_the_lock_let_go(
     lock_path(tmp_path).write_bytes(b'{"epoch": 41}')
     with WorkspaceLock(tmp_path, pid=1) as held:
         assert held.epoch == 42
+
+
+def test_runners_share_a_workspace_and_a_process_that_sends_by_itself_does_not(
+    tmp_path: Path,
+) -> None:
+    with (
+        WorkspaceLock(tmp_path, pid=1, runner="alpha_a") as first,
+        WorkspaceLock(tmp_path, pid=2, runner="alpha_b") as second,
+    ):
+        assert (first.epoch, second.epoch) == (1, 1)
+        for runner in ("alpha_a", None):
+            with pytest.raises(PlatformError) as busy:
+                WorkspaceLock(tmp_path, pid=3, runner=runner)
+            assert busy.value.code == ReasonCode.WORKSPACE_BUSY
+    with WorkspaceLock(tmp_path, pid=4), pytest.raises(PlatformError) as alone:
+        WorkspaceLock(tmp_path, pid=5, runner="alpha_a")
+    assert alone.value.code == ReasonCode.WORKSPACE_BUSY
+    with WorkspaceLock(tmp_path, pid=6, runner="alpha_a") as again:
+        assert again.epoch == 2
