@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,23 @@ def gateway(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from hft_platform.services.premarket import require_live_enabled, require_release_build
+    from hft_platform.services.workspace_lock import WorkspaceShare
+
+    if not arguments.alpha or not arguments.broker:
+        raise PlatformError(
+            ReasonCode.SETTINGS_INVALID,
+            "a gateway needs the alphas it serves and its broker",
+            next_step="hft-live gateway run --alpha ID [--alpha ID] --broker MODULE:FUNCTION",
+        )
+    if arguments.mode == "live":
+        require_live_enabled(os.environ)
+        require_release_build()
+    with WorkspaceShare(arguments.workspace):
+        return _lead(arguments)
+
+
+def _lead(arguments: argparse.Namespace) -> int:
     import time
 
     from hft_platform.config.settings import load_settings
@@ -35,12 +53,6 @@ def _run(arguments: argparse.Namespace) -> int:
         gateway_parts,
     )
 
-    if not arguments.alpha or not arguments.broker:
-        raise PlatformError(
-            ReasonCode.SETTINGS_INVALID,
-            "a gateway needs the alphas it serves and its broker",
-            next_step="hft-live gateway run --alpha ID [--alpha ID] --broker MODULE:FUNCTION",
-        )
     latch.require_clear(arguments.workspace)
     settings = load_settings()
     parts = gateway_parts(

@@ -9,6 +9,7 @@ Invariants:
 3. What the broker reports becomes records first; runners are told from the order log.
 4. As long as an order is of unknown outcome or the positions do not agree, nothing opens: the
    gateway serves, and its engine refuses.
+5. A halt outlives every takeover, whoever raised it: only a person's resume lifts it.
 
 It decides nothing. Operator's page: `docs/gateway.md`.
 """
@@ -113,7 +114,7 @@ class LivePlane:
         self.alphas = parts.alphas
         self.call_allow_ns = parts.call_timeout_ns + NS
         self._clock_ns = parts.clock_ns
-        self._workspace = parts.workspace
+        self._workspace, self._who = parts.workspace, parts.session_dir.name
         options = dict(parts.options) | {
             "epoch": epoch, "process_id": os.getpid(), "opened_ns": parts.clock_ns(),
         }  # fmt: skip
@@ -142,7 +143,10 @@ class LivePlane:
         self._is_settled = False
         self._looked_after_ns = 0
         self.market_left_out = 0
-        self._is_halted = bool(self.session.recovered()["halted_by"])
+        self._owed_latch: tuple[str, int] | None = None
+        self._is_halted = False
+        # Before anything else looks: a halt of the log that no latch holds is latched, not lifted.
+        self._latch_engine_halt()
         self._lifts = self.session.recovered()["unknown_orders"] > 0 and not _is_restricted(
             OrderLogFollower(self.orders_dir).poll()
         )
@@ -251,14 +255,39 @@ class LivePlane:
         log.info("gateway_settled", lifted=self._lifts)
 
     def _obey_latch(self) -> None:
-        """A halt of the workspace becomes a record, and so does its end."""
+        """A workspace halt becomes a record, and so does its end; the engine's is latched."""
+        if self._owed_latch is not None:
+            self._latch(*self._owed_latch)
+        self._latch_engine_halt()
+        if self._owed_latch is not None:
+            return  # Halted; that the workspace has no latch yet is no resume.
         content = latch.read(self._workspace)
         if content is not None and not self._is_halted:
             self._command(_HALT, reason_code=int(content["code"]), source=_SOURCE_OPERATOR)
             self._is_halted = True
         elif content is None and self._is_halted:
             self._resume(source=_SOURCE_OPERATOR)
-            self._is_halted = bool(self.session.state()["halted_by"])
+            halted_by = int(self.session.state()["halted_by"])
+            self._is_halted = bool(halted_by)
+            if halted_by:
+                self._latch("the gateway refused the resume: its cause is still there", halted_by)
+
+    def _latch_engine_halt(self) -> None:
+        halted_by = int(self.session.state()["halted_by"])
+        if halted_by and not self._is_halted:
+            self._is_halted = True
+            self._latch("the gateway's engine halted", halted_by)
+
+    def _latch(self, why: str, code: int) -> None:
+        """Halt the workspace; on a full disk that is tried again at every step."""
+        try:
+            latch.halt(self._workspace, who=self._who, why=why, code=code)
+        except OSError as error:
+            if self._owed_latch is None:
+                log.error("halt_not_latched", reason_code=code, error=str(error))
+            self._owed_latch = (why, code)
+            return
+        self._owed_latch = None
 
     def _resume(self, *, source: int = _SOURCE_RUNTIME) -> None:
         """Both steps; another arm between them makes a second try necessary."""

@@ -273,10 +273,7 @@ class PreMarket:
         return rows
 
     def _enabled(self) -> str:
-        if self._environment.get(ENVIRONMENT_LIVE) != "1":
-            raise PlatformError(
-                ReasonCode.LIVE_NOT_ENABLED, f"{ENVIRONMENT_LIVE} is not 1; no session was opened"
-            )
+        require_live_enabled(self._environment)
         kind = "its test environment" if self.settings.broker.is_simulation else "the market"
         return f"{ENVIRONMENT_LIVE} is 1; orders go to {kind}"
 
@@ -285,12 +282,7 @@ class PreMarket:
         return "not halted"
 
     def _build(self) -> str:
-        if _core.BUILD_PROFILE != "release":
-            raise PlatformError(
-                ReasonCode.LIVE_NOT_ENABLED,
-                f"the core was built with profile {_core.BUILD_PROFILE!r}; live needs release",
-                next_step="make build",
-            )
+        require_release_build()
         return f"release, code {code_sha256()[:12]}"
 
     def _clock(self) -> str:
@@ -437,6 +429,41 @@ class PreMarket:
         with WorkspaceLock(self.request.workspace, pid=self._pid, is_trial=True, runner=runner):
             what = "workspace" if runner is None else f"alpha {runner} through the gateway"
             return f"no other live process trades this {what}"
+
+
+def require_live_enabled(environment: Mapping[str, str]) -> None:
+    """Refuse unless the operator opted in to real orders.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        Of the process.
+
+    Raises
+    ------
+    PlatformError
+        LIVE_NOT_ENABLED.
+    """
+    if environment.get(ENVIRONMENT_LIVE) != "1":
+        raise PlatformError(
+            ReasonCode.LIVE_NOT_ENABLED, f"{ENVIRONMENT_LIVE} is not 1; no session was opened"
+        )
+
+
+def require_release_build() -> None:
+    """Refuse a core that was not built for live.
+
+    Raises
+    ------
+    PlatformError
+        LIVE_NOT_ENABLED.
+    """
+    if _core.BUILD_PROFILE != "release":
+        raise PlatformError(
+            ReasonCode.LIVE_NOT_ENABLED,
+            f"the core was built with profile {_core.BUILD_PROFILE!r}; live needs release",
+            next_step="make build",
+        )
 
 
 def _session_again(instrument: Instrument, session_id: str, start_ns: int) -> Session:

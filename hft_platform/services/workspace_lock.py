@@ -10,7 +10,7 @@ Invariants:
 3. Whoever is refused is told who holds it.
 4. A runner of an alpha shares the workspace with other runners and with nobody else: who sends to
    the broker is the gateway's lease to say (docs/gateway.md), and a process that sends by itself
-   holds the workspace alone.
+   holds the workspace alone: a gateway, leading or not, shares it too.
 
 Operator's page: `docs/live.md`.
 """
@@ -35,6 +35,43 @@ _BYTES_MAX = 4_096
 def lock_path(workspace: Path, runner: str | None = None) -> Path:
     """Where the lock lies, of the workspace or of a runner's alpha."""
     return workspace / "state" / ("live.lock" if runner is None else f"live-{runner}.lock")
+
+
+class WorkspaceShare:
+    """A gateway's hold, leader or standby: beside runners and gateways, beside no direct sender.
+
+    Parameters
+    ----------
+    workspace : Path
+        Workspace folder.
+
+    Raises
+    ------
+    PlatformError
+        WORKSPACE_BUSY when a process holds it that sends to the broker by itself.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        path = lock_path(workspace)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _shared(path)
+
+    def release(self) -> None:
+        """Let go; callable twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.release()
 
 
 class WorkspaceLock:
@@ -67,22 +104,12 @@ class WorkspaceLock:
         self._path = lock_path(workspace)
         try:
             if runner is not None:
-                self._share(self._path)
+                self._shared = _shared(self._path)
             self._path = path
             self.epoch = self._take(pid, is_trial=is_trial)
         except BaseException:
             self.release()
             raise
-
-    def _share(self, path: Path) -> None:
-        self._shared = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._shared, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PlatformError(
-                ReasonCode.WORKSPACE_BUSY,
-                f"{path} is held by a process that sends to the broker by itself",
-            ) from error
 
     def _take(self, pid: int, *, is_trial: bool) -> int:
         try:
@@ -143,3 +170,16 @@ class WorkspaceLock:
         _trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _shared(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file)
+        raise PlatformError(
+            ReasonCode.WORKSPACE_BUSY,
+            f"{path} is held by a process that sends to the broker by itself",
+        ) from error
+    return file

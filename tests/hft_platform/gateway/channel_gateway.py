@@ -27,7 +27,7 @@ from tests.rust_core.market_days import SCALE, TXF_ID
 
 NS = 1_000_000_000
 SHA = bytes(range(32))
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def alphas(count: int = 2) -> dict[str, RemoteAlpha]:

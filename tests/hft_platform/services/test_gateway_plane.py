@@ -294,3 +294,47 @@ def test_the_gateways_log_is_decided_again_bit_for_bit(world: World) -> None:
     assert _core.replay(canonical_json(world.config).decode(), inputs) == decisions
     rows = np.frombuffer(decisions, dtype=records.DTYPES["Decision"])
     assert int((rows["verdict"] == 1).sum()) == 5
+
+
+@pytest.mark.parametrize("source", [1, 4, 6])
+def test_a_halt_that_no_person_ordered_is_latched_and_outlives_a_takeover(
+    world: World, source: int
+) -> None:
+    service = world.lead()
+    code = int(ReasonCode.ACCOUNT_DAILY_LOSS_REACHED)
+    world.planes[0]._command(gateway_plane._HALT, source=source, reason_code=code)
+    # It dies before it could say so in the workspace.
+    service.close(is_orderly=False)
+    assert latch.read(world.folder) is None
+    following = world.lead()
+    world.settle(following)
+    content = latch.read(world.folder)
+    assert content is not None
+    assert content["code"] == code
+    assert world.planes[-1].session.state()["halted_by"] == code
+    runner = world.runner(following)
+    assert runner.order(1) == ReasonCode.KILL_SWITCH_ON
+    token = latch.resume_token(world.folder)
+    assert token is not None
+    latch.resume(world.folder, token=token)
+    following.step_reconcile()
+    assert runner.order(2) == 0
+
+
+def test_a_halt_that_cannot_be_latched_is_no_resume(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = world.lead()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space")
+
+    code = int(ReasonCode.ACCOUNT_DAILY_LOSS_REACHED)
+    with monkeypatch.context() as patched:
+        patched.setattr(latch, "halt", full)
+        world.planes[0]._command(gateway_plane._HALT, reason_code=code)
+        world.settle(service)
+        assert world.planes[0].session.state()["halted_by"] == code
+    assert latch.read(world.folder) is None
+    service.step_reconcile()
+    assert latch.read(world.folder) is not None

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hft_platform.cli import main
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.services.workspace_lock import WorkspaceLock, lock_path
+from hft_platform.services.workspace_lock import WorkspaceLock, WorkspaceShare, lock_path
 
 HOLDER = """
 import os, sys, time
@@ -84,3 +85,34 @@ def test_runners_share_a_workspace_and_a_process_that_sends_by_itself_does_not(
     assert alone.value.code == ReasonCode.WORKSPACE_BUSY
     with WorkspaceLock(tmp_path, pid=6, runner="alpha_a") as again:
         assert again.epoch == 2
+
+
+def test_beside_a_gateway_nobody_sends_by_itself(tmp_path: Path) -> None:
+    with (
+        WorkspaceShare(tmp_path),
+        WorkspaceShare(tmp_path),
+        WorkspaceLock(tmp_path, pid=1, runner="alpha_a"),
+        pytest.raises(PlatformError) as busy,
+    ):
+        WorkspaceLock(tmp_path, pid=2)
+    assert busy.value.code == ReasonCode.WORKSPACE_BUSY
+    with WorkspaceLock(tmp_path, pid=3), pytest.raises(PlatformError) as alone:
+        WorkspaceShare(tmp_path)
+    assert alone.value.code == ReasonCode.WORKSPACE_BUSY
+    WorkspaceShare(tmp_path).release()
+
+
+def test_gateway_run_is_refused_beside_a_direct_sender_and_without_the_opt_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["gateway", "run", "--workspace", str(tmp_path), "--json"]
+    command += ["--alpha", "alpha_a", "--broker", "no.such:broker"]
+    monkeypatch.delenv("HFT_LIVE_ENABLED", raising=False)
+    with WorkspaceLock(tmp_path, pid=1):
+        for mode, wanted in (
+            ("paper", ReasonCode.WORKSPACE_BUSY),
+            ("live", ReasonCode.LIVE_NOT_ENABLED),
+        ):
+            assert main([*command, "--mode", mode]) != 0
+            printed = capsys.readouterr()
+            assert wanted.name in printed.out + printed.err
