@@ -26,7 +26,7 @@ def careless_insert(self, *arguments, settings, **keywords):
 HttpClient.raw_insert = careless_insert
 windows.Windows.resolve = lambda *arguments, **keywords: windows.Step.SEND
 """
-LOST_REPLIES = (Fault("drop_reply", table="hft.market_", skip=3, times=3),)
+LOST_REPLIES = (Fault("drop_reply", table="hft.market_", times=3),)
 
 
 @pytest.mark.parametrize("name", ["loader-killed", "two-loaders"])
@@ -39,17 +39,23 @@ def test_every_record_is_there_once_whoever_was_killed(tmp_path: Path, name: str
 
 
 def test_a_loader_without_tokens_and_without_counting_is_seen_to_double(tmp_path: Path) -> None:
-    """Negative control: the same harness, the same kills, and the claims go red."""
-    ws, server, appended, _ = run_loaders(
-        tmp_path, loaders=2, kills=1, server_kills=0, segments=3, seed=1,
-        faults=LOST_REPLIES, prelude=CARELESS,
-    )  # fmt: skip
-    try:
-        with open_store(ws, dsn=server.dsn) as store:
-            claims = exactly_once(ws, store, appended)
-    finally:
-        server.stop()
-    rows = claims[0]
-    assert rows.text == "rows in the store are the records appended"
+    """Negative control: the same harness, the same kills, and the claims go red.
+
+    Which insert loses its reply is a race of the processes, so a run may get away with it.
+    """
+    for attempt in range(8):
+        ws, server, appended, _ = run_loaders(
+            tmp_path / str(attempt), loaders=2, kills=1, server_kills=0, segments=3, seed=1,
+            faults=LOST_REPLIES, prelude=CARELESS,
+        )  # fmt: skip
+        try:
+            with open_store(ws, dsn=server.dsn) as store:
+                claims = exactly_once(ws, store, appended)
+        finally:
+            server.stop()
+        rows = claims[0]
+        assert rows.text == "rows in the store are the records appended"
+        if rows.found > rows.expected:
+            break
     assert rows.found > rows.expected
     assert not claims[4].holds, "the replay contract sees it too"
