@@ -215,18 +215,10 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha", action="append", default=[], help="run: an alpha whose runner is served; repeat"
     )
     gateway.add_argument(
-        "--broker", metavar="MODULE:FUNCTION", help="run: what makes the broker's adapter"
+        "--broker",
+        metavar="MODULE:FUNCTION",
+        help="run: what makes another broker's adapter (default: Shioaji)",
     )
-    gateway.add_argument(
-        "--call-timeout-ms",
-        type=int,
-        default=5_000,
-        help="run: longest broker call (default: 5000)",
-    )
-    gateway.add_argument(
-        "--mode", choices=["paper", "live"], default="paper",
-        help="run: what the permits must be valid for (default: paper)",
-    )  # fmt: skip
 
     drill = add(
         "drill", operations.drill, "Rehearse an outage in a folder of its own (docs/drills.md)."

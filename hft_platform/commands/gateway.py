@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.commands.output import print_result
@@ -12,6 +13,8 @@ from hft_platform.errors import PlatformError, ReasonCode
 
 if TYPE_CHECKING:
     from hft_platform.gateway.gateway_service import GatewayService
+    from hft_platform.market.instruments import Instrument
+    from hft_platform.order.broker import Broker
 
 
 def gateway(arguments: argparse.Namespace) -> int:
@@ -23,15 +26,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from hft_platform.services.premarket import require_live_enabled, require_release_build
     from hft_platform.services.workspace_lock import WorkspaceShare
 
-    if not arguments.alpha or not arguments.broker:
+    if not arguments.alpha:
         raise PlatformError(
             ReasonCode.SETTINGS_INVALID,
-            "a gateway needs the alphas it serves and its broker",
-            next_step="hft-live gateway run --alpha ID [--alpha ID] --broker MODULE:FUNCTION",
+            "a gateway needs the alphas it serves",
+            next_step="hft-live gateway run --alpha ID [--alpha ID]",
         )
-    if arguments.mode == "live":
-        require_live_enabled(os.environ)
-        require_release_build()
+    require_live_enabled(os.environ)
+    require_release_build()
     with WorkspaceShare(arguments.workspace):
         return _lead(arguments)
 
@@ -39,6 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _lead(arguments: argparse.Namespace) -> int:
     import time
 
+    from hft_platform.commands.live import shioaji_broker
     from hft_platform.config.settings import load_settings
     from hft_platform.gateway.gateway_service import FOLDER, GatewayClocks, GatewayService
     from hft_platform.gateway.lease import boottime_ns
@@ -55,13 +58,16 @@ def _lead(arguments: argparse.Namespace) -> int:
 
     latch.require_clear(arguments.workspace)
     settings = load_settings()
+
+    def shioaji(instruments: Mapping[int, Instrument]) -> Broker:
+        return shioaji_broker(settings, instruments, arguments.workspace)
+
     parts = gateway_parts(
         arguments.workspace,
         arguments.alpha,
         settings,
-        make_broker=broker_factory(arguments.broker),
-        call_timeout_ns=arguments.call_timeout_ms * 1_000_000,
-        mode=arguments.mode,
+        make_broker=broker_factory(arguments.broker) if arguments.broker else shioaji,
+        mode="live",
         clock_ns=time.time_ns,
     )
     service = GatewayService(

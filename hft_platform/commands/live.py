@@ -6,6 +6,8 @@ import argparse
 import io
 import os
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +17,8 @@ from hft_platform.commands.output import print_result
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 
 if TYPE_CHECKING:
+    from hft_platform.config.settings import Settings
+    from hft_platform.market.instruments import Instrument
     from hft_platform.order.broker import Broker
     from hft_platform.services.live_report import Concluded
     from hft_platform.services.premarket import CheckRow, PreMarket
@@ -177,17 +181,36 @@ def make_live_broker(request: VenueRequest) -> Broker:
         request.config,
         request.instruments,
         request.settings,
-        make_broker=lambda: _shioaji(request),
+        make_broker=lambda: shioaji_broker(
+            request.settings, request.instruments, request.workspace
+        ),
     )
 
 
-def _shioaji(request: VenueRequest) -> Broker:
+def shioaji_broker(
+    settings: Settings, instruments: Mapping[int, Instrument], workspace: Path
+) -> Broker:
+    """Shioaji with the operator's credentials, not connected; whoever calls checked the opt-in.
+
+    Parameters
+    ----------
+    settings : Settings
+        Section ``broker``.
+    instruments : mapping of int to Instrument
+        What is traded, by its id.
+    workspace : Path
+        Where logins are counted.
+
+    Returns
+    -------
+    Broker
+    """
     from hft_platform.services.shioaji_factory import make_shioaji
 
     return make_shioaji(
-        request.settings.broker,
-        instruments=request.instruments.values(),
-        workspace=request.workspace,
+        settings.broker,
+        instruments=instruments.values(),
+        workspace=workspace,
         environment=os.environ,
         clock_ns=wall_clock_ns,
         seed=os.getpid(),

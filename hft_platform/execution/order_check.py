@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hft_platform.config.settings import ReconciliationSettings
+from hft_platform.execution.order_ids import SYNTHETIC_PREFIX
 from hft_platform.execution.reconciliation_report import Finding, FindingKind, units
 from hft_platform.order.broker import (
     BrokerOrder,
@@ -33,8 +34,6 @@ from hft_platform.order.broker import (
 )
 
 NS_PER_MS = 1_000_000
-SYNTHETIC = "syn."
-"""Begins the id of a fill that the broker did not name."""
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ENDED = {
     OrderStatus.CANCELED: EventKind.CANCELED,
@@ -538,7 +537,7 @@ def synthetic_fill_id(order_id: int, cumulative_qty: int) -> str:
     cumulative_qty : int
         Filled quantity of the order with this fill.
     """
-    return f"{SYNTHETIC}{_base62(order_id)}.{_base62(cumulative_qty)}"
+    return f"{SYNTHETIC_PREFIX}{_base62(order_id)}.{_base62(cumulative_qty)}"
 
 
 def synthetic_fill(ours: OurOrder, found: BrokerOrder, qty: int, answered_ns: int) -> FillEvent:

@@ -31,10 +31,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway.lease import LeaderLease, LeadershipFence, Pulse, boottime_ns
-from hft_platform.gateway.resp import RespClient, RespError
 
 log = structlog.get_logger()
 
@@ -83,6 +85,30 @@ class _Led:
     problem: str = ""
 
 
+def redis_client(host: str, port: int, *, timeout_s: float, password: str | None = None) -> Redis:
+    """A client that sends a command once: whether one without an answer was done is not known.
+
+    Parameters
+    ----------
+    host : str
+        Name or address.
+    port : int
+        Of the server.
+    timeout_s : float
+        Longest wait for a connection, and for an answer.
+    password : str, optional
+        Sent on every new connection.
+    """
+    return Redis(
+        host=host,
+        port=port,
+        password=password,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 class RedisLease:
     """The lease of two hosts.
 
@@ -90,7 +116,7 @@ class RedisLease:
     ----------
     local : LeaderLease
         Of this host; taken first.
-    client : RespClient
+    client : Redis
         To the Redis server both hosts use; its timeout is well below a third of the time to live.
     ttl_ns : int, optional
         Time to live of the lease.
@@ -103,7 +129,7 @@ class RedisLease:
     def __init__(
         self,
         local: LeaderLease,
-        client: RespClient,
+        client: Redis,
         *,
         ttl_ns: int = TTL_NS,
         clock_ns: Callable[[], int] = boottime_ns,
@@ -149,7 +175,7 @@ class RedisLease:
             return None
         try:
             return self._take(last_epoch()) if self._may_take() else None
-        except (OSError, RespError) as error:
+        except RedisError as error:
             # A lost answer may have made us leader in Redis: our own token then runs out like any.
             self._seen = None
             log.warning("lease_redis_silent", error=str(error))
@@ -196,7 +222,7 @@ class RedisLease:
             return True
         try:
             is_ours = self._script(_RENEW, self._token, self._ttl_ns // 1_000_000) == 1
-        except (OSError, RespError) as error:
+        except RedisError as error:
             log.warning("lease_not_renewed", error=str(error))
             return self._clock_ns() < self._sends_until(led)
         if is_ours:
@@ -225,7 +251,7 @@ class RedisLease:
             self._led.is_over, self._led.problem = True, ""
             try:
                 self._script(_RELEASE, self._token)
-            except (OSError, RespError) as error:
+            except RedisError as error:
                 log.warning("lease_not_released", error=str(error))
         self._led = None
         self._client.close()
@@ -234,7 +260,7 @@ class RedisLease:
     def _may_take(self) -> bool:
         answer = self._script(_LOOK)
         if not isinstance(answer, list):
-            raise RespError(f"a look at the lease was answered {answer!r}")
+            raise RedisError(f"a look at the lease was answered {answer!r}")
         token, _, epoch, is_over = answer
         look, now_ns = tuple(map(str, answer)), self._clock_ns()
         if self._seen is None or self._seen[0] != look:
@@ -263,7 +289,7 @@ class RedisLease:
         return led.renewed_ns + self._ttl_ns - SEND_MARGIN_NS
 
     def _script(self, script: str, *arguments: str | int) -> object:
-        return self._client.command("EVAL", script, len(_KEYS), *_KEYS, *arguments)
+        return self._client.eval(script, len(_KEYS), *_KEYS, *map(str, arguments))
 
 
 class _RedisFence:

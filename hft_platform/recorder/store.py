@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from hft_platform.breaker import Breaker
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.recorder import migrations, store_lock
-from hft_platform.recorder.breaker import Breaker
 from hft_platform.recorder.store_errors import FAILURES, Statement, classify
 from hft_platform.recorder.store_target import StorePolicy, StoreTarget, parse_dsn, read_password
 
@@ -94,7 +94,7 @@ class Store:
         self.dsn = dsn
         self.store_id = ""
         self.breaker = Breaker(
-            failures_max=policy.breaker_failures_max, open_s=policy.breaker_open_s, clock=clock
+            failures_max=policy.breaker_failures_max, pause=policy.breaker_open_s, clock=clock
         )
         self._clock = clock
         self._last_code: int | None = None

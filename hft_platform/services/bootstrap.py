@@ -39,13 +39,12 @@ from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.kernels import kernels_of
 from hft_platform.market.instruments import Instrument
 from hft_platform.market.sessions import Session
-from hft_platform.order.call_breaker import CallBreaker
-from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.fence import LatchFence
 from hft_platform.order.order_adapter import OrderAdapter
 from hft_platform.recorder.disk_monitor import DiskPressureMonitor
 from hft_platform.services import operator_requests
 from hft_platform.services.broker_probe import ProbedBroker, SystemListener
+from hft_platform.services.call_means import call_breaker, call_budget
 from hft_platform.services.core_calls import typed_errors
 from hft_platform.services.hft_system import HFTSystem, SystemParts
 from hft_platform.services.live_control import ControlledBy, LiveControl
@@ -284,13 +283,7 @@ class SystemBootstrapper:
         gateway = ExecutionGateway(session, order_ids, instruments, clock_ns)
         governor = SessionGovernor([instrument])
         fence = LatchFence(before.request.workspace)
-        budget = CallBudget(
-            soft_max=settings.broker.order_calls_soft, hard_max=settings.broker.order_calls_hard
-        )
-        breaker = CallBreaker(
-            failures_max=settings.broker.breaker_failures_max,
-            open_ns=settings.broker.breaker_open_ms * 1_000_000,
-        )
+        budget, breaker = call_budget(settings.broker), call_breaker(settings.broker)
         control = LiveControl(
             session,
             before.config,

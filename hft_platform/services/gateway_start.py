@@ -29,20 +29,19 @@ from hft_platform.config.keys import KeyRing
 from hft_platform.config.promoted import Mode, PromotedConfig, read_unverified
 from hft_platform.config.promotion_folder import head_config
 from hft_platform.config.settings import Settings
+from hft_platform.config.wall_clock import checked_time_ns
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway.channel import ChannelLimits, RemoteAlpha
 from hft_platform.gateway.channel_client import new_hello
 from hft_platform.gateway.channel_socket import SOCKET_FILE
 from hft_platform.gateway.gateway_service import FOLDER
 from hft_platform.gateway.lease import LeaderLease, Lease
-from hft_platform.gateway.redis_lease import RedisLease
-from hft_platform.gateway.resp import RespClient
+from hft_platform.gateway.redis_lease import RedisLease, redis_client
 from hft_platform.market.instruments import Instrument, load_instruments
 from hft_platform.market.sessions import Session, sessions_for
 from hft_platform.order.broker import Broker
-from hft_platform.order.call_breaker import CallBreaker
-from hft_platform.order.call_budget import CallBudget
 from hft_platform.order.gateway_broker import GatewayBroker
+from hft_platform.services.call_means import call_breaker, call_budget
 from hft_platform.services.gateway_plane import PlaneParts
 
 MS = 1_000_000
@@ -53,7 +52,11 @@ CONNECT_S = 30.0
 """A runner waits so long for a gateway at its start: a takeover takes a fraction of it."""
 SEGMENT_BYTES = 8 << 20
 """A takeover reads the open segment with its prepared rest: a large one costs it half a second."""
-BREAKER_FAILURES, BREAKER_OPEN_NS = 5, 10_000 * MS
+SLIPPAGE_TICKS = 2
+"""How far behind the best price a gateway closes the position of an alpha that may not trade."""
+
+MakeBroker = Callable[[Mapping[int, Instrument]], Broker]
+"""Makes a broker's adapter for these instruments, by their id; it connects nothing."""
 
 
 def gateway_parts(
@@ -61,8 +64,7 @@ def gateway_parts(
     alpha_ids: Sequence[str],
     settings: Settings,
     *,
-    make_broker: Callable[[], Broker],
-    call_timeout_ns: int,
+    make_broker: MakeBroker,
     mode: Mode,
     clock_ns: Callable[[], int],
 ) -> PlaneParts:
@@ -77,24 +79,23 @@ def gateway_parts(
     settings : Settings
         Limits and times.
     make_broker : callable
-        Makes the broker's adapter.
-    call_timeout_ns : int
-        Longest a broker call can take.
+        Makes the broker's adapter, not connected.
     mode : str
-        In which the permits must be valid: ``paper`` or ``live``.
+        In which the permits must be valid: ``live``; tests judge paper permits.
     clock_ns : callable
         ns UTC.
 
     Raises
     ------
     PlatformError
-        What a permit is refused with; SESSION_NOT_OPEN when no session is near.
+        What a permit is refused with; SESSION_NOT_OPEN when no session is near; CLOCK_WENT_BACK;
+        SETTINGS_INVALID for alphas whose products have other hours.
     """
-    now_ns = clock_ns()
+    now_ns = checked_time_ns(workspace, clock_ns())
     configs = [_permit(workspace, alpha_id, settings, mode, now_ns) for alpha_id in alpha_ids]
     table = load_instruments()
     symbols = [config.instruments[0].symbol for config in configs]
-    session = _session(table.by_symbol(symbols[0]), now_ns)
+    session = _session([table.by_symbol(symbol) for symbol in symbols], now_ns)
     engine_config = build_engine_config(
         [AlphaSpec.from_promoted(c, s) for c, s in zip(configs, symbols, strict=True)],
         instruments=table,
@@ -107,7 +108,6 @@ def gateway_parts(
     engine_config = _begun(folder, engine_config)
     by_symbol = {symbol: table.by_symbol(symbol).on(session.trading_day) for symbol in symbols}
     instruments = {row.instrument_id: row for row in by_symbol.values()}
-    limits = settings.account
     return PlaneParts(
         workspace=workspace,
         session_dir=folder,
@@ -130,13 +130,11 @@ def gateway_parts(
             for index, (config, symbol) in enumerate(zip(configs, symbols, strict=True))
         },
         instruments=instruments,
-        make_broker=make_broker,
+        make_broker=lambda: make_broker(instruments),
         reconciliation=settings.reconciliation,
-        budget=lambda: CallBudget(
-            soft_max=limits.order_rate_max - limits.cancel_reserve, hard_max=limits.order_rate_max
-        ),
-        breaker=lambda: CallBreaker(failures_max=BREAKER_FAILURES, open_ns=BREAKER_OPEN_NS),
-        call_timeout_ns=call_timeout_ns,
+        budget=lambda: call_budget(settings.broker),
+        breaker=lambda: call_breaker(settings.broker),
+        call_timeout_ns=settings.broker.call_timeout_ms * MS,
         clock_ns=clock_ns,
     )  # fmt: skip
 
@@ -150,7 +148,7 @@ def remote_alpha(alpha: Mapping[str, Any]) -> dict[str, Any]:
         With expression or kernel.
     """
     kept = {key: value for key, value in alpha.items() if key not in ("expression", "kernel")}
-    return kept | {"template": {"kind": "remote", "slippage_ticks": 2}}
+    return kept | {"template": {"kind": "remote", "slippage_ticks": SLIPPAGE_TICKS}}
 
 
 def gateway_lease(workspace: Path, settings: Settings) -> Lease:
@@ -174,7 +172,7 @@ def gateway_lease(workspace: Path, settings: Settings) -> Lease:
         return local
     host, _, port = section.redis.rpartition(":")
     password = _password(section.redis_password_file)
-    client = RespClient(host, int(port), timeout_s=REDIS_TIMEOUT_S, password=password)
+    client = redis_client(host, int(port), timeout_s=REDIS_TIMEOUT_S, password=password)
     return RedisLease(local, client)
 
 
@@ -245,13 +243,13 @@ def runner_broker(
     return make_broker()
 
 
-def broker_factory(name: str) -> Callable[[], Broker]:
+def broker_factory(name: str) -> MakeBroker:
     """The factory of a broker's adapter, by its place.
 
     Parameters
     ----------
     name : str
-        ``package.module:function``; the function takes nothing and gives an adapter.
+        ``package.module:function``; the function takes the instruments and gives an adapter.
 
     Raises
     ------
@@ -268,7 +266,7 @@ def broker_factory(name: str) -> Callable[[], Broker]:
         ) from error  # fmt: skip
     if not callable(found):
         raise PlatformError(ReasonCode.SETTINGS_INVALID, f"broker {name!r} is no function")
-    made: Callable[[], Broker] = found
+    made: MakeBroker = found
     return made
 
 
@@ -293,14 +291,24 @@ def _symbol_of(path: Path) -> str:
     return content.instruments[0].symbol
 
 
-def _session(instrument: Instrument, now_ns: int) -> Session:
-    found = [
-        row for row in sessions_for(instrument, now_ns, now_ns + DAY_NS) if row.end_ns > now_ns
-    ]
-    if not found:
-        raise PlatformError(
-            ReasonCode.SESSION_NOT_OPEN, f"{instrument.symbol} has no session within a day"
-        )
+def _session(instruments: Sequence[Instrument], now_ns: int) -> Session:
+    """The session that is on or next, which must be that of every product."""
+    found: list[Session] = []
+    for instrument in instruments:
+        rows = sessions_for(instrument, now_ns, now_ns + DAY_NS)
+        row = next((row for row in rows if row.end_ns > now_ns), None)
+        if row is None:
+            raise PlatformError(
+                ReasonCode.SESSION_NOT_OPEN, f"{instrument.symbol} has no session within a day"
+            )
+        if found and row != found[0]:
+            raise PlatformError(
+                ReasonCode.SETTINGS_INVALID,
+                f"{instrument.symbol} trades {row.session_id} by other hours than"
+                f" {instruments[0].symbol} {found[0].session_id}",
+                next_step="run a gateway for the products of each calendar, in its own workspace",
+            )
+        found.append(row)
     return found[0]
 
 

@@ -35,6 +35,7 @@ pub mod shed;
 pub mod simulation;
 pub mod storm_guard;
 pub mod strategy;
+pub mod thread_owned;
 pub mod ticks;
 pub mod wal;
 

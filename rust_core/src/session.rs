@@ -41,13 +41,12 @@ use crate::simulation::{
     Decide, FaultReport, Finished, OrderFact, Progress, RunCounts, SessionHead, Simulation,
     SimulationError, Sink, SinkError, sha256_of_hex,
 };
+use crate::thread_owned::ThreadGone;
 use crate::wal::WalError;
 
 mod logs;
-mod thread;
 
 pub use logs::{Durability, SessionOptions, WaitFor, WalSink, WrittenBytes};
-pub use thread::SessionThread;
 
 pub(crate) use logs::sink_error;
 
@@ -83,8 +82,8 @@ pub enum SessionError {
         state: &'static str,
     },
     /// The thread that held the session is gone.
-    #[error("the session's thread has ended unexpectedly")]
-    ThreadGone,
+    #[error("session: {0}")]
+    ThreadGone(#[from] ThreadGone),
 }
 
 impl SessionError {
@@ -98,7 +97,7 @@ impl SessionError {
             Self::Shed(error) => error.code(),
             Self::Options(_) => ReasonCode::SettingsInvalid,
             Self::State { .. } => ReasonCode::SessionNotOpen,
-            Self::ThreadGone => ReasonCode::InvariantBroken,
+            Self::ThreadGone(_) => ReasonCode::InvariantBroken,
         }
     }
 }
@@ -251,7 +250,7 @@ enum State {
     Over,
 }
 
-/// One paper session. It lives on one thread; see [`SessionThread`].
+/// One paper session. It lives on one thread; see [`crate::thread_owned`].
 #[derive(Debug)]
 pub struct PaperSession {
     state: State,

@@ -14,10 +14,6 @@
 //! It knows no symbols, tags or accounts (see `hft_platform/order/paper_broker.py`). Operator's page:
 //! `docs/brokers.md`.
 
-mod thread;
-
-pub use thread::{ThreadGone, ThreadOwned};
-
 use std::collections::BTreeMap;
 
 use crate::convert::{ConvertCounts, MarketTape};

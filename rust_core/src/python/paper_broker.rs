@@ -9,11 +9,10 @@ use serde::Deserialize;
 use super::simulation::{fault_report, latency_profile, refuse, run_counts};
 use crate::exchange::{QueueModelKind, VenueInstrument};
 use crate::faults::FaultProfile;
-use crate::paper_broker::{
-    ExchangeSetup, NewOrder, OrderView, PaperExchange, ThreadGone, ThreadOwned,
-};
+use crate::paper_broker::{ExchangeSetup, NewOrder, OrderView, PaperExchange};
 use crate::reason::ReasonCode;
 use crate::simulation::{CallAnswer, SimulationError};
+use crate::thread_owned::{ThreadGone, ThreadOwned};
 use crate::ticks::{TickBand, TickLadder};
 
 /// What the exchange JSON may hold.

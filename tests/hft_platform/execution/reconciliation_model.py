@@ -19,7 +19,7 @@ import numpy as np
 from hft_platform import records
 from hft_platform.config.settings import ReconciliationSettings, load_settings
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.execution.order_check import SYNTHETIC
+from hft_platform.execution.order_ids import SYNTHETIC_PREFIX
 from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.order.broker import (
     AccountState,
@@ -243,7 +243,7 @@ class ModelNames:
 
     def has_synthetic(self, order_id: int) -> bool:
         own = [name for name, owner in self.fills.items() if owner == order_id]
-        return any(name.startswith(SYNTHETIC) for name in own)
+        return any(name.startswith(SYNTHETIC_PREFIX) for name in own)
 
 
 class ModelGateway:

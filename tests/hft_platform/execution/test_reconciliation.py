@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.execution.order_check import SYNTHETIC, synthetic_fill_id
+from hft_platform.execution.order_check import synthetic_fill_id
+from hft_platform.execution.order_ids import SYNTHETIC_PREFIX
 from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.execution.reconciliation_report import (
     ADVICE,
@@ -872,7 +873,9 @@ def test_with_an_answering_broker_nothing_stays_unknown_and_positions_are_equal(
         assert len(set(world.session.fill_ids)) == len(world.session.fill_ids)
         assert world.service.report().is_ready
         seen.update(row.outcome for row in world.service.report().resolutions)
-        seen["synthetic"] += sum(name.startswith(SYNTHETIC) for name in world.session.fill_ids)
+        seen["synthetic"] += sum(
+            name.startswith(SYNTHETIC_PREFIX) for name in world.session.fill_ids
+        )
     assert seen["adopted"]
     assert seen["abandoned"]
     assert (seen["synthetic"] > 0) == (not names_fills)

@@ -78,7 +78,7 @@ def test_a_breaker_opens_tries_one_call_and_closes_by_its_success() -> None:
     breaker.note(CallResult(Outcome.SENT), 126)
     assert breaker.allows(127)
     assert not breaker.is_open
-    assert breaker.counters() == {"failures_in_a_row": 0, "opened": 1}
+    assert breaker.counters() == {"failures_in_a_row": 0, "opened": 2}
 
 
 def test_a_refusal_by_the_broker_is_an_answer() -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hft_platform.breaker import State
 from hft_platform.drills.chdb_server import ServerProcess
 from hft_platform.drills.sample_session import write_session
 from hft_platform.drills.server_faults import Fault
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder import native
-from hft_platform.recorder.breaker import State
 from hft_platform.recorder.store import POLICY, Store, open_store
 from hft_platform.services.wal_load import load_once
 from research.loop import load_wal

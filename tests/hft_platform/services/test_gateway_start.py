@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +27,9 @@ from hft_platform.execution.order_ids import OrderIds
 from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService
 from hft_platform.gateway.lease import LeaderLease, boottime_ns
 from hft_platform.gateway.redis_lease import RedisLease
+from hft_platform.market.instruments import load_instruments
 from hft_platform.order.broker import OrderTicket, Outcome
+from hft_platform.services import gateway_start
 from hft_platform.services.gateway_plane import LivePlane, PlaneParts
 from hft_platform.services.gateway_start import (
     broker_factory,
@@ -69,8 +72,8 @@ class Clock:
 def parts_of(workspace: Path, settings: Settings, clock: Clock, **changes: Any) -> PlaneParts:
     return gateway_parts(
         workspace, changes.pop("alphas", [ALPHA_ID]), settings,
-        make_broker=lambda: FileBroker(workspace, 1, clock_ns=clock, call_s=0.0),
-        call_timeout_ns=NS, mode="paper", clock_ns=clock, **changes,
+        make_broker=lambda _: FileBroker(workspace, 1, clock_ns=clock, call_s=0.0),
+        mode="paper", clock_ns=clock, **changes,
     )  # fmt: skip
 
 
@@ -88,9 +91,10 @@ def test_a_permit_becomes_a_remote_alpha(workspace: Path, settings: Settings) ->
     assert again.alphas == parts.alphas
 
 
-def test_an_alpha_without_a_permit_and_a_day_without_a_session_are_refused(
-    workspace: Path, settings: Settings
+def test_an_alpha_without_a_permit_and_a_permit_that_ran_out_are_refused(
+    workspace: Path, settings: Settings, tmp_path: Path
 ) -> None:
+    workspace = shutil.copytree(workspace, tmp_path / "ws")
     with pytest.raises(PlatformError) as raised:
         parts_of(workspace, settings, Clock(), alphas=["nobody"])
     assert raised.value.code == ReasonCode.CONFIG_NOT_FOUND
@@ -99,6 +103,10 @@ def test_an_alpha_without_a_permit_and_a_day_without_a_session_are_refused(
     with pytest.raises(PlatformError) as raised:
         parts_of(workspace, settings, later)
     assert raised.value.code == ReasonCode.CONFIG_EXPIRED
+    # A clock that is set back makes no permit valid again.
+    with pytest.raises(PlatformError) as raised:
+        parts_of(workspace, settings, Clock())
+    assert raised.value.code == ReasonCode.CLOCK_WENT_BACK
 
 
 def test_a_session_that_began_with_other_alphas_is_not_continued(
@@ -260,15 +268,28 @@ def test_status_says_who_leads_and_that_nobody_does(
 
 
 def test_run_refuses_what_it_cannot_lead(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = ["gateway", "run", "--workspace", str(workspace)]
     assert cli.main(base) == 3
     assert "needs the alphas it serves" in capsys.readouterr().err
-    # The permit of this workspace is for January 2026: today it has run out.
     arguments = [*base, "--alpha", ALPHA_ID, "--broker", "json:loads"]
     assert cli.main(arguments) == 3
+    assert "LIVE_NOT_ENABLED" in capsys.readouterr().err
+    monkeypatch.setenv("HFT_LIVE_ENABLED", "1")
+    # The permit of this workspace is for the paper exchange, and for January 2026.
+    assert cli.main(arguments) == 3
     assert "CONFIG_" in capsys.readouterr().err
+
+
+def test_products_of_other_hours_do_not_share_a_gateway() -> None:
+    table, day_ns = load_instruments(), 1_775_781_900_000_000_000
+    futures, stock = table.by_symbol("TXFD6"), table.by_symbol("2330")
+    assert gateway_start._session([futures, futures], day_ns).session_id.endswith("/day")
+    with pytest.raises(PlatformError) as refused:
+        gateway_start._session([futures, stock], day_ns)
+    assert refused.value.code == ReasonCode.SETTINGS_INVALID
+    assert "2330" in refused.value.message
 
 
 def test_the_drills_gateway_ends_in_order_on_sigterm(tmp_path: Path) -> None:

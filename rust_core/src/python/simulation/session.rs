@@ -12,14 +12,15 @@ use super::{VenueOptions, fault_report, latency_profile, refuse, run_counts};
 use crate::convert::ConvertCounts;
 use crate::reason::ReasonCode;
 use crate::record::{CommandRecord, ConfigSwitchRecord, HealthRecord, IntentRecord, Record, Tape};
-use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup, SessionThread};
+use crate::session::{PaperSession, SessionError, SessionOptions, SessionSetup};
 use crate::shed::Topics;
 use crate::simulation::Progress;
+use crate::thread_owned::ThreadOwned;
 
 /// A paper session: feed it a recording, step it, finish it.
 #[pyclass(name = "PaperSession", module = "hft_platform._core", frozen)]
 pub(super) struct PyPaperSession {
-    thread: Mutex<SessionThread>,
+    thread: Mutex<ThreadOwned<PaperSession>>,
 }
 
 fn raised(py: Python<'_>, error: &SessionError) -> PyErr {
@@ -41,7 +42,7 @@ fn progress_dict<'py>(
 }
 
 impl PyPaperSession {
-    fn thread(&self) -> MutexGuard<'_, SessionThread> {
+    fn thread(&self) -> MutexGuard<'_, ThreadOwned<PaperSession>> {
         // A panic elsewhere leaves the channel ends as they were: nothing to repair.
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,8 +53,12 @@ impl PyPaperSession {
         py: Python<'_>,
         task: impl FnOnce(&mut PaperSession) -> Result<T, SessionError> + Send + 'static,
     ) -> PyResult<T> {
-        py.detach(|| self.thread().call(task))
-            .map_err(|error| raised(py, &error))
+        py.detach(|| {
+            self.thread()
+                .call(task)
+                .unwrap_or_else(|gone| Err(gone.into()))
+        })
+        .map_err(|error| raised(py, &error))
     }
 }
 
@@ -86,7 +91,7 @@ impl PyPaperSession {
             kernels: kernels_of(py, &kernels)?,
         };
         let thread = py
-            .detach(|| SessionThread::start(setup))
+            .detach(|| ThreadOwned::start("paper-session", || PaperSession::new(setup)))
             .map_err(|error| raised(py, &error))?;
         Ok(Self {
             thread: Mutex::new(thread),

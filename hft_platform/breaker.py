@@ -1,14 +1,15 @@
-"""Circuit breaker of a store: after several failures in a row, stop asking for a while.
+"""Circuit breaker: after several failures in a row, stop asking for a while.
 
-Why: a server that is down is not helped by being asked, and a loader that waits for each timeout
-loads nothing else meanwhile.
+Why: a server that is down is not helped by being asked, and whoever waits for each timeout does
+nothing else meanwhile. The store's loader and the broker's order adapter have one each.
 
 Invariants:
 1. `TABLE` says for every state and event what comes next; there is nothing beside it.
 2. CLOSED asks always, OPEN never, HALF_OPEN lets one statement through and waits for its outcome.
-3. Time comes from the clock that is given; it never goes back.
+3. Time comes from the clock that is given, in its unit; it never goes back.
 
-A refused statement is an answer, so it is a success here. Operator's page: `docs/store.md`.
+A refusal is an answer, so it is a success here. Operator's pages: `docs/store.md`,
+`docs/execution.md`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 
 class State(enum.Enum):
-    """Whether the store is asked."""
+    """Whether it is asked."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -75,21 +76,21 @@ TABLE: Mapping[tuple[State, Event], Row] = {
 
 
 class Breaker:
-    """State, counts and time of one store's breaker. Safe to use from several threads.
+    """State, counts and time of one breaker. Safe to use from several threads.
 
     Parameters
     ----------
     failures_max : int
         Failures in a row that open it, above 0.
-    open_s : float
-        Pause before it is asked again.
+    pause : float
+        Time before it is asked again.
     clock : callable
-        Seconds, monotonic.
+        Monotonic, in the unit of the pause.
     """
 
-    def __init__(self, *, failures_max: int, open_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, *, failures_max: int, pause: float, clock: Callable[[], float]) -> None:
         self._failures_max = failures_max
-        self._open_s = open_s
+        self._pause = pause
         self._clock = clock
         self._lock = threading.Lock()
         self._since = clock()
@@ -100,7 +101,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """True while the store is not asked."""
+        """True while it is not asked."""
         return self.state is State.OPEN
 
     def ask(self) -> float:
@@ -109,11 +110,11 @@ class Breaker:
         Returns
         -------
         float
-            0 when the store may be asked, else the seconds until it may be.
+            0 when it may be asked, else the time until it may be.
         """
         with self._lock:
-            left = self._since + self._open_s - self._clock()
-            row = self._step(Event.ASKED if left <= 0.0 else Event.ASKED_TOO_EARLY)
+            left = self._since + self._pause - self._clock()
+            row = self._step(Event.ASKED if left <= 0 else Event.ASKED_TOO_EARLY)
             if row.is_let_through:
                 if self.state is State.HALF_OPEN:
                     self._since = self._clock()
@@ -122,13 +123,13 @@ class Breaker:
             return left
 
     def answered(self) -> None:
-        """Note that the store answered, be it with a refusal."""
+        """Note an answer, be it a refusal."""
         with self._lock:
             self.failures_in_a_row = 0
             self._step(Event.ANSWERED)
 
     def failed(self) -> None:
-        """Note that the store did not answer."""
+        """Note that no answer came."""
         with self._lock:
             self.failures_in_a_row += 1
             is_too_often = self.failures_in_a_row >= self._failures_max

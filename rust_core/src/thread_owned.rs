@@ -1,11 +1,11 @@
 //! Something that may not leave its thread, on a thread of its own.
 //!
-//! Why: the exchange model's parts are bound to the thread that made them; the feed, the dispatcher
-//! and the reconciler of a live process are three.
+//! Why: the exchange model's parts are bound to the thread that made them, whoever drives a session
+//! or the paper exchange is not; feed, dispatcher and reconciler of a live process are three.
 //!
 //! Invariants: tasks run one at a time, in the order in which they came; dropping it ends the thread.
 //!
-//! It knows nothing of what it holds. Operator's page: `docs/brokers.md`.
+//! It knows nothing of what it holds.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ type Task<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 /// The thread is gone: it could not be started, or has panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the exchange's thread has ended unexpectedly")]
+#[error("the thread has ended unexpectedly")]
 pub struct ThreadGone;
 
 /// A value on a thread of its own.

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hft_platform.recorder.breaker import TABLE, Breaker, Event, State
+from hft_platform.breaker import TABLE, Breaker, Event, State
 
 FAILURES_MAX = 3
 PAUSE = 10.0
@@ -24,7 +24,7 @@ class Clock:
 
 
 def _breaker(clock: Clock) -> Breaker:
-    return Breaker(failures_max=FAILURES_MAX, open_s=PAUSE, clock=clock)
+    return Breaker(failures_max=FAILURES_MAX, pause=PAUSE, clock=clock)
 
 
 def test_the_table_says_what_follows_from_every_state_and_event() -> None:
