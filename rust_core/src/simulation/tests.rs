@@ -5,7 +5,10 @@ mod push;
 
 use super::*;
 use crate::exchange::{CrateVenue, QueueModelKind, VenueInstrument};
-use crate::record::{BookRecord, SCALE, Tape, TradeRecord};
+use crate::reason::ReasonCode;
+use crate::record::{
+    ActionKind, BookRecord, BrokerEventKind, BrokerRecord, SCALE, Tape, TimerRecord, TradeRecord,
+};
 
 const MS: i64 = 1_000_000;
 const FEED_DELAY: i64 = 3 * MS;
