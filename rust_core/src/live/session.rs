@@ -16,8 +16,8 @@ use crate::engine::{ALL_ALPHAS, Engine, Sequencer};
 use crate::gateway::{ORDER_COUNT_MAX, Order, order_number};
 use crate::reason::ReasonCode;
 use crate::record::{
-    ActionKind, CommandKind, CommandRecord, DecisionRecord, EpochRecord, Record, RecordHeader,
-    RecordType, Tape,
+    ActionKind, BrokerEventKind, BrokerRecord, CommandKind, CommandRecord, DecisionRecord,
+    EpochRecord, Record, RecordHeader, RecordType, Tape,
 };
 use crate::session::{WaitFor, WalSink, WrittenBytes, sink_error};
 use crate::simulation::{SessionHead, Sink, SinkError};
@@ -630,16 +630,61 @@ impl Open {
         }
         self.market_failure = Some(failure.clone());
         self.logs.is_halting = true;
+        let halted = self
+            .take_up_refused(queue)
+            .and_then(|unsent| self.halt_without_market(failure.code, &unsent, queue, latency));
+        if let Err(second) = halted {
+            queue.fail(second);
+        }
+    }
+
+    /// Takes up the decisions that the log refused when the market was lost, and gives back what of
+    /// them must not leave. The engine holds its cancels for sent and would not ask again: they go.
+    fn take_up_refused(&mut self, queue: &RequestQueue) -> Result<Vec<DecisionRecord>, SinkError> {
+        if self.decisions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let unsent: Vec<_> = self
+            .decisions
+            .iter()
+            .filter(|decision| is_approved_place(decision))
+            .copied()
+            .collect();
+        self.queue_decisions(self.last_time_ns, wall_ns(), queue, |decision| {
+            !is_approved_place(decision)
+        })?;
+        Ok(unsent)
+    }
+
+    /// Halts on record, and then answers each order that stayed in.
+    fn halt_without_market(
+        &mut self,
+        code: ReasonCode,
+        unsent: &[DecisionRecord],
+        queue: &RequestQueue,
+        latency: &Latency,
+    ) -> Result<(), SinkError> {
         let mut halt = CommandRecord::empty();
         halt.header.source_id = SOURCE_RUNTIME;
         halt.header.receive_time_ns = self.last_time_ns;
         halt.command_kind = CommandKind::Halt as u32;
         halt.alpha_index = ALL_ALPHAS;
-        halt.reason_code = u64::from(failure.code.code());
-        let halted = self.sequence(halt.header, halt.as_bytes(), queue, latency);
-        if let Err(second) = halted {
-            queue.fail(second);
+        halt.reason_code = u64::from(code.code());
+        self.sequence(halt.header, halt.as_bytes(), queue, latency)?;
+        for decision in unsent {
+            let mut answer = BrokerRecord::empty();
+            answer.header.source_id = SOURCE_RUNTIME;
+            answer.header.receive_time_ns = self.last_time_ns;
+            answer.header.instrument_id = decision.header.instrument_id;
+            answer.event_kind = BrokerEventKind::Rejected as u32;
+            answer.reason_code = u32::from(ReasonCode::RequestNotSent.code());
+            answer.order_id = decision.order_id;
+            answer.side = decision.side;
+            answer.price = decision.price;
+            answer.qty = decision.qty;
+            self.sequence(answer.header, answer.as_bytes(), queue, latency)?;
         }
+        Ok(())
     }
 
     /// Gives one record its place, logs it and decides on it; approved requests go into the queue.
@@ -679,6 +724,18 @@ impl Open {
             return Ok(());
         }
         self.decision_count += self.decisions.len() as u64;
+        self.queue_decisions(received_ns, decided_ns, queue, |_decision| true)
+    }
+
+    /// Logs the decisions of one input; those approved and chosen go into the queue. What is left in
+    /// their buffer is what the log refused.
+    fn queue_decisions(
+        &mut self,
+        received_ns: i64,
+        decided_ns: i64,
+        queue: &RequestQueue,
+        is_chosen: impl Fn(&DecisionRecord) -> bool,
+    ) -> Result<(), SinkError> {
         let wait_for = self.logs.wait_for(&self.decisions);
         let appended_seq = self.logs.append_decisions(&self.decisions, false)?;
         if wait_for == WaitFor::Latch {
@@ -694,6 +751,9 @@ impl Open {
             let Some(request) = self.request_of(&decision, received_ns) else {
                 continue;
             };
+            if !is_chosen(&decision) {
+                continue;
+            }
             let waiting = Waiting {
                 request,
                 wal_seq,
@@ -710,6 +770,7 @@ impl Open {
             self.requests += 1;
             self.has_new_request = true;
         }
+        self.decisions.clear();
         Ok(())
     }
 
@@ -752,4 +813,8 @@ impl Open {
             received_ns,
         })
     }
+}
+
+fn is_approved_place(decision: &DecisionRecord) -> bool {
+    decision.verdict == APPROVED && decision.action == ActionKind::Place as u32
 }

@@ -14,7 +14,7 @@ use super::session::LiveSession;
 use crate::engine::Engine;
 use crate::gateway::OrderState;
 use crate::reason::ReasonCode;
-use crate::record::{BookRecord, BrokerEventKind, BrokerRecord, Record};
+use crate::record::{ActionKind, BookRecord, BrokerEventKind, BrokerRecord, Record};
 use crate::session::{Durability, WalSink};
 use crate::simulation::SessionHead;
 use crate::wal::{LogKind, failing_writer};
@@ -64,6 +64,16 @@ impl Failing {
         self.session.push(record.as_bytes())
     }
 
+    /// The orders of the requests that wait, all of one kind.
+    fn taken(&mut self, action: ActionKind) -> Vec<u64> {
+        let mut order_ids = Vec::new();
+        while let Some(request) = self.session.next_request(NOW).unwrap() {
+            assert_eq!(request.action, action as u32, "{request:?}");
+            order_ids.push(request.order_id);
+        }
+        order_ids
+    }
+
     fn report(&mut self, kind: BrokerEventKind, order_id: u64) -> Result<u64, LiveError> {
         self.now_ns += 1_000_000;
         let mut record = BrokerRecord::empty();
@@ -105,10 +115,7 @@ fn a_request_whose_decision_cannot_be_made_durable_never_leaves() {
 fn after_a_failure_of_the_market_log_only_the_way_out_is_left() {
     let mut live = failing(MAKER, Durability::Record);
     live.book(35_000, 10, 10).unwrap();
-    let mut working = Vec::new();
-    while let Some(request) = live.session.next_request(NOW).unwrap() {
-        working.push(request.order_id);
-    }
+    let working = live.taken(ActionKind::Place);
     assert_eq!(working.len(), 2, "a quote on each side");
     for order_id in &working {
         live.report(BrokerEventKind::Working, *order_id).unwrap();
@@ -126,12 +133,11 @@ fn after_a_failure_of_the_market_log_only_the_way_out_is_left() {
         .inspect(|engine, _| engine.halted_by())
         .unwrap();
     assert_eq!(halted, Some(ReasonCode::WalWriteFailed));
-    let mut canceled = Vec::new();
-    while let Some(request) = live.session.next_request(NOW).unwrap() {
-        assert_eq!(request.action, 2, "nothing that opens leaves: {request:?}");
-        canceled.push(request.order_id);
-    }
-    assert_eq!(canceled, working);
+    assert_eq!(
+        live.taken(ActionKind::Cancel),
+        working,
+        "nothing that opens"
+    );
     for order_id in &working {
         live.report(BrokerEventKind::Canceled, *order_id).unwrap();
         let order = live.session.order(*order_id).unwrap().unwrap().order;
@@ -140,6 +146,53 @@ fn after_a_failure_of_the_market_log_only_the_way_out_is_left() {
     assert!(live.session.next_request(NOW).unwrap().is_none());
     let finished = live.session.finish().unwrap();
     assert_eq!(finished.halted_by, ReasonCode::WalWriteFailed.code());
+}
+
+/// A maker whose quotes were placed and whose market moved on; the log of it fails unseen.
+fn moved_on(is_working: bool) -> (Failing, Vec<u64>) {
+    let mut live = failing(MAKER, Durability::Record);
+    live.book(35_000, 10, 10).unwrap();
+    let placed = live.taken(ActionKind::Place);
+    for order_id in placed.iter().filter(|_| is_working) {
+        live.report(BrokerEventKind::Working, *order_id).unwrap();
+    }
+    live.book(34_980, 10, 10).unwrap();
+    let canceled = live.taken(ActionKind::Cancel);
+    assert_eq!(canceled.len(), if is_working { 2 } else { 0 });
+    live.market.fail_next_sync();
+    live.session.sync_market_for_test();
+    (live, placed)
+}
+
+/// Invariant 3: the report that shows the failure asked for a cancel. The engine holds it for sent
+/// and would not ask again, so it goes.
+#[test]
+fn a_cancel_that_was_decided_when_the_market_log_was_found_lost_leaves() {
+    let (mut live, placed) = moved_on(false);
+    let failure = live
+        .report(BrokerEventKind::Working, placed[0])
+        .unwrap_err();
+    assert_eq!(failure.code(), ReasonCode::WalWriteFailed);
+    // What was under way is canceled when it works.
+    live.report(BrokerEventKind::Working, placed[1]).unwrap();
+    assert_eq!(live.taken(ActionKind::Cancel), placed, "each once");
+}
+
+/// Invariant 3: here it asked for a new quote. That stays in, and is answered.
+#[test]
+fn an_order_that_was_decided_when_the_market_log_was_found_lost_never_leaves() {
+    let (mut live, placed) = moved_on(true);
+    let failure = live
+        .report(BrokerEventKind::Canceled, placed[0])
+        .unwrap_err();
+    assert_eq!(failure.code(), ReasonCode::WalWriteFailed);
+    let unsent = live.session.order(placed[1] + 1).unwrap().unwrap().order;
+    assert_eq!(unsent.state, OrderState::Rejected);
+    assert_eq!(
+        live.session.queue_len(),
+        0,
+        "the halt has nothing left to cancel"
+    );
 }
 
 /// Invariant 2: a halt is on disk before the push returns, also where requests need not wait.

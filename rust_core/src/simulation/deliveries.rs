@@ -142,15 +142,54 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         }
         self.counts.decisions += self.decisions.len() as u64;
         self.sink.decisions(&self.decisions)?;
-        let decisions = std::mem::take(&mut self.decisions);
+        let mut decisions = std::mem::take(&mut self.decisions);
         for decision in decisions
             .iter()
             .filter(|decision| decision.verdict == APPROVED)
         {
             self.dispatch(decision, header.sequence_time_ns)?;
         }
+        // What is left here is what a sink refused.
+        decisions.clear();
         self.decisions = decisions;
         Ok(())
+    }
+
+    /// Takes up the decisions that the sink refused when the market was lost. The engine holds its
+    /// cancels for sent and would not ask again, so they go; what places is answered as not sent.
+    pub(super) fn take_up_refused(&mut self) -> Result<(), SimulationError> {
+        let decisions = std::mem::take(&mut self.decisions);
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.sink.decisions(&decisions)?;
+        for decision in decisions
+            .iter()
+            .filter(|decision| decision.verdict == APPROVED)
+        {
+            if decision.action == ActionKind::Place as u32 {
+                let order = order_of(decision, LatencyKind::Place)?;
+                self.track(&order);
+                self.refuse_unsent(&order, self.now_ns, ReasonCode::RequestNotSent);
+            } else {
+                self.dispatch(decision, decision.header.sequence_time_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn track(&mut self, order: &VenueOrder) -> &mut Track {
+        self.tracks.entry(order.order_id).or_insert(Track {
+            order: *order,
+            place_fact: None,
+            cancel_fact: None,
+        })
+    }
+
+    /// Answers a place that never leaves.
+    fn refuse_unsent(&mut self, order: &VenueOrder, at_ns: i64, reason: ReasonCode) {
+        let report = VenueReport::refused(order, BrokerEventKind::Rejected, at_ns, reason);
+        self.responses.add(at_ns, plain(report));
     }
 
     /// Sends one approved decision on its way.
@@ -166,41 +205,22 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             }
             self.closing_requests += 1;
         }
-        let unknown = |field, value| SimulationError::Decision {
-            decision_seq: decision.decision_seq,
-            field,
-            value,
-        };
         let kind = match decision.action {
             action if action == ActionKind::Place as u32 => LatencyKind::Place,
             action if action == ActionKind::Cancel as u32 => LatencyKind::Cancel,
-            action => return Err(unknown("action", action)),
+            action => return Err(unknown(decision, "action", action)),
         };
-        let life = match OrderLife::from_code(decision.time_in_force) {
-            Some(life) => life,
-            None if kind == LatencyKind::Cancel => OrderLife::RestOfDay,
-            None => return Err(unknown("time_in_force", decision.time_in_force)),
-        };
-        let order_id = decision.order_id;
-        let track = self.tracks.entry(order_id).or_insert(Track {
-            order: VenueOrder {
-                order_id,
-                instrument_id: decision.header.instrument_id,
-                side: decision.side,
-                price: decision.price,
-                qty: decision.qty,
-                life,
-            },
-            place_fact: None,
-            cancel_fact: None,
-        });
-        let exchange_arrival_ns = decision_time_ns + self.profile.delay_ns(order_id, kind);
+        let order = order_of(decision, kind)?;
+        let order_id = order.order_id;
         let fact = Some(self.facts.len());
+        let track = self.track(&order);
+        let order = track.order;
         if kind == LatencyKind::Cancel {
             track.cancel_fact = fact
         } else {
             track.place_fact = fact
         }
+        let exchange_arrival_ns = decision_time_ns + self.profile.delay_ns(order_id, kind);
         self.facts.push(OrderFact {
             order_id,
             request_kind: kind as u64,
@@ -214,18 +234,10 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         {
             // Our own pipeline was slower than the intent may wait: it never leaves.
             let expired_ns = decision_time_ns + self.profile.pipeline_ns;
-            let order = track.order;
-            let report = VenueReport::refused(
-                &order,
-                BrokerEventKind::Rejected,
-                expired_ns,
-                ReasonCode::IntentExpired,
-            );
-            self.responses.add(expired_ns, plain(report));
+            self.refuse_unsent(&order, expired_ns, ReasonCode::IntentExpired);
             return Ok(());
         }
         self.counts.requests += 1;
-        let order = track.order;
         if let Some(faults) = &mut self.faults {
             let times = (decision_time_ns, exchange_arrival_ns);
             let arrives = faults.on_sent(&order, kind, times, &mut self.outbox);
@@ -241,4 +253,29 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
             .add(exchange_arrival_ns, Request::Arrives { kind, order_id });
         Ok(())
     }
+}
+
+fn unknown(decision: &DecisionRecord, field: &'static str, value: u32) -> SimulationError {
+    SimulationError::Decision {
+        decision_seq: decision.decision_seq,
+        field,
+        value,
+    }
+}
+
+/// The order of a decision; a cancel names no life.
+fn order_of(decision: &DecisionRecord, kind: LatencyKind) -> Result<VenueOrder, SimulationError> {
+    let life = match OrderLife::from_code(decision.time_in_force) {
+        Some(life) => life,
+        None if kind == LatencyKind::Cancel => OrderLife::RestOfDay,
+        None => return Err(unknown(decision, "time_in_force", decision.time_in_force)),
+    };
+    Ok(VenueOrder {
+        order_id: decision.order_id,
+        instrument_id: decision.header.instrument_id,
+        side: decision.side,
+        price: decision.price,
+        qty: decision.qty,
+        life,
+    })
 }

@@ -402,6 +402,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
 
     /// Ends a market that can no longer be stored: `last` (a halt) is decided on, and what it asks
     /// for is done and answered at the market as it stands. No market record and no timer follows.
+    /// What the sink had refused is given to it once more, before `last`: the engine counts on it.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -411,6 +412,7 @@ impl<D: Decide, V: Venue, S: Sink> Simulation<D, V, S> {
         self.exchange_next = self.tape.exchange().len();
         self.is_abandoned = true;
         self.stretch = Stretch::Draining(self.now_ns.saturating_add(DRAIN_NS_MAX));
+        self.take_up_refused()?;
         self.inject(last)?;
         self.run(None, u64::MAX).map(drop)
     }
