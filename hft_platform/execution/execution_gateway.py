@@ -30,10 +30,7 @@ import structlog
 
 from hft_platform.errors import ReasonCode
 from hft_platform.execution.order_ids import OrderFacts, OrderIds, fill_quantities
-from hft_platform.market.instruments import Instrument
-from hft_platform.order.broker import BrokerIds, EventKind, FillEvent, OrderEvent
-from hft_platform.order.market_hours import MarketHours
-from hft_platform.order.order_records import (
+from hft_platform.input_records import (
     FILL_ID_BYTES_MAX,
     ID_BYTES_MAX,
     BrokerKind,
@@ -42,6 +39,9 @@ from hft_platform.order.order_records import (
     is_storable,
     route_record,
 )
+from hft_platform.market.instruments import Instrument
+from hft_platform.order.broker import BrokerIds, EventKind, FillEvent, OrderEvent
+from hft_platform.order.market_hours import MarketHours
 
 ORPHAN_COUNT_MAX = 1_024
 ORPHAN_WAIT_NS = 30_000_000_000

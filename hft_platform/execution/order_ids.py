@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hft_platform import _core, records
+from hft_platform.input_records import ID_BYTES_MAX, RouteKind, is_storable
 from hft_platform.order.broker import BrokerIds
-from hft_platform.order.order_records import ID_BYTES_MAX, RouteKind, is_storable
 
 SYNTHETIC_PREFIX = "syn."
 """Begins the name of a fill that reconciliation made from a total: `syn.<order>.<total>`."""

@@ -28,7 +28,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from hft_platform import records
 from hft_platform.config.settings import ReconciliationSettings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.order_check import (
@@ -49,6 +48,18 @@ from hft_platform.execution.reconciliation_report import (
     Resolution,
     units,
 )
+from hft_platform.input_records import (
+    ABANDONED,
+    ADOPTED,
+    SOURCE_RUNTIME,
+    BrokerKind,
+    HealthKind,
+    RouteKind,
+    account_record,
+    broker_record,
+    health_record,
+    route_record,
+)
 from hft_platform.order.broker import (
     AccountState,
     Broker,
@@ -62,14 +73,6 @@ from hft_platform.order.broker import (
     Outcome,
 )
 from hft_platform.order.call_budget import CallKind
-from hft_platform.order.order_records import (
-    SOURCE_BROKER,
-    SOURCE_RUNTIME,
-    BrokerKind,
-    RouteKind,
-    broker_record,
-    route_record,
-)
 
 FINDING_COUNT_MAX = 200
 RESOLUTION_COUNT_MAX = 50
@@ -80,12 +83,6 @@ CANCELS_MAX = 3
 MESSAGE_CHARS_MAX = 200
 REPORT_EVERY_NS = 10_000_000_000
 """An unchanged report is written again so often, so that its age says whether anybody looks."""
-ADOPTED, ABANDONED = 1, 2
-"""`argument` of a Route record of the kind Resolved."""
-MARGIN, MARGIN_PER_LOT, POSITION = 1, 2, 4
-"""`account_fields` in rust_core/src/record.rs."""
-DRIFT = 3
-"""`HealthKind` in rust_core/src/record.rs."""
 
 log = structlog.get_logger()
 
@@ -568,7 +565,7 @@ class ReconciliationService:
             qty = broker_qty.get(held.symbol, 0)
             agreement = self._positions.judge(held, qty, now_ns, answered_ns)
             if agreement in (Agreement.AGREES, Agreement.DRIFTS):
-                tape += _account_record(answered_ns, now_ns, instrument_id, position=qty)
+                tape += account_record(answered_ns, now_ns, instrument_id, position=qty)
                 tape += self._drift_record(instrument_id, agreement, qty - held.qty, answered_ns)
         if tape:
             self._session.push(tape)
@@ -588,14 +585,17 @@ class ReconciliationService:
             self._counters["drift_reports"] += 1
         else:
             self._drift_reported_ns.pop(instrument_id, None)
-        return _health_record(instrument_id, drift, 0, now_ns)
+        return health_record(HealthKind.DRIFT, drift, now_ns, instrument_id=instrument_id)
 
     def _report_unasked(self, now_ns: int) -> None:
         """Tell the engine that nobody knows, once it is not just one lost answer."""
         if self._questions["positions"].failed_in_a_row < FAILURES_IN_A_ROW or not self._is_ready:
             return
         self._counters["unasked_reports"] += 1
-        rows = (_health_record(instrument_id, 0, 1, now_ns) for instrument_id in self._symbols)
+        rows = (
+            health_record(HealthKind.DRIFT, 0, now_ns, argument=1, instrument_id=instrument_id)
+            for instrument_id in self._symbols
+        )
         self._session.push(b"".join(rows))
 
     def _ask_account(self, now_ns: int) -> None:
@@ -612,11 +612,11 @@ class ReconciliationService:
         tape = b""
         if answer.equity is not None and answer.free_margin is not None:
             money = (answer.equity, answer.free_margin)
-            tape += _account_record(now_ns, time_ns, 0, money=money)
+            tape += account_record(now_ns, time_ns, 0, money=money)
         margins = answer.margin_per_lot or {}
         for instrument_id, symbol in self._symbols.items():
             if margins.get(symbol, 0) > 0:
-                tape += _account_record(
+                tape += account_record(
                     now_ns, time_ns, instrument_id, margin_per_lot=margins[symbol]
                 )
         return tape
@@ -733,15 +733,6 @@ def _external_finding(row: _External) -> Finding:
     )
 
 
-def _record(name: str, now_ns: int, source_id: int, instrument_id: int = 0) -> Any:
-    row = records.empty(name, 1)
-    row["instrument_id"] = instrument_id
-    row["receive_time_ns"] = now_ns
-    row["exchange_time_ns"] = now_ns
-    row["source_id"] = source_id
-    return row
-
-
 def _broker_record(ours: OurOrder, kind: BrokerKind, code: int, now_ns: int) -> bytes:
     return broker_record(
         kind,
@@ -759,36 +750,3 @@ def _broker_record(ours: OurOrder, kind: BrokerKind, code: int, now_ns: int) -> 
 
 def _resolved_record(order_id: int, how: int, now_ns: int) -> bytes:
     return route_record(RouteKind.RESOLVED, order_id=order_id, receive_time_ns=now_ns, argument=how)
-
-
-def _account_record(
-    now_ns: int,
-    answer_time_ns: int,
-    instrument_id: int,
-    *,
-    money: tuple[int, int] | None = None,
-    margin_per_lot: int | None = None,
-    position: int | None = None,
-) -> bytes:
-    row = _record("Account", now_ns, SOURCE_BROKER, instrument_id)
-    row["answer_time_ns"] = answer_time_ns
-    fields = 0
-    if money is not None:
-        fields |= MARGIN
-        row["equity"], row["free_margin"] = money
-    if margin_per_lot is not None:
-        fields |= MARGIN_PER_LOT
-        row["margin_per_lot"] = margin_per_lot
-    if position is not None:
-        fields |= POSITION
-        row["net_position_qty"] = position
-    row["fields"] = fields
-    return bytes(row.tobytes())
-
-
-def _health_record(instrument_id: int, value: int, argument: int, now_ns: int) -> bytes:
-    row = _record("Health", now_ns, SOURCE_RUNTIME, instrument_id)
-    row["health_kind"] = DRIFT
-    row["value"] = value
-    row["argument"] = argument
-    return bytes(row.tobytes())

@@ -29,7 +29,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from hft_platform import records
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.gateway.channel import (
@@ -44,6 +43,7 @@ from hft_platform.gateway.dispatch_latency import DispatchLatency
 from hft_platform.gateway.intent_channel import LocalIntentChannel
 from hft_platform.gateway.lease import LeadershipFence, Lease, Pulse
 from hft_platform.gateway.order_log import OrderLogFollower
+from hft_platform.input_records import SOURCE_OPERATOR, CommandKind, command_record
 
 log = structlog.get_logger()
 
@@ -55,7 +55,6 @@ LOOP_ALLOW_NS = 2 * NS
 """A loop that goes round every tenth of a second has stopped when it took so long."""
 TAKEOVER_ALLOW_NS = 120 * NS
 REQUEST_WAIT_MS = 100
-_REDUCE_ONLY, _ALL_ALPHAS = 4, (1 << 32) - 1
 
 
 class Request(Protocol):
@@ -359,11 +358,13 @@ class GatewayService:
         log.info("gateway_state", state=state.value, epoch=self._lease.epoch)
 
     def _reduce_only(self) -> bytes:
-        row = records.empty("Command", 1)
-        row["command_kind"], row["alpha_index"] = _REDUCE_ONLY, _ALL_ALPHAS
-        row["reason_code"] = int(ReasonCode.SESSION_UNEXPLAINED)
-        row["exchange_time_ns"] = row["receive_time_ns"] = self._clocks.now_ns()
-        return row.tobytes()
+        # The operator's: only a person lifts it.
+        return command_record(
+            CommandKind.REDUCE_ONLY,
+            self._clocks.now_ns(),
+            source_id=SOURCE_OPERATOR,
+            reason_code=ReasonCode.SESSION_UNEXPLAINED,
+        )
 
 
 def session_key(orders_dir: Path) -> int:

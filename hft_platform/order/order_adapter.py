@@ -31,6 +31,16 @@ from typing import Any, Protocol
 import structlog
 
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.input_records import (
+    ID_BYTES_MAX,
+    SOURCE_RUNTIME,
+    BrokerKind,
+    RouteKind,
+    broker_record,
+    halt_record,
+    is_storable,
+    route_record,
+)
 from hft_platform.market.instruments import Instrument
 from hft_platform.order.broker import (
     Broker,
@@ -44,16 +54,6 @@ from hft_platform.order.call_breaker import CallBreaker
 from hft_platform.order.call_budget import CallBudget, CallKind
 from hft_platform.order.fence import Fence
 from hft_platform.order.market_hours import Hours, MarketHours
-from hft_platform.order.order_records import (
-    ID_BYTES_MAX,
-    SOURCE_RUNTIME,
-    BrokerKind,
-    RouteKind,
-    broker_record,
-    halt_record,
-    is_storable,
-    route_record,
-)
 from hft_platform.order.ticket_check import CANCEL, PLACE, VALUE_MAX, check_cancel, check_place
 
 CANCEL_WAIT_NS = 5_000_000_000

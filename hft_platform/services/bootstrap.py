@@ -295,7 +295,6 @@ class SystemBootstrapper:
                 disk=DiskPressureMonitor(settings.disk_pressure, folder.path),
                 requests=lambda now_ns: _obey(folder.path, session, now_ns),
             ),
-            trading_day=before.session.trading_day,
             instrument_id=instrument.instrument_id,
         )
         parts = SystemParts(

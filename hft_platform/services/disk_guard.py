@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.input_records import ALL_ALPHAS, CommandKind
 from hft_platform.recorder.disk_monitor import (
     DiskPressureMonitor,
     Level,
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """Time between two looks at the disk."""
-HALT = 1
-"""`CommandKind` in rust_core/src/record.rs."""
-ALL_ALPHAS = 0xFFFF_FFFF
 CODES = {
     Level.WARN: ReasonCode.DISK_SPACE_WARN,
     Level.CRITICAL: ReasonCode.DISK_SPACE_CRITICAL,
@@ -149,7 +147,7 @@ class DiskGuard:
             self._note_level(before, level)
         must_halt = level == Level.HALT and not is_halted
         if must_halt:
-            self._paper.command(HALT, ALL_ALPHAS, 0, int(ReasonCode.DISK_SPACE_HALT))
+            self._paper.command(CommandKind.HALT, ALL_ALPHAS, 0, int(ReasonCode.DISK_SPACE_HALT))
             self._log.error("session_halted", reason_code=int(ReasonCode.DISK_SPACE_HALT))
         self._follow(level)
         return must_halt

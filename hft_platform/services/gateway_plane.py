@@ -34,6 +34,7 @@ from hft_platform.execution.reconciliation import ReconciliationService
 from hft_platform.gateway.channel import Holdings, RemoteAlpha
 from hft_platform.gateway.lease import LeadershipFence
 from hft_platform.gateway.order_log import OrderLogFollower
+from hft_platform.input_records import SOURCE_OPERATOR, SOURCE_RUNTIME, CommandKind, command_record
 from hft_platform.market.instruments import Instrument
 from hft_platform.order.broker import Broker, FillEvent, OrderEvent
 from hft_platform.order.call_breaker import CallBreaker
@@ -46,10 +47,8 @@ from hft_platform.services.broker_probe import daily_limits_of, look_after_broke
 log = structlog.get_logger()
 
 NS = 1_000_000_000
-_ALL_ALPHAS = (1 << 32) - 1
-_HALT, _RESUME_ARM, _RESUME_CONFIRM, _REDUCE_ONLY, _FLATTEN = 1, 2, 3, 4, 5
-_SOURCE_OPERATOR, _SOURCE_RUNTIME = 5, 6
 RESUME_TRIES = 5
+_RESTRICTING = (CommandKind.HALT, CommandKind.REDUCE_ONLY, CommandKind.FLATTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class LivePlane:
             )  # fmt: skip
             if not self._lifts and not self.session.recovered()["unknown_orders"]:
                 self._lifts = not _is_restricted(OrderLogFollower(self.orders_dir).poll())
-            self._command(_REDUCE_ONLY)
+            self._command(CommandKind.REDUCE_ONLY)
         self._broker.subscribe([row.symbol for row in self._instruments.values()])
 
     def execute(self, request: Any) -> None:  # Any: the session's request
@@ -263,10 +262,12 @@ class LivePlane:
             return  # Halted; that the workspace has no latch yet is no resume.
         content = latch.read(self._workspace)
         if content is not None and not self._is_halted:
-            self._command(_HALT, reason_code=int(content["code"]), source=_SOURCE_OPERATOR)
+            self._command(
+                CommandKind.HALT, reason_code=int(content["code"]), source=SOURCE_OPERATOR
+            )
             self._is_halted = True
         elif content is None and self._is_halted:
-            self._resume(source=_SOURCE_OPERATOR)
+            self._resume(source=SOURCE_OPERATOR)
             halted_by = int(self.session.state()["halted_by"])
             self._is_halted = bool(halted_by)
             if halted_by:
@@ -289,25 +290,29 @@ class LivePlane:
             return
         self._owed_latch = None
 
-    def _resume(self, *, source: int = _SOURCE_RUNTIME) -> None:
+    def _resume(self, *, source: int = SOURCE_RUNTIME) -> None:
         """Both steps; another arm between them makes a second try necessary."""
         for _ in range(RESUME_TRIES):
             refused = dict(self.session.state()["dropped"])
-            armed_seq = self._command(_RESUME_ARM, source=source)
-            self._command(_RESUME_CONFIRM, argument=armed_seq, source=source)
+            armed_seq = self._command(CommandKind.RESUME_ARM, source=source)
+            self._command(CommandKind.RESUME_CONFIRM, argument=armed_seq, source=source)
             if dict(self.session.state()["dropped"]) == refused:
                 return
         log.warning("gateway_not_resumed", dropped=dict(self.session.state()["dropped"]))
 
-    def _command(self, kind: int, *, source: int = _SOURCE_RUNTIME, **fields: int) -> int:
+    def _command(
+        self,
+        kind: CommandKind,
+        *,
+        source: int = SOURCE_RUNTIME,
+        argument: int = 0,
+        reason_code: int = ReasonCode.REDUCE_ONLY_ON,
+    ) -> int:
         """Push a command for all alphas; gives its `input_seq`."""
-        row = records.empty("Command", 1)
-        row["command_kind"], row["alpha_index"], row["source_id"] = kind, _ALL_ALPHAS, source
-        row["reason_code"] = int(ReasonCode.REDUCE_ONLY_ON)
-        for name, value in fields.items():
-            row[name] = value
-        row["receive_time_ns"] = self._clock_ns()
-        return int(self.session.push(row.tobytes()))
+        record = command_record(
+            kind, self._clock_ns(), source_id=source, argument=argument, reason_code=reason_code
+        )
+        return int(self.session.push(record))
 
 
 def _is_restricted(order_log: bytes) -> bool:
@@ -315,10 +320,10 @@ def _is_restricted(order_log: bytes) -> bool:
     commands: Any = records.split(order_log)["Command"] if order_log else []
     is_restricted = False
     for row in commands:
-        if int(row["source_id"]) == _SOURCE_RUNTIME:
+        if int(row["source_id"]) == SOURCE_RUNTIME:
             continue
-        if int(row["command_kind"]) in (_HALT, _REDUCE_ONLY, _FLATTEN):
+        if int(row["command_kind"]) in _RESTRICTING:
             is_restricted = True
-        elif int(row["command_kind"]) == _RESUME_CONFIRM:
+        elif int(row["command_kind"]) == CommandKind.RESUME_CONFIRM:
             is_restricted = False
     return is_restricted

@@ -33,12 +33,12 @@ from typing import Any, Protocol
 import structlog
 
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.input_records import CommandKind
 from hft_platform.market.instruments import Instrument
 from hft_platform.market.sessions import SECOND_NS, Session
 from hft_platform.order.broker import BrokerIds
 from hft_platform.services.broker_probe import ProbedBroker, SystemListener
 from hft_platform.services.live_control import STEP_NS, LiveControl
-from hft_platform.services.live_records import CommandKind
 from hft_platform.services.live_status import write_status
 from hft_platform.services.session_governor import SessionGovernor
 

@@ -30,9 +30,18 @@ from hft_platform.config.engine_config import spec_content
 from hft_platform.config.promoted import PromotedConfig
 from hft_platform.config.promotion_folder import head_config, issued_seqs, promotions_root
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.input_records import (
+    SOURCE_OPERATOR,
+    CommandKind,
+    HealthKind,
+    TimerKind,
+    command_record,
+    health_record,
+    switch_record,
+    timer_record,
+)
 from hft_platform.recorder.disk_monitor import DiskPressureMonitor, Level
 from hft_platform.services import latch
-from hft_platform.services.live_records import CommandKind, HealthKind, LiveRecords, TimerKind
 from hft_platform.services.session_governor import Alarm, SessionGovernor
 
 STEP_NS = 200_000_000
@@ -113,8 +122,6 @@ class LiveControl:
         Of the products traded.
     where : ControlledBy
         Files that are looked at.
-    trading_day : int
-        yyyymmdd.
     instrument_id : int
         Traded by the alpha.
     """
@@ -126,10 +133,8 @@ class LiveControl:
         governor: SessionGovernor,
         where: ControlledBy,
         *,
-        trading_day: int,
         instrument_id: int,
     ) -> None:
-        self.records = LiveRecords(trading_day)
         self.measured = Measured()
         self.alarms: list[Alarm] = []
         self.is_halted = False
@@ -175,7 +180,7 @@ class LiveControl:
 
     def command(self, kind: CommandKind, now_ns: int, **fields: int) -> int:
         """Push one command; gives its `input_seq`."""
-        return self._session.push(self.records.command(kind, now_ns, **fields))
+        return self._session.push(command_record(kind, now_ns, source_id=SOURCE_OPERATOR, **fields))
 
     def latch(self, why: str, code: int) -> None:
         """Halt the workspace; on a full disk that is tried again at every step."""
@@ -248,7 +253,7 @@ class LiveControl:
             text = f"{alpha_id} sequence {newer.promotion_seq} decides otherwise than this session"
             self._refuse_newer(newer.promotion_seq, text, ReasonCode.CONFIG_EVIDENCE_MISMATCH)
             return
-        tape = self.records.switch(newer, now_ns, instrument_id=self._instrument_id)
+        tape = switch_record(newer, now_ns, instrument_id=self._instrument_id)
         self._session.push(tape)
         self._config, self._weight_ppm = newer, newer.weight_ppm
         self.is_withdrawn = False
@@ -264,7 +269,7 @@ class LiveControl:
             return
         for standing in changed:
             log.info("phase_changed", **standing.as_dict())
-        self._session.push(self.records.timer(TimerKind.PHASE, now_ns))
+        self._session.push(timer_record(TimerKind.PHASE, now_ns))
         self._timer_ns = now_ns
 
     def _tell_time(self, now_ns: int) -> None:
@@ -272,7 +277,7 @@ class LiveControl:
         if since_ns < SILENT_NS:
             return
         silent_ns = now_ns - self.last_market_ns if self.last_market_ns else 0
-        self._session.push(self.records.timer(TimerKind.FEED_SILENT, now_ns, argument=silent_ns))
+        self._session.push(timer_record(TimerKind.FEED_SILENT, now_ns, argument=silent_ns))
         self._timer_ns = now_ns
 
     def _report_health(self, now_ns: int) -> None:
@@ -283,7 +288,7 @@ class LiveControl:
             (HealthKind.NORMALISER_FAILURES, worst.normaliser_failures, 0),
         )
         tape = b"".join(
-            self.records.health(kind, value, now_ns, argument=argument)
+            health_record(kind, value, now_ns, argument=argument)
             for kind, value, argument in rows
             if value > 0
         )

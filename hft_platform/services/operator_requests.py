@@ -24,22 +24,20 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from hft_platform import records
 from hft_platform.config.canonical import atomic_write, canonical_json, write_once
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.input_records import SOURCE_OPERATOR, CommandKind, command_record
 
-ALL_ALPHAS = 0xFFFF_FFFF
-SOURCE_OPERATOR = 5
 REQUEST_COUNT_MAX = 9_999
 """Requests that one session takes; a folder with more of them is not an operator's work."""
 
 
 class RequestKind(IntEnum):
-    """What can be asked; the numbers are `CommandKind` in rust_core/src/record.rs."""
+    """What can be asked; each becomes a command."""
 
-    REDUCE_ONLY = 4
-    FLATTEN = 5
-    ADOPT = 8
+    REDUCE_ONLY = CommandKind.REDUCE_ONLY
+    FLATTEN = CommandKind.FLATTEN
+    ADOPT = CommandKind.ADOPT_EXTERNAL
 
 
 _NAMES = {kind: kind.name.lower().replace("_", "-") for kind in RequestKind}
@@ -90,16 +88,14 @@ class OperatorRequest:
         receive_time_ns : int
             When the session looked.
         """
-        row = records.empty("Command", 1)
-        row["instrument_id"] = self.instrument_id
-        row["receive_time_ns"] = receive_time_ns
-        row["exchange_time_ns"] = receive_time_ns
-        row["source_id"] = SOURCE_OPERATOR
-        row["command_kind"] = int(self.kind)
-        row["alpha_index"] = ALL_ALPHAS
-        row["argument"] = self.argument
-        row["reason_code"] = self.reason_code
-        return row.tobytes()
+        return command_record(
+            CommandKind(self.kind),
+            receive_time_ns,
+            source_id=SOURCE_OPERATOR,
+            instrument_id=self.instrument_id,
+            argument=self.argument,
+            reason_code=self.reason_code,
+        )
 
 
 Put = Callable[[OperatorRequest], int]

@@ -44,6 +44,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.execution.faults import FaultProfile
 from hft_platform.execution.venue_options import venue_options
 from hft_platform.feed.recording import RecordedSession, load_tape
+from hft_platform.input_records import ALL_ALPHAS, CommandKind
 from hft_platform.kernels import kernels_of
 from hft_platform.market.instruments import Instrument, InstrumentTable, roll_day
 from hft_platform.market.latency import load_latency_profile
@@ -65,9 +66,6 @@ SEAL_AFTER_S = 60
 """Age at which a paced session's segments are sealed, so that a loader is a minute behind."""
 STEP_SECONDS = 0.2
 """Time between two looks when paced: a fifth of the second in which a halt must act."""
-HALT, RESUME_ARM, RESUME_CONFIRM, WITHDRAW, SET_WEIGHT = 1, 2, 3, 6, 7
-"""`CommandKind` in rust_core/src/record.rs."""
-ALL_ALPHAS = 0xFFFF_FFFF
 
 log = structlog.get_logger()
 
@@ -545,16 +543,16 @@ class _Driver:
         if self._owed_latch is not None:
             pass  # Halted; that the workspace has no latch yet is no resume.
         elif content is not None and not self.is_halted:
-            self._paper.command(HALT, ALL_ALPHAS, 0, content["code"])
+            self._paper.command(CommandKind.HALT, ALL_ALPHAS, 0, content["code"])
             self.is_halted = True
         elif content is None and self.is_halted:
             self._resume()
         operator_requests.obey(self._session_dir, self._put)
         if not self.is_withdrawn and self._config.is_withdrawn(self._workspace):
-            self._paper.command(WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
+            self._paper.command(CommandKind.WITHDRAW, 0, 0, int(ReasonCode.CONFIG_WITHDRAWN))
             self.is_withdrawn = True
         if (weight_ppm := self._config.weight_in_force(self._workspace)) < self._weight_ppm:
-            self._paper.command(SET_WEIGHT, 0, weight_ppm, 0)
+            self._paper.command(CommandKind.SET_WEIGHT, 0, weight_ppm, 0)
             self._weight_ppm = weight_ppm
 
     def _put(self, request: operator_requests.OperatorRequest) -> int:
@@ -570,8 +568,8 @@ class _Driver:
 
     def _resume(self) -> None:
         """Pass an operator's resume on, in the engine's own two steps; it may refuse."""
-        armed_seq = self._paper.command(RESUME_ARM, ALL_ALPHAS, 0, 0)
-        self._paper.command(RESUME_CONFIRM, ALL_ALPHAS, armed_seq, 0)
+        armed_seq = self._paper.command(CommandKind.RESUME_ARM, ALL_ALPHAS, 0, 0)
+        self._paper.command(CommandKind.RESUME_CONFIRM, ALL_ALPHAS, armed_seq, 0)
         halted_by = int(self._paper.counters()["halted_by"])
         if halted_by:
             why = "the session refused the resume: what halted it is still there"

@@ -22,11 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.input_records import ALL_ALPHAS, CommandKind
 from hft_platform.recorder.disk_monitor import TOPICS
-
-RESUME_CONFIRM, REDUCE_ONLY = 3, 4
-"""`CommandKind` in rust_core/src/record.rs."""
-ALL_ALPHAS = 0xFFFF_FFFF
 
 Parts = dict[str, npt.NDArray[np.void]]
 Seqs = npt.NDArray[np.uint64]
@@ -165,10 +162,11 @@ def _overlapping(ranges: tuple[ShedRange, ...]) -> list[list[ShedRange]]:
 def _require_restricted(one: ShedRange, commands: npt.NDArray[np.void], name: str) -> None:
     is_all = commands["alpha_index"] == ALL_ALPHAS
     is_meant = np.isin(commands["instrument_id"], (0, one.instrument_id))
-    restricts = (commands["command_kind"] == REDUCE_ONLY) & is_all & is_meant
+    restricts = (commands["command_kind"] == CommandKind.REDUCE_ONLY) & is_all & is_meant
     before = commands["input_seq"][restricts & (commands["input_seq"] < one.first_seq)]
     if before.size == 0:
         raise _invalid(name, one.first_seq, "no reduce-only command of its instrument before it")
-    lifts = (commands["command_kind"] == RESUME_CONFIRM) & (commands["input_seq"] > before.max())
+    is_resume = commands["command_kind"] == CommandKind.RESUME_CONFIRM
+    lifts = is_resume & (commands["input_seq"] > before.max())
     if (commands["input_seq"][lifts] < one.last_seq).any():
         raise _invalid(name, one.first_seq, "a resume lies between its reduce-only and its end")

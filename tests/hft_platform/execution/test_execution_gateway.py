@@ -12,8 +12,8 @@ from hft_platform.errors import ReasonCode
 from hft_platform.execution import execution_gateway
 from hft_platform.execution.execution_gateway import ORPHAN_WAIT_NS
 from hft_platform.execution.order_ids import OrderIds
+from hft_platform.input_records import BrokerKind, RouteKind
 from hft_platform.order.broker import BrokerIds, CallResult, EventKind, FillEvent, Outcome
-from hft_platform.order.order_records import BrokerKind, RouteKind
 from tests.hft_platform.order.live_world import LOT, MID, MS, TXF, World
 
 B1 = BrokerIds("B1")

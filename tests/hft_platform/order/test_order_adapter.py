@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.input_records import BrokerKind, RouteKind
 from hft_platform.order.broker import (
     BrokerIds,
     CallResult,
@@ -25,7 +26,6 @@ from hft_platform.order.broker import (
 from hft_platform.order.call_budget import CallBudget, CallKind
 from hft_platform.order.fence import Fences, LatchFence
 from hft_platform.order.order_adapter import WAITING_COUNT_MAX
-from hft_platform.order.order_records import BrokerKind, RouteKind
 from hft_platform.services import latch
 from tests.hft_platform.order.live_world import LOT, MID, SECOND, SESSION, START_NS, TXF, World
 
@@ -426,7 +426,7 @@ def test_a_dispatcher_that_cannot_go_on_says_so(tmp_path: Path) -> None:
 def test_an_engine_that_halted_after_the_decision_keeps_the_order_in(tmp_path: Path) -> None:
     world = World(tmp_path)
     request = world.want()
-    from hft_platform.order.order_records import halt_record
+    from hft_platform.input_records import halt_record
 
     world.session.push(halt_record(ReasonCode.DAILY_LOSS_REACHED, world.now_ns))
     assert world.adapter.execute(request).code == ReasonCode.KILL_SWITCH_ON
@@ -435,7 +435,7 @@ def test_an_engine_that_halted_after_the_decision_keeps_the_order_in(tmp_path: P
 
 def test_a_halt_keeps_openings_in_and_lets_out_what_closes_the_position(tmp_path: Path) -> None:
     """Kept in, the exit would be decided again and again, and the position would stay open."""
-    from hft_platform.order.order_records import halt_record
+    from hft_platform.input_records import halt_record
 
     workspace = tmp_path / "workspace"
     world = World(tmp_path / "session", fence=Fences([LatchFence(workspace)]))

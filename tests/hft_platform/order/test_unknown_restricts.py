@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import ReasonCode
+from hft_platform.input_records import BrokerKind, broker_record
 from hft_platform.order.broker import BrokerIds, CallResult, EventKind, Outcome
-from hft_platform.order.order_records import BrokerKind, broker_record
 from tests.hft_platform.order.live_world import LOT, TXF, World
 
 AMBIGUOUS = CallResult(Outcome.AMBIGUOUS, code=ReasonCode.BROKER_TIMEOUT)

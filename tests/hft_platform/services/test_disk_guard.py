@@ -9,9 +9,10 @@ import pytest
 
 from hft_platform.config.settings import DiskPressure, load_settings
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.input_records import ALL_ALPHAS, CommandKind
 from hft_platform.recorder import disk_monitor
 from hft_platform.recorder.disk_monitor import Level, bounds_of
-from hft_platform.services.disk_guard import ALL_ALPHAS, HALT, DiskGuard, require_space
+from hft_platform.services.disk_guard import DiskGuard, require_space
 
 CRITICAL, FULL = int(ReasonCode.DISK_SPACE_CRITICAL), int(ReasonCode.DISK_SPACE_HALT)
 
@@ -95,7 +96,10 @@ def test_critical_sheds_once_and_ends_with_the_level(disk: Disk) -> None:
 def test_a_full_disk_halts_before_it_sheds_and_only_once(disk: Disk) -> None:
     halted, calls = disk.look(Level.HALT)
     assert halted
-    assert calls == [("command", HALT, ALL_ALPHAS, 0, FULL), ("shed", "trades", 3, FULL)]
+    assert calls == [
+        ("command", CommandKind.HALT, ALL_ALPHAS, 0, FULL),
+        ("shed", "trades", 3, FULL),
+    ]
     assert disk.look(Level.HALT, is_halted=True) == (False, [])
 
 
@@ -113,7 +117,7 @@ def test_a_resume_while_the_disk_is_full_halts_again(disk: Disk) -> None:
     disk.paper.shedding_count = 0  # A resume ends what is left out.
     assert disk.look(Level.HALT) == (
         True,
-        [("command", HALT, ALL_ALPHAS, 0, FULL), ("shed", "trades", 3, FULL)],
+        [("command", CommandKind.HALT, ALL_ALPHAS, 0, FULL), ("shed", "trades", 3, FULL)],
     )
 
 

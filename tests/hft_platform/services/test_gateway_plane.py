@@ -28,8 +28,9 @@ from hft_platform.gateway.channel import ChannelLimits
 from hft_platform.gateway.gateway_service import GatewayClocks, GatewayService
 from hft_platform.gateway.lease import LeaderLease, boottime_ns
 from hft_platform.gateway.order_log import OrderLogFollower, last_epoch
+from hft_platform.input_records import CommandKind
 from hft_platform.order.broker import CallResult, OrderTicket, Outcome
-from hft_platform.services import gateway_plane, latch
+from hft_platform.services import latch
 from tests.hft_platform.gateway.channel_gateway import RawRunner, drained, until
 
 NS = 1_000_000_000
@@ -215,7 +216,7 @@ def test_what_a_person_restricted_stays_restricted_over_a_takeover(world: World)
     assert runner.order(1) == 0
     service.step_dispatch(0)
     assert runner.order(2) == 0
-    world.planes[0]._command(gateway_plane._REDUCE_ONLY, source=5)
+    world.planes[0]._command(CommandKind.REDUCE_ONLY, source=5)
     service.close(is_orderly=False)
     following = world.lead()
     world.settle(following)
@@ -302,7 +303,7 @@ def test_a_halt_that_no_person_ordered_is_latched_and_outlives_a_takeover(
 ) -> None:
     service = world.lead()
     code = int(ReasonCode.ACCOUNT_DAILY_LOSS_REACHED)
-    world.planes[0]._command(gateway_plane._HALT, source=source, reason_code=code)
+    world.planes[0]._command(CommandKind.HALT, source=source, reason_code=code)
     # It dies before it could say so in the workspace.
     service.close(is_orderly=False)
     assert latch.read(world.folder) is None
@@ -332,7 +333,7 @@ def test_a_halt_that_cannot_be_latched_is_no_resume(
     code = int(ReasonCode.ACCOUNT_DAILY_LOSS_REACHED)
     with monkeypatch.context() as patched:
         patched.setattr(latch, "halt", full)
-        world.planes[0]._command(gateway_plane._HALT, reason_code=code)
+        world.planes[0]._command(CommandKind.HALT, reason_code=code)
         world.settle(service)
         assert world.planes[0].session.state()["halted_by"] == code
     assert latch.read(world.folder) is None

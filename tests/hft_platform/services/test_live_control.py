@@ -19,12 +19,12 @@ from hft_platform.config.promotion_folder import promotions_root, weight_path, w
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import ReasonCode
 from hft_platform.feed.recording import find_session, load_tape
+from hft_platform.input_records import CommandKind, HealthKind, TimerKind, halt_record
 from hft_platform.market.instruments import load_instruments
 from hft_platform.market.sessions import sessions_for
 from hft_platform.recorder.disk_monitor import DiskPressureMonitor
 from hft_platform.services import latch
 from hft_platform.services.live_control import STEP_NS, ControlledBy, LiveControl
-from hft_platform.services.live_records import CommandKind, HealthKind, TimerKind
 from hft_platform.services.session_governor import SessionGovernor
 from tests.hft_platform.services.control_session import ControlSession
 from tests.hft_platform.services.live_workspace import (
@@ -72,7 +72,6 @@ class Controlled:
                     settings.disk_pressure, live.ws, free=lambda _: self.free_bytes
                 ),
             ),
-            trading_day=session.trading_day,
             instrument_id=instrument.instrument_id,
         )
 
@@ -132,9 +131,7 @@ def test_a_halt_acts_at_the_next_step_and_a_resume_lifts_it(controlled: Controll
 def test_a_halt_of_the_engine_latches_the_workspace(controlled: Controlled) -> None:
     now = OPEN_NS + 2 * SECOND
     code = int(ReasonCode.STORM_REJECT_RATE)
-    controlled.session.push(
-        controlled.control.records.command(CommandKind.HALT, now, reason_code=code)
-    )
+    controlled.session.push(halt_record(code, now))
     controlled.step(2.2)
     content = latch.read(controlled.live.ws)
     assert content is not None
@@ -148,9 +145,7 @@ def test_a_halt_that_cannot_be_latched_is_tried_again_and_is_no_resume(
         raise OSError(28, "No space left on device")
 
     now, code = OPEN_NS + 2 * SECOND, int(ReasonCode.STORM_REJECT_RATE)
-    controlled.session.push(
-        controlled.control.records.command(CommandKind.HALT, now, reason_code=code)
-    )
+    controlled.session.push(halt_record(code, now))
     with monkeypatch.context() as patch:
         patch.setattr(latch, "halt", full)
         controlled.step(2.2)

@@ -11,11 +11,11 @@ import pytest
 
 from hft_platform import _core, records
 from hft_platform.execution.execution_gateway import ExecutionGateway
+from hft_platform.input_records import CommandKind, HealthKind
 from hft_platform.order.broker import BrokerPosition
 from hft_platform.services import operator_requests
 from hft_platform.services.broker_probe import ProbedBroker
 from hft_platform.services.hft_system import HFTSystem, ThreadPace
-from hft_platform.services.live_records import CommandKind, HealthKind
 from hft_platform.services.operator_requests import RequestKind
 from hft_platform.services.rehearsal import JOURNAL_FILE, JournaledExchange
 from tests.hft_platform.services.live_process import LiveProcess

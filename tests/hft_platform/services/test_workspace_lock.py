@@ -109,10 +109,12 @@ def test_gateway_run_is_refused_beside_a_direct_sender_and_without_the_opt_in(
     command += ["--alpha", "alpha_a", "--broker", "no.such:broker"]
     monkeypatch.delenv("HFT_LIVE_ENABLED", raising=False)
     with WorkspaceLock(tmp_path, pid=1):
-        for mode, wanted in (
-            ("paper", ReasonCode.WORKSPACE_BUSY),
-            ("live", ReasonCode.LIVE_NOT_ENABLED),
+        for opt_in, wanted in (
+            (None, ReasonCode.LIVE_NOT_ENABLED),
+            ("1", ReasonCode.WORKSPACE_BUSY),
         ):
-            assert main([*command, "--mode", mode]) != 0
+            if opt_in:
+                monkeypatch.setenv("HFT_LIVE_ENABLED", opt_in)
+            assert main(command) != 0
             printed = capsys.readouterr()
             assert wanted.name in printed.out + printed.err
