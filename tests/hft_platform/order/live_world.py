@@ -238,6 +238,12 @@ class World:
         row["cause_seq"], row["ttl_ns"] = 1, 60 * SECOND
         self.session.push(row.tobytes())
 
+    def decision_of_last_intent(self) -> dict[str, Any]:
+        """What the engine made of it, for a test that waits for its order in vain."""
+        asked = self.written("Intent")[-1]
+        made = [row for row in self.written("Decision") if row["input_seq"] == asked["input_seq"]]
+        return {"state": self.session.state(), "asked": asked, "made": made}
+
     def place(self, side: int = 1, lots: int = 1, price: int = MID, *, alpha: int = 0) -> Any:
         """Want and carry out."""
         request = self.want(side, lots, price, alpha=alpha)
