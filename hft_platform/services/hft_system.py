@@ -315,7 +315,7 @@ class HFTSystem:
             self.write_status(now_ns, is_running=True)
 
     def write_status(self, now_ns: int, *, is_running: bool) -> None:
-        """Say for `hft-live status` and the exporter where the process stands."""
+        """Say for `hft-live status` where the process stands."""
         self._status_ns = now_ns
         write_status(self, now_ns, is_running=is_running)
 

@@ -1,6 +1,6 @@
 """Status of a live process: one small file in its session folder, a second old at most.
 
-Why: `hft-live status` and the exporter must answer while the process is busy, stuck or dead.
+Why: `hft-live status` must answer while the process is busy, stuck or dead.
 
 Invariants:
 1. The file appears complete or not at all; it is not synced, for nothing is decided by it.
