@@ -123,6 +123,7 @@ class WorkspaceCollector(Collector):
             "halt": lambda _: self._of_halt(),
             "gateway": lambda _: self._of_gateway(),
             "reconciliation": self._of_reconciliation,
+            "live": self._of_live,
         }
         families: list[Family] = []
         is_ok: dict[tuple[str, ...], float] = {}
@@ -221,6 +222,30 @@ class WorkspaceCollector(Collector):
                 (run_id, name): count
                 for run_id, report in reports.items()
                 for name, count in report.counters.items()
+            },
+        }
+
+    def _of_live(self, now_ns: int) -> dict[str, Values]:
+        lives = readings.live_processes(self._ws)
+
+        def each(value: Callable[[dict[str, Any]], float]) -> Values:
+            return {(run_id,): float(value(live)) for run_id, live in lives.items()}
+
+        return {
+            "hft_live_status_age_seconds": each(
+                lambda live: max(0, now_ns - live["written_ns"]) / readings.NS
+            ),
+            "hft_live_connected": each(lambda live: live["is_connected"]),
+            "hft_live_ready": each(lambda live: live["is_ready"]),
+            "hft_live_restricted": each(lambda live: live["is_restricted"]),
+            "hft_live_halt_reason_code": each(lambda live: live["halted_by"]),
+            "hft_live_open_orders": each(lambda live: live["open_orders"]),
+            "hft_live_unknown_orders": each(lambda live: live["unknown_orders"]),
+            "hft_live_latency_ns": {
+                (run_id, step, quantile): took[f"{name}_ns"]
+                for run_id, live in lives.items()
+                for step, took in live["latency"].items()
+                for quantile, name in (("0.5", "p50"), ("0.99", "p99"), ("0.999", "p999"))
             },
         }
 

@@ -160,6 +160,38 @@ METRICS: tuple[Metric, ...] = (
         "Questions and what came of them, by the names in the report's counters.",
     ),
     Metric(
+        "hft_live_status_age_seconds", "gauge", ("run_id",), "seconds", "live", True,
+        "Age of the status that a live process writes once a second.",
+    ),
+    Metric(
+        "hft_live_connected", "gauge", ("run_id",), "0 or 1", "live", True,
+        "Whether a live process is connected to its broker.",
+    ),
+    Metric(
+        "hft_live_ready", "gauge", ("run_id",), "0 or 1", "live", False,
+        "Whether it compared its orders and positions with the broker's and may open.",
+    ),
+    Metric(
+        "hft_live_restricted", "gauge", ("run_id",), "0 or 1", "live", False,
+        "Whether it only reduces: before its start is over, or while it is being stopped.",
+    ),
+    Metric(
+        "hft_live_halt_reason_code", "gauge", ("run_id",), "reason code", "live", True,
+        "Code by which its engine halted (docs/reason-codes.md); 0 without one.",
+    ),
+    Metric(
+        "hft_live_open_orders", "gauge", ("run_id",), "orders", "live", False,
+        "Orders of it that are not done.",
+    ),
+    Metric(
+        "hft_live_unknown_orders", "gauge", ("run_id",), "orders", "live", False,
+        "Those of them whose outcome nobody knows; they count as exposure.",
+    ),
+    Metric(
+        "hft_live_latency_ns", "gauge", ("run_id", "step", "quantile"), "ns", "live", False,
+        "Quantiles of what each step from callback to broker call took, since the start.",
+    ),
+    Metric(
         "hft_metrics_source_ok", "gauge", ("source",), "0 or 1", "", True,
         "0 when the files behind the metrics of a source could not be read.",
     ),

@@ -30,7 +30,7 @@ from hft_platform.recorder import segments
 from hft_platform.recorder.archive import whole_log
 from hft_platform.recorder.columns import LOG_KINDS
 from hft_platform.recorder.ledger import FileStamp
-from hft_platform.services import latch
+from hft_platform.services import latch, live_status
 
 if TYPE_CHECKING:
     from hft_platform.observability.ledger_view import LedgerView
@@ -161,12 +161,30 @@ def reconciliations(ws: Path) -> dict[str, ReconciliationReport]:
     ws : Path
         Workspace.
     """
-    found = {}
-    for folder in segments.find_sessions(ws):
-        path = folder / FILE_NAME
-        if path.exists() and any((folder / "orders").glob("*.open")):
-            found[folder.name] = ReconciliationReport.read(path)
-    return found
+    return {
+        folder.name: ReconciliationReport.read(folder / FILE_NAME)
+        for folder in segments.find_sessions(ws)
+        if (folder / FILE_NAME).exists() and _is_open(folder)
+    }
+
+
+def live_processes(ws: Path) -> dict[str, dict[str, Any]]:
+    """Last status of each session that a live process writes or left open, by run id.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    """
+    return {
+        folder.name: json.loads((folder / live_status.FILE_NAME).read_bytes())
+        for folder in segments.find_sessions(ws)
+        if (folder / live_status.FILE_NAME).exists() and _is_open(folder)
+    }
+
+
+def _is_open(session_dir: Path) -> bool:
+    return any((session_dir / "orders").glob("*.open"))
 
 
 def dead_letters(ws: Path) -> Counter[str]:

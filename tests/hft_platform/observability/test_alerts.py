@@ -45,6 +45,17 @@ CASES = {
         {f"hft_durable_lag_records{LOG}": "1000001x9"}, "15s",
         {f"hft_durable_lag_records{LOG}": "1000000x9"},
     ),
+    "HftLiveSilent": Case(
+        {'hft_live_status_age_seconds{run_id="r"}': "10.1x9"}, "15s",
+        {'hft_live_status_age_seconds{run_id="r"}': "10x9"},
+    ),
+    "HftLiveDisconnected": Case(
+        {'hft_live_connected{run_id="r"}': "0x9"}, "30s", {'hft_live_connected{run_id="r"}': "1x9"}
+    ),
+    "HftLiveHalted": Case(
+        {'hft_live_halt_reason_code{run_id="r"}': "605x4"}, "15s",
+        {'hft_live_halt_reason_code{run_id="r"}': "0x4"},
+    ),
     "HftReconciliationFinding": Case(
         {'hft_reconciliation_findings{run_id="r", reason="POSITION_DRIFT"}': "1x9"}, "1m",
         {'hft_reconciliation_findings{run_id="r", reason="POSITION_DRIFT"}': "0x9"},

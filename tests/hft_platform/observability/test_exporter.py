@@ -284,6 +284,35 @@ def test_findings_of_sessions_with_an_open_log_are_shown_and_fall_to_zero(tmp_pa
     assert "hft_reconciliation_age_seconds" not in scrape(collector), "nobody compares any more"
 
 
+def test_a_live_process_is_shown_while_its_log_is_open(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / "run"
+    (folder / "orders").mkdir(parents=True)
+    opened = folder / "orders" / "0.open"
+    opened.touch()
+    collector = WorkspaceCollector(tmp_path, clocks=Watch().clocks(), pressure_level=lambda _: 0)
+    took = {"count": 1, "p50_ns": 1, "p99_ns": 2, "p999_ns": 3, "max_ns": 4}
+    status = {
+        "written_ns": NOW_NS - 7 * SECOND, "is_connected": False, "is_ready": True,
+        "is_restricted": False, "halted_by": 605, "open_orders": 3, "unknown_orders": 1,
+        "latency": {"decide": took},
+    }  # fmt: skip
+    (folder / "status.json").write_text(json.dumps(status))
+    found = scrape(collector)
+    assert found["hft_live_status_age_seconds"] == {("run",): 7}
+    assert found["hft_live_connected"] == {("run",): 0}
+    assert found["hft_live_halt_reason_code"] == {("run",): 605}
+    assert found["hft_live_unknown_orders"] == {("run",): 1}
+    assert found["hft_live_latency_ns"] == {
+        ("0.5", "run", "decide"): 1, ("0.99", "run", "decide"): 2, ("0.999", "run", "decide"): 3,
+    }  # fmt: skip
+    (folder / "status.json").write_text("{")
+    assert scrape(collector)["hft_metrics_source_ok"][("live",)] == 0
+    opened.unlink()
+    found = scrape(collector)
+    assert found["hft_metrics_source_ok"][("live",)] == 1
+    assert "hft_live_connected" not in found, "it ended"
+
+
 def test_shed_records_are_those_of_the_summaries(tmp_path: Path) -> None:
     collector = WorkspaceCollector(tmp_path)
     for name, evidence in (("s1", {"shed_count": 7}), ("s2", {"shed_count": 5}), ("s3", {})):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 
 from hft_platform.config.keys import public_key
 from hft_platform.errors import ReasonCode
+from hft_platform.observability.exporter import WorkspaceCollector, exposition
 from hft_platform.services import latch
 from hft_platform.services.hft_system import CRASH_EXIT
 from hft_platform.services.parity import replay_session
@@ -88,6 +91,21 @@ def assert_explained(ws: Path, folder: Path, content: Any) -> None:
     assert report.total > 5
 
 
+def assert_scraped(folder: Path, scratch: Path) -> None:
+    """The exporter shows what the process last said; of a rehearsal only where it trades."""
+    ws = scratch / "scraped"
+    shutil.copytree(folder, ws / "sessions" / folder.name)
+    text = exposition(WorkspaceCollector(ws, pressure_level=lambda _: 0))
+    rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    said = {name: float(value) for name, value in rows}
+    label = f'{{run_id="{folder.name}"}}'
+    assert said["hft_live_connected" + label] == 1
+    assert said["hft_live_status_age_seconds" + label] < WAIT_S
+    assert said["hft_live_unknown_orders" + label] == 0
+    steps = re.findall(r'hft_live_latency_ns\{quantile="0.99",run_id="[^"]+",step="(\w+)"', text)
+    assert {"decide", "durable", "to_call"} <= set(steps)
+
+
 def test_at_full_speed_it_ends_flat_explained_and_signed(process: LiveProcess) -> None:
     head = process.issue(stage="shadow")
     code, content = process.run(head, *REHEARSAL, "--speed", "max")
@@ -110,7 +128,9 @@ def test_the_weight_in_force_is_in_every_order(process: LiveProcess) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_process_killed_in_the_middle_goes_on_and_ends_explained(process: LiveProcess) -> None:
+def test_a_process_killed_in_the_middle_goes_on_and_ends_explained(
+    process: LiveProcess, tmp_path: Path
+) -> None:
     head = process.issue(stage="shadow")
     running = Running(process.live, head, "--speed", "20")
     folder = running.until_placed(5)
@@ -119,6 +139,7 @@ def test_a_process_killed_in_the_middle_goes_on_and_ends_explained(process: Live
     assert not (folder / "summary.json").exists()
     (row,) = workspace_status(process.live.ws, now_ns=1 << 62)["live"]
     assert row["process"] == "hung or dead"
+    assert_scraped(folder, tmp_path)
     code, content = Running(process.live, head, "--speed", "max").ended()
     assert code == 0, content
     assert list((process.live.ws / "rehearsals").iterdir()) == [folder]
