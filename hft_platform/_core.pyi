@@ -1281,6 +1281,20 @@ class LiveSession:
             ``halted_by`` (a log's failure before the engine's halt) and its ``message``.
         """
 
+    def halted_by(self, alpha_index: int | None = None) -> int:
+        """Tell why nothing may open.
+
+        Parameters
+        ----------
+        alpha_index : int, optional
+            Also what halted this alpha alone: its own halt, a loss limit, a fault of its permit.
+
+        Returns
+        -------
+        int
+            Reason code; 0 when nothing does.
+        """
+
     def routes(self) -> bytes:
         """Read every Route record of the order log.
 

@@ -87,8 +87,8 @@ class Session(Protocol):
     def positions(self) -> list[dict[str, Any]]:
         """Positions of the alphas."""
 
-    def state(self) -> dict[str, Any]:
-        """Halts and counters."""
+    def halted_by(self, alpha_index: int | None = None) -> int:
+        """Code of what stops the session, or this alpha; 0 if nothing does."""
 
 
 class OrderNames(Protocol):
@@ -339,8 +339,9 @@ class OrderAdapter:
         return ReasonCode.INTENT_EXPIRED if is_over else None
 
     def _check_halt(self, request: Any) -> ReasonCode | None:
-        is_halted = bool(self._session.state().get("halted_by"))
-        # What was decided to open before the halt stays in; what the engine closes by it goes out.
+        # What was decided to open before a halt, be it of this alpha alone, stays in; what the
+        # engine closes by it goes out.
+        is_halted = bool(self._session.halted_by(request.alpha_index))
         is_kept = is_halted and not self._is_exit(request)
         return ReasonCode.KILL_SWITCH_ON if is_kept else None
 

@@ -268,13 +268,13 @@ class LivePlane:
             self._is_halted = True
         elif content is None and self._is_halted:
             self._resume(source=SOURCE_OPERATOR)
-            halted_by = int(self.session.state()["halted_by"])
+            halted_by = self.session.halted_by()
             self._is_halted = bool(halted_by)
             if halted_by:
                 self._latch("the gateway refused the resume: its cause is still there", halted_by)
 
     def _latch_engine_halt(self) -> None:
-        halted_by = int(self.session.state()["halted_by"])
+        halted_by = self.session.halted_by()
         if halted_by and not self._is_halted:
             self._is_halted = True
             self._latch("the gateway's engine halted", halted_by)

@@ -63,6 +63,9 @@ class ControlledSession(Protocol):
     def state(self) -> dict[str, Any]:
         """Counters and latches."""
 
+    def halted_by(self) -> int:
+        """Code of what stops the session; 0 if nothing does."""
+
 
 @dataclass(slots=True)
 class Measured:
@@ -201,7 +204,7 @@ class LiveControl:
     def _obey_latch(self, now_ns: int) -> None:
         if self._owed_latch is not None:
             self.latch(*self._owed_latch)
-        halted_by = int(self._session.state()["halted_by"])
+        halted_by = self._session.halted_by()
         if halted_by and not self.is_halted:
             self.is_halted = True
             self.latch("the engine halted", halted_by)
@@ -218,7 +221,7 @@ class LiveControl:
         """Pass an operator's resume on, in the engine's own two steps; it may refuse."""
         armed_seq = self.command(CommandKind.RESUME_ARM, now_ns)
         self.command(CommandKind.RESUME_CONFIRM, now_ns, argument=armed_seq)
-        halted_by = int(self._session.state()["halted_by"])
+        halted_by = self._session.halted_by()
         if halted_by:
             self.latch("the session refused the resume: what halted it is still there", halted_by)
             return

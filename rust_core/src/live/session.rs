@@ -416,6 +416,21 @@ impl LiveSession {
         Ok(self.queue.failure().or(market).or(engine))
     }
 
+    /// Why nothing of an alpha may open: what stopped the session, else its own halt, loss limit or
+    /// fault of its permit.
+    ///
+    /// # Errors
+    /// [`LiveError::Over`].
+    pub fn alpha_halt(&self, alpha_index: u32) -> Result<Option<ReasonCode>, LiveError> {
+        let session = self.halt()?.map(|halt| halt.code);
+        let own = self.inspect(|engine, _| {
+            let mut results = engine.results();
+            let result = results.find(|result| result.alpha_index == alpha_index);
+            result.and_then(|result| result.halted_by)
+        })?;
+        Ok(session.or(own))
+    }
+
     /// Every route of the order log, a tape.
     ///
     /// # Errors

@@ -333,6 +333,16 @@ impl PyLiveSession {
         Ok(table)
     }
 
+    /// Code of what stops the session, or with an alpha also that one alone; 0 if nothing does.
+    #[pyo3(signature = (alpha_index = None))]
+    fn halted_by(&self, py: Python<'_>, alpha_index: Option<u32>) -> PyResult<u16> {
+        let code = self.call(py, |session| match alpha_index {
+            Some(alpha_index) => session.alpha_halt(alpha_index),
+            None => Ok(session.halt()?.map(|halt| halt.code)),
+        })?;
+        Ok(code.map_or(0, ReasonCode::code))
+    }
+
     /// Every route of the order log, a tape.
     fn routes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let tape = self.call(py, LiveSession::routes)?;

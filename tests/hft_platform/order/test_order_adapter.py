@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.input_records import BrokerKind, RouteKind
+from hft_platform.input_records import (
+    SOURCE_OPERATOR,
+    BrokerKind,
+    CommandKind,
+    RouteKind,
+    command_record,
+    halt_record,
+)
 from hft_platform.order.broker import (
     BrokerIds,
     CallResult,
@@ -426,17 +433,26 @@ def test_a_dispatcher_that_cannot_go_on_says_so(tmp_path: Path) -> None:
 def test_an_engine_that_halted_after_the_decision_keeps_the_order_in(tmp_path: Path) -> None:
     world = World(tmp_path)
     request = world.want()
-    from hft_platform.input_records import halt_record
-
     world.session.push(halt_record(ReasonCode.DAILY_LOSS_REACHED, world.now_ns))
     assert world.adapter.execute(request).code == ReasonCode.KILL_SWITCH_ON
     assert world.broker.placed == []
 
 
+def test_a_halt_of_one_alpha_keeps_its_order_in_and_lets_the_other_s_out(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    requests = [world.want(price=MID - alpha, alpha=alpha) for alpha in (0, 1)]
+    world.session.push(
+        command_record(CommandKind.HALT, world.now_ns, source_id=SOURCE_OPERATOR, alpha_index=0)
+    )
+    assert [world.session.halted_by(), world.session.halted_by(1)] == [0, 0]
+    assert world.session.halted_by(0)
+    assert world.adapter.execute(requests[0]).code == ReasonCode.KILL_SWITCH_ON
+    assert world.adapter.execute(requests[1]).outcome is Outcome.SENT
+    assert [ticket.order_id for ticket in world.broker.placed] == [requests[1].order_id]
+
+
 def test_a_halt_keeps_openings_in_and_lets_out_what_closes_the_position(tmp_path: Path) -> None:
     """Kept in, the exit would be decided again and again, and the position would stay open."""
-    from hft_platform.input_records import halt_record
-
     workspace = tmp_path / "workspace"
     world = World(tmp_path / "session", fence=Fences([LatchFence(workspace)]))
     first = world.place()

@@ -45,6 +45,10 @@ class ControlSession:
         """Counters and latches."""
         return self.engine.counters()
 
+    def halted_by(self) -> int:
+        """Code of the engine's halt."""
+        return int(self.engine.counters()["halted_by"])
+
     def named(self, name: str) -> list[Any]:
         """Records of one type that came, in order."""
         return [row for kind, row in self.came if kind == name]
