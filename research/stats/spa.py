@@ -44,7 +44,7 @@ class Spa:
     upper: float
     statistic: float
     critical_value: float
-    block_length: float
+    block_length: int
     family: int
 
 
@@ -54,7 +54,7 @@ def superior_predictive_ability(
     draws: int,
     seed: int,
     level: float = 0.05,
-    block_length: float | None = None,
+    block_length: int | None = None,
 ) -> Spa | None:
     """Test the best column against a benchmark that makes nothing.
 
@@ -68,7 +68,7 @@ def superior_predictive_ability(
         Seed of the bootstrap.
     level : float, optional
         Level of `Spa.critical_value`.
-    block_length : float, optional
+    block_length : int, optional
         Mean block length of the stationary bootstrap; by default that of Politis and White (2004,
         corrected 2009) for the average of the settings, each over its deviation.
 
@@ -110,7 +110,7 @@ def superior_predictive_ability(
         upper=float(p_values["upper"]),
         statistic=float(scaled.mean(axis=0).max()),
         critical_value=float(test.critical_values(level)["consistent"]),
-        block_length=float(length),
+        block_length=length,
         family=int(is_alive.sum()),
     )
 
