@@ -108,8 +108,9 @@ def _load(connection: Any, name: str, path: Path, columns: dict[str, str]) -> No
         return
     struct = ", ".join(f"'{column}': '{kind}'" for column, kind in columns.items())
     listed = ", ".join(f'"{column}"' for column in columns)
-    connection.execute(  # noqa: S608  # names and types are the constants above
-        f"INSERT INTO {name} SELECT row_number() OVER () AS row_id, {listed} FROM read_json("
-        f"?, columns = {{{struct}}}, format = 'newline_delimited', maximum_object_size = 67108864)",
+    connection.execute(
+        f"INSERT INTO {name} SELECT row_number() OVER () AS row_id, {listed} "  # noqa: S608  # ours
+        f"FROM read_json(?, columns = {{{struct}}}, format = 'newline_delimited', "
+        "maximum_object_size = 67108864)",
         [str(path)],
     )
