@@ -1,5 +1,6 @@
 """Every statistic against the value its source printed, to the printed digits."""
 
+import itertools
 import math
 
 import numpy as np
@@ -104,6 +105,12 @@ def test_no_track_record_length_proves_a_sharpe_ratio_below_its_target():
 )
 def test_expected_maximum_of_normals(trials, expected):
     assert stats.expected_max_z(trials) == pytest.approx(expected, abs=5e-7)
+
+
+def test_expected_maximum_of_an_effective_number_of_trials_grows_from_nothing():
+    values = [stats.expected_max_z(1.0 + i / 20.0) for i in range(60)]
+    assert values[0] == 0.0
+    assert all(before < after for before, after in itertools.pairwise(values))
 
 
 def test_minimum_backtest_length_of_figure_2():
