@@ -78,6 +78,8 @@ class Lifecycle:
         See there.
     why : str
         The sentence that explains it: the last act, or the gate that is not passed.
+    open_gate : str
+        The first gate that does not hold, and what it says.
     gates_passed : tuple of str
         Gates that hold now, from A on without a gap.
     stale : str
@@ -93,6 +95,7 @@ class Lifecycle:
     alpha_key: str
     state: State
     why: str
+    open_gate: str
     gates_passed: tuple[str, ...]
     stale: str
     stage: str
@@ -104,6 +107,11 @@ class Lifecycle:
     def as_dict(self) -> dict[str, Any]:
         """JSON content."""
         return asdict(self) | {"state": str(self.state), "gates_passed": list(self.gates_passed)}
+
+    @property
+    def because(self) -> str:
+        """What a reader asks next: the act that decided, or in shadow the gate still open."""
+        return self.open_gate if self.state is State.SHADOW else self.why
 
     @property
     def text(self) -> str:
@@ -146,15 +154,16 @@ def lifecycle_of(
     passed, stale = _gates_passed(ws, alpha, config_dir)
     mine = [entry for entry in chain if _is_about(entry, alpha.alpha_id)]
     act = _last_act(ws, alpha, mine)
-    if act.state is None:
+    open_gate = stale or _first_open_gate(ws, alpha, passed)
+    state, why = act.state, act.why
+    if state is None:
         state = State(f"gated_{passed[-1][-1]}") if passed else State.DRAFT
-        why = stale or _first_open_gate(ws, alpha, passed)
-    else:
-        state, why = act.state, act.why
+        why = open_gate
     return Lifecycle(
         alpha_key=alpha.key,
         state=state,
         why=why,
+        open_gate=open_gate,
         gates_passed=passed,
         stale=stale,
         stage=act.stage,

@@ -5,34 +5,18 @@ import shutil
 from importlib import resources
 
 import pytest
+from market import SHADOW_SESSIONS
 
 from hft_platform.config.keys import signing_key
-from hft_platform.config.promotion_folder import head_config
-from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.market.instruments import load_instruments
-from hft_platform.services.session_runner import RunRequest, run_session
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research import registry
 from research.gates import run_gate
 from research.gates.context import open_context
 from research.gates.verdict import GateVerdict, read_verdict
-from research.promotion.promote import promote
 
 ALPHA = registry.find_alpha("gen_imbalance_taker")
-SESSIONS = 5
-
-
-@pytest.fixture(scope="module")
-def traded(planted, tmp_path_factory):
-    """The planted workspace after five shadow sessions on frozen days."""
-    ws = tmp_path_factory.mktemp("traded") / "ws"
-    shutil.copytree(planted[0], ws)
-    promote(ws, ALPHA, stage="shadow", by="a test", why="gates A and B passed")
-    for session in open_context(ws, ALPHA).judged.roles.frozen[:SESSIONS]:
-        request = RunRequest(ws, head_config(ws, ALPHA.alpha_id), session, "sim")
-        run_session(request, instruments=load_instruments(), settings=load_settings())
-    return ws
+SESSIONS = SHADOW_SESSIONS
 
 
 @pytest.fixture
