@@ -27,7 +27,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import load_instruments
 from hft_platform.services.parity import read_session, replay_session
 from hft_platform.services.session_summary import verify_summary
-from research import registry
+from research import registry, scorecard
 from research.data import catalog
 from research.data.ingest import ingest
 from research.gates import run_gate as _run_gate
@@ -133,6 +133,11 @@ def alpha_of(key: str) -> registry.Alpha:
 def run_gate(ws: Path, key: str, gate: str) -> Verdict:
     """Judge one gate and write its verdict."""
     return _run_gate(ws, alpha_of(key), gate)
+
+
+def scorecard_of(ws: Path, key: str) -> dict[str, Any]:
+    """What is proven about an alpha now; see `research.scorecard`."""
+    return scorecard.build(ws, alpha_of(key))
 
 
 def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:

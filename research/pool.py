@@ -1,6 +1,14 @@
-"""Pool: correlation of profits, what a new alpha adds, and weights.
+"""Pool: correlation of profits and of positions, and what a new alpha adds to what trades.
 
-Pure functions over profit series; everything about files and verdicts is in `research.gates`.
+Why: a second alpha that is the first one again doubles the risk and adds nothing, and a regression
+over the days it was fitted on flatters whatever is regressed.
+
+Invariants:
+1. What a new alpha adds is measured on days that no weight was fitted on.
+2. A new alpha's share in the mix is never negative: it is not bought in order to be sold short.
+3. A number that does not exist for these days is None, never 0.
+
+Pure functions over series; files and verdicts are in `research.gates`, weights in `pool_weights`.
 """
 
 from __future__ import annotations
@@ -8,13 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from scipy.cluster.hierarchy import linkage
-
+from research.pool_weights import hrp_weights
 from research.stats import newey_west_lag, newey_west_t
+
+FOLDS_MIN = 2
 
 
 def correlation(left: Sequence[float], right: Sequence[float]) -> float | None:
@@ -112,6 +120,148 @@ def marginal(days: Mapping[int, int], members: Sequence[Mapping[int, int]]) -> M
     return Marginal(len(y), beta, intercept, t_value, alone, pool_sharpe, together)
 
 
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """What a new alpha adds to a pool on days that were not fitted on.
+
+    Attributes
+    ----------
+    days, folds : int
+        Days used, and into how many blocks of consecutive days they were cut.
+    intercept : float or None
+        Mean over all days of the profit that the pool, with the loading of the other folds, does
+        not explain.
+    t_value : float or None
+        Newey-West t of that mean.
+    sharpe_pool, sharpe_together : float or None
+        Daily Sharpe ratio of the pool at the other folds' weights, and with the new alpha in it at
+        the other folds' best share.
+    marginal_sharpe : float or None
+        Their difference; without a pool the alpha's own Sharpe ratio.
+    share : float or None
+        Mean over folds of the new alpha's share of the mix's risk, 0 where the other folds would
+        not have bought it.
+    """
+
+    days: int
+    folds: int
+    intercept: float | None
+    t_value: float | None
+    sharpe_pool: float | None
+    sharpe_together: float | None
+    marginal_sharpe: float | None
+    share: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def out_of_fold(
+    days: Mapping[int, int], members: Sequence[Mapping[int, int]], *, folds: int
+) -> OutOfFold:
+    """Measure what an alpha adds to a pool on days that no weight was fitted on.
+
+    Parameters
+    ----------
+    days : mapping of int to int
+        Profit of the new alpha by trading day.
+    members : sequence of mapping
+        The same of each alpha in the pool. May be empty.
+    folds : int
+        Number of blocks of consecutive days, at least 2.
+
+    Returns
+    -------
+    OutOfFold
+
+    Notes
+    -----
+    For each block, from the days outside it: hierarchical risk parity weights of the members, the
+    new alpha's loading b on that pool, and its share in the best mix, proportional to
+    ``intercept / sigma^2`` (Treynor and Black 1973), at least 0. On the block's own days:
+    ``y - b x`` goes into the intercept, ``x`` and ``x + g (y - b x)`` into the Sharpe ratios, each
+    scaled by the other folds' risk so that no block weighs more than another.
+    """
+    if folds < FOLDS_MIN:
+        raise ValueError(f"folds was {folds}; at least {FOLDS_MIN} are needed")
+    shared = sorted(set(days).intersection(*members)) if members else sorted(days)
+    y = [float(days[day]) for day in shared]
+    if not members:
+        alone, mean = _sharpe(y), math.fsum(y) / len(y) if y else None
+        share = 1.0 if alone is not None else None
+        return OutOfFold(len(y), 1, mean, newey_west_t(y), None, alone, alone, share)
+    rows = [[float(member[day]) for member in members] for day in shared]
+    residuals: list[float] = []
+    before: list[float] = []
+    after: list[float] = []
+    shares: list[float] = []
+    for first, last in _blocks(len(shared), folds):
+        fit = _fit_mix(y[:first] + y[last:], rows[:first] + rows[last:])
+        if fit is None:
+            return OutOfFold(len(y), folds, *([None] * 6))
+        for index in range(first, last):
+            pool_profit = math.fsum(w * v for w, v in zip(fit.weights, rows[index], strict=True))
+            residual = y[index] - fit.beta * pool_profit
+            residuals.append(residual)
+            before.append(pool_profit / fit.pool_risk)
+            after.append((pool_profit + fit.gain * residual) / fit.mix_risk)
+        shares.append(fit.share)
+    pool_sharpe, together = _sharpe(before), _sharpe(after)
+    added = None if pool_sharpe is None or together is None else together - pool_sharpe
+    return OutOfFold(
+        days=len(y),
+        folds=folds,
+        intercept=math.fsum(residuals) / len(residuals),
+        t_value=newey_west_t(residuals),
+        sharpe_pool=pool_sharpe,
+        sharpe_together=together,
+        marginal_sharpe=added,
+        share=math.fsum(shares) / len(shares),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Mix:
+    """Weights of the members, the new alpha's loading, and how much of its rest to add."""
+
+    weights: list[float]
+    beta: float
+    gain: float
+    pool_risk: float
+    mix_risk: float
+
+    @property
+    def share(self) -> float:
+        return 1.0 - (self.pool_risk / self.mix_risk) ** 2
+
+
+def _fit_mix(y: Sequence[float], rows: Sequence[Sequence[float]]) -> _Mix | None:
+    weights = hrp_weights(rows)
+    if weights is None:
+        return None
+    x = [math.fsum(w * v for w, v in zip(weights, row, strict=True)) for row in rows]
+    fit = _regress(y, x)
+    pool_sharpe, pool_risk = _sharpe(x), _deviation(x)
+    if fit is None or pool_sharpe is None:
+        return None
+    beta, intercept, _, sigma = fit
+    pool_mean = math.fsum(x) / len(x)
+    gain = 0.0
+    # A copy leaves a rest of rounding noise: nothing to add, however its tiny mean looks. A pool
+    # that loses has no best share of itself, so a rest that earns goes in at the pool's own risk.
+    if sigma > 1e-9 * pool_risk and intercept > 0.0:
+        gain = pool_risk / sigma
+        if pool_mean > 0.0:
+            gain = intercept / sigma**2 * pool_risk**2 / pool_mean
+    return _Mix(weights, beta, gain, pool_risk, math.hypot(pool_risk, gain * sigma))
+
+
+def _blocks(count: int, folds: int) -> list[tuple[int, int]]:
+    edges = [count * k // folds for k in range(folds + 1)]
+    return [(low, high) for low, high in pairwise(edges) if low < high]
+
+
 def _regress(
     y: Sequence[float], x: Sequence[float]
 ) -> tuple[float, float, float | None, float] | None:
@@ -139,117 +289,15 @@ def _regress(
     return beta, intercept, t_value, sigma
 
 
-def inverse_variance_weights(profits: Sequence[Sequence[float]]) -> list[float]:
-    """Weights by the inverse of each alpha's variance.
-
-    Parameters
-    ----------
-    profits : sequence of rows, shape (days, alphas)
-        Daily profits.
-
-    Returns
-    -------
-    list of float
-        Sum to 1.
-    """
-    covariance = np.cov(np.asarray(profits, dtype=np.float64), rowvar=False, ddof=1)
-    return [float(w) for w in _inverse_variance(np.atleast_2d(covariance))]
-
-
-def hrp_weights(profits: Sequence[Sequence[float]]) -> list[float] | None:
-    """Hierarchical risk parity weights.
-
-    Parameters
-    ----------
-    profits : sequence of rows, shape (days, alphas)
-        Daily profits.
-
-    Returns
-    -------
-    list of float or None
-        Sum to 1; None when a series never changes or there are fewer than three days.
-
-    Notes
-    -----
-    Lopez de Prado, Building Diversified Portfolios that Outperform Out of Sample, Journal of
-    Portfolio Management 42(4) 2016, as its code snippets are: single linkage over the Euclidean
-    distance between rows of the distance matrix ``sqrt((1 - rho) / 2)``, quasi-diagonal order,
-    bisection of the ordered list into halves, inverse-variance risk of each half.
-    """
-    matrix = np.asarray(profits, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] < 3:
-        return None
-    count = matrix.shape[1]
-    if count == 1:
-        return [1.0]
-    covariance = np.asarray(np.cov(matrix, rowvar=False, ddof=1), dtype=np.float64)
-    if not (np.diag(covariance) > 0.0).all():
-        return None
-    rho = np.corrcoef(matrix, rowvar=False)
-    distance = np.sqrt(np.clip((1.0 - rho) / 2.0, 0.0, None))
-    order = _quasi_diagonal(_single_linkage(distance), count)
-    weights = np.ones(count)
-    clusters = [order]
-    while clusters:
-        halves = [
-            half
-            for cluster in clusters
-            if len(cluster) > 1
-            for half in (cluster[: len(cluster) // 2], cluster[len(cluster) // 2 :])
-        ]
-        for left, right in zip(halves[::2], halves[1::2], strict=True):
-            risk_left, risk_right = (
-                _cluster_risk(covariance, left),
-                _cluster_risk(covariance, right),
-            )
-            share = 1.0 - risk_left / (risk_left + risk_right)
-            weights[left] *= share
-            weights[right] *= 1.0 - share
-        clusters = halves
-    return [float(w) for w in weights]
-
-
-def _single_linkage(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # The paper's snippet hands the square matrix itself to `linkage`, which reads its rows as
-    # points: the distance between two alphas is that between their rows of distances.
-    rows = distance[:, None, :] - distance[None, :, :]
-    between = np.sqrt((rows * rows).sum(axis=2))
-    upper = np.triu_indices(distance.shape[0], 1)
-    return np.asarray(linkage(between[upper], "single"), dtype=np.float64)
-
-
-def _quasi_diagonal(links: npt.NDArray[np.float64], count: int) -> list[int]:
-    def leaves(node: int) -> list[int]:
-        stack, found = [node], []
-        while stack:
-            item = stack.pop()
-            if item < count:
-                found.append(item)
-            else:
-                left, right = int(links[item - count, 0]), int(links[item - count, 1])
-                stack.extend((right, left))
-        return found
-
-    return leaves(2 * count - 2)
-
-
-def _inverse_variance(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    inverse = 1.0 / np.diag(covariance)
-    return np.asarray(inverse / inverse.sum(), dtype=np.float64)
-
-
-def _cluster_risk(covariance: npt.NDArray[np.float64], members: list[int]) -> float:
-    part = covariance[np.ix_(members, members)]
-    weights = _inverse_variance(part)
-    return float(weights @ part @ weights)
-
-
 def _sharpe(values: Sequence[float]) -> float | None:
     if len(values) < 3:
         return None
-    centered = _centered(values)
-    variance = math.fsum(c * c for c in centered) / len(values)
-    return math.fsum(values) / len(values) / math.sqrt(variance) if variance > 0.0 else None
+    deviation = _deviation(values)
+    return math.fsum(values) / len(values) / deviation if deviation > 0.0 else None
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(c * c for c in _centered(values)) / len(values))
 
 
 def _centered(values: Sequence[float]) -> list[float]:

@@ -6,12 +6,7 @@ session summaries, parity reports, quality reports); the report computes no stat
 
 from __future__ import annotations
 
-import html
-import io
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +15,7 @@ import numpy.typing as npt
 
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.records import SCALE
-
-COLORS = {
-    "passed": "#1a7f37",
-    "failed": "#cf222e",
-    "insufficient_evidence": "#9a6700",
-    "not_computed": "#8250df",
-    "not_run": "#6e7781",
-}
-STAGE_COLORS = {"research": "#6e7781", "shadow": "#0969da", "canary": "#bc4c00", "live": "#1a7f37"}
+from research import page
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +24,8 @@ class AlphaFacts:
 
     `verdicts` maps a gate to its verdict file's content; `sessions` are evidence parts of session
     summaries in the order of their sessions; `changes` are stage and weight changes with reasons;
-    `signal` is what `research.signal_study.diagnose` found.
+    `signal` is what `research.signal_study.diagnose` found, `lifecycle` what
+    `research.promotion.lifecycle` derives, with its `text` and `because`.
     """
 
     key: str
@@ -45,6 +33,7 @@ class AlphaFacts:
     verdicts: dict[str, dict[str, Any]]
     sessions: list[dict[str, Any]]
     changes: list[dict[str, Any]]
+    lifecycle: dict[str, Any]
     signal: dict[str, Any] = field(default_factory=dict)
 
 
@@ -72,6 +61,7 @@ def summary(facts: RunFacts) -> dict[str, Any]:
             }
             for alpha in facts.alphas
         },
+        "lifecycle": {alpha.key: alpha.lifecycle for alpha in facts.alphas},
         "signal": {alpha.key: alpha.signal for alpha in facts.alphas},
         "stage_changes": {alpha.key: alpha.changes for alpha in facts.alphas},
         "sessions": {
@@ -102,7 +92,7 @@ def render(facts: RunFacts) -> str:
     """The page as one HTML text without any outside reference."""
     body = [
         "<h1>Run report</h1>",
-        f"<p class='dim'>{_text(facts.source)} · code {facts.code_sha256[:12]}</p>",
+        f"<p class='dim'>{page.text(facts.source)} · code {facts.code_sha256[:12]}</p>",
         _headline(facts),
         "<h2>Verdicts</h2>",
         _verdict_table(facts),
@@ -112,32 +102,17 @@ def render(facts: RunFacts) -> str:
         "<h2>Data quality</h2>",
         _quality_table(facts.quality),
         "<h2>Store</h2>",
-        _pairs_table("table", "rows", facts.rows_by_table),
+        page.pairs_table("table", "rows", facts.rows_by_table),
         "<h2>Time</h2>",
-        _pairs_table("step", "seconds", {k: round(v, 2) for k, v in facts.seconds_by_step.items()}),
+        page.pairs_table(
+            "step", "seconds", {k: round(v, 2) for k, v in facts.seconds_by_step.items()}
+        ),
     ]
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width'><title>Run report</title>"
-        f"<style>{_style()}</style></head><body><main>{''.join(body)}</main></body></html>"
-    )
-
-
-def _style() -> str:
-    return (resources.files("research") / "report.css").read_text()
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _tag(verdict: str) -> str:
-    color = COLORS.get(verdict, STAGE_COLORS.get(verdict, "#6e7781"))
-    return f"<span class='tag' style='background:{color}'>{_text(verdict.replace('_', ' '))}</span>"
+    return page.document("Run report", body)
 
 
 def _headline(facts: RunFacts) -> str:
-    stages = [final_stage(alpha) for alpha in facts.alphas]
+    stages = [str(alpha.lifecycle["text"]) for alpha in facts.alphas]
     cards = {
         "alphas judged": len(facts.alphas),
         "promoted now": sum(stage.startswith("canary") for stage in stages),
@@ -146,20 +121,7 @@ def _headline(facts: RunFacts) -> str:
         "decisions replayed identically": f"{facts.parity.get('share', 0.0):.0%}",
         "rows in the store": f"{sum(facts.rows_by_table.values()):,}",
     }
-    inner = "".join(
-        f"<div class='card'>{_text(k)}<b>{_text(v)}</b></div>" for k, v in cards.items()
-    )
-    return f"<div class='cards'>{inner}</div>"
-
-
-def final_stage(alpha: AlphaFacts) -> str:
-    """Where an alpha stands: ``not promoted``, ``shadow``, ``canary 20 %`` or ``rolled back``."""
-    if not alpha.changes:
-        return "not promoted"
-    last = alpha.changes[-1]
-    if last["kind"] == "withdrawn":
-        return "rolled back"
-    return f"{last['stage']} {last['weight_ppm'] / 10_000:g} %"
+    return page.cards(cards)
 
 
 def _verdict_table(facts: RunFacts) -> str:
@@ -170,35 +132,22 @@ def _verdict_table(facts: RunFacts) -> str:
         + "<th>stands at</th><th>because</th></tr>"
     ]
     for alpha in facts.alphas:
-        cells = "".join(
-            f"<td>{_tag(alpha.verdicts[g]['verdict'] if g in alpha.verdicts else 'not_run')}</td>"
-            for g in gates
-        )
+        verdicts = [alpha.verdicts.get(gate, {}).get("verdict", "not_run") for gate in gates]
+        cells = "".join(f"<td>{page.tag(verdict)}</td>" for verdict in verdicts)
         rows.append(
-            f"<tr><td><code>{_text(alpha.key)}</code></td>{cells}"
-            f"<td>{_text(final_stage(alpha))}</td><td>{_text(because(alpha))}</td></tr>"
+            f"<tr><td><a href='scorecards/{page.text(alpha.key)}.html'><code>"
+            f"{page.text(alpha.key)}</code></a></td>{cells}"
+            f"<td>{page.text(alpha.lifecycle['text'])}</td><td>{page.text(alpha.lifecycle['because'])}</td></tr>"
         )
     return "".join(rows) + "</table>"
-
-
-def because(alpha: AlphaFacts) -> str:
-    """The sentence that explains where an alpha stands."""
-    if alpha.changes and alpha.changes[-1]["stage"] != "shadow":
-        return str(alpha.changes[-1]["why"])
-    for gate in ("gate_a", "gate_b", "gate_c", "gate_d", "gate_e"):
-        verdict = alpha.verdicts.get(gate)
-        if verdict is not None and verdict["verdict"] != "passed":
-            text = verdict["reasons"][0]["text"] if verdict["reasons"] else verdict["verdict"]
-            return f"gate {gate[-1].upper()}: {text}"
-    return "every gate passed so far"
 
 
 def _alpha_section(alpha: AlphaFacts) -> str:
     manifest = alpha.manifest
     parts = [
-        f"<section id='{_text(alpha.key)}'><h3>{_text(manifest['alpha_id'])}</h3>",
-        f"<p>{_text(manifest['hypothesis'])}<br><code>"
-        f"{_text(manifest['expression'] or manifest['kernel'])}</code></p>",
+        f"<section id='{page.text(alpha.key)}'><h3>{page.text(manifest['alpha_id'])}</h3>",
+        f"<p>{page.text(manifest['hypothesis'])}<br><code>"
+        f"{page.text(manifest['expression'] or manifest['kernel'])}</code></p>",
         "<div class='charts'>",
         _equity_chart(alpha),
         _drawdown_chart(alpha),
@@ -232,7 +181,7 @@ def _equity_chart(alpha: AlphaFacts) -> str:
     if nets.size == 0:
         return "<p class='dim'>no session was traded</p>"
     equity = np.concatenate([[0.0], nets.cumsum()])
-    return _plot("Equity by session (money, after costs)", equity, stages)
+    return page.plot("Equity by session (money, after costs)", equity, stages)
 
 
 def _drawdown_chart(alpha: AlphaFacts) -> str:
@@ -240,46 +189,7 @@ def _drawdown_chart(alpha: AlphaFacts) -> str:
     if nets.size == 0:
         return ""
     equity = np.concatenate([[0.0], nets.cumsum()])
-    return _plot("Drawdown (money)", equity - np.maximum.accumulate(equity), stages)
-
-
-def _plot(title: str, values: npt.NDArray[np.float64], stages: list[str]) -> str:
-    def draw(axes: Any) -> None:
-        for index, stage in enumerate(stages):
-            axes.plot(
-                [index, index + 1],
-                values[index : index + 2],
-                lw=2,
-                marker="o",
-                ms=2.5,
-                color=STAGE_COLORS.get(stage, "#6e7781"),
-            )
-        for stage in dict.fromkeys(stages):
-            axes.plot([], [], color=STAGE_COLORS.get(stage, "#6e7781"), lw=2, label=stage)
-        axes.set_xlabel("session")
-        axes.legend(frameon=False, fontsize=8)
-
-    return _figure(title, draw)
-
-
-def _figure(title: str, draw: Callable[[Any], None]) -> str:
-    """An inline SVG; `draw` gets the axes."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = plt.subplots(figsize=(5.1, 2.6), layout="constrained")
-        draw(axes)
-        axes.axhline(0, color="#d0d7de", lw=1, zorder=0)
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return page.plot("Drawdown (money)", equity - np.maximum.accumulate(equity), stages)
 
 
 def _cost_table(alpha: AlphaFacts) -> str:
@@ -301,7 +211,8 @@ def _cost_table(alpha: AlphaFacts) -> str:
         gross, fees, trips = (sum(row[i] for row in rows) for i in range(3))
         each = (gross - fees) / trips / SCALE if trips else 0.0
         lines.append(
-            f"<tr><td>{_text(name)}</td><td class='n'>{len(rows)}</td><td class='n'>{trips}</td>"
+            f"<tr><td>{page.text(name)}</td><td class='n'>{len(rows)}</td>"
+            f"<td class='n'>{trips}</td>"
             f"<td class='n'>{gross / SCALE:,.0f}</td><td class='n'>{fees / SCALE:,.0f}</td>"
             f"<td class='n'>{(gross - fees) / SCALE:,.0f}</td><td class='n'>{each:,.1f}</td></tr>"
         )
@@ -314,10 +225,10 @@ def _signal_table(alpha: AlphaFacts) -> str:
     facts = {name: value for name, value in alpha.signal.items() if not isinstance(value, dict)}
     errors = alpha.signal["ic_standard_error"]
     curve = {
-        f"IC {name}": f"{_number(mean)} ± {_number(errors[name])}"
+        f"IC {name}": f"{page.number(mean)} ± {page.number(errors[name])}"
         for name, mean in alpha.signal["ic"].items()
     }
-    return "<h4>Signal, out of sample</h4>" + _row_table(curve) + _row_table(facts)
+    return "<h4>Signal, out of sample</h4>" + page.row_table(curve) + page.row_table(facts)
 
 
 def _signal_chart(alpha: AlphaFacts) -> str:
@@ -326,10 +237,12 @@ def _signal_chart(alpha: AlphaFacts) -> str:
         return ""
 
     def draw(axes: Any) -> None:
-        axes.bar(list(values), list(values.values()), color=STAGE_COLORS["research"], width=0.6)
+        axes.bar(
+            list(values), list(values.values()), color=page.STAGE_COLORS["research"], width=0.6
+        )
         axes.set_xlabel("horizon")
 
-    return _figure("Rank correlation of signal and next move of the mid", draw)
+    return page.figure("Rank correlation of signal and next move of the mid", draw)
 
 
 def _execution_table(alpha: AlphaFacts) -> str:
@@ -343,14 +256,14 @@ def _execution_table(alpha: AlphaFacts) -> str:
     for row in alpha.sessions:
         latency, parity = row["order_latency_ms"], row["parity"]
         lines.append(
-            f"<tr><td>{_text(row['session_id'])}</td><td>{_tag(row['stage'])}</td>"
+            f"<tr><td>{page.text(row['session_id'])}</td><td>{page.tag(row['stage'])}</td>"
             f"<td class='n'>{row['weight_ppm'] / 10_000:g} %</td>"
             f"<td class='n'>{row['counts']['orders']}</td>"
             f"<td class='n'>{row['account']['fill_count']}</td>"
             f"<td class='n'>{row['account']['net'] / SCALE:,.0f}</td>"
-            f"<td class='n'>{_number(row['slippage_ticks'])}</td>"
-            f"<td class='n'>{_number(row['markout_ticks']['10s'])}</td>"
-            f"<td class='n'>{_number(latency['p50'])} / {_number(latency['p95'])}</td>"
+            f"<td class='n'>{page.number(row['slippage_ticks'])}</td>"
+            f"<td class='n'>{page.number(row['markout_ticks']['10s'])}</td>"
+            f"<td class='n'>{page.number(latency['p50'])} / {page.number(latency['p95'])}</td>"
             f"<td class='n'>{parity['identical']}/{parity['total']}</td></tr>"
         )
     return "".join(lines) + "</table>"
@@ -363,9 +276,9 @@ def _reasons_table(alpha: AlphaFacts) -> str:
     ]
     met = [{"text": "every threshold met", "observed": None, "limit": None}]
     lines += [
-        f"<tr><td>{gate[-1].upper()}</td><td>{_tag(verdict['verdict'])}</td>"
-        f"<td>{_text(reason['text'])}</td><td class='n'>{_number(reason['observed'])}</td>"
-        f"<td class='n'>{_number(reason['limit'])}</td></tr>"
+        f"<tr><td>{gate[-1].upper()}</td><td>{page.tag(verdict['verdict'])}</td>"
+        f"<td>{page.text(reason['text'])}</td><td class='n'>{page.number(reason['observed'])}</td>"
+        f"<td class='n'>{page.number(reason['limit'])}</td></tr>"
         for gate, verdict in alpha.verdicts.items()
         for reason in verdict["reasons"] or met
     ]
@@ -380,8 +293,8 @@ def _changes_table(alpha: AlphaFacts) -> str:
         "<th>why</th></tr>"
     ]
     lines += [
-        f"<tr><td>{_text(row['kind'].replace('_', ' '))}</td><td>{_tag(row['stage'])}</td>"
-        f"<td class='n'>{row['weight_ppm'] / 10_000:g} %</td><td>{_text(row['why'])}</td></tr>"
+        f"<tr><td>{page.text(row['kind'].replace('_', ' '))}</td><td>{page.tag(row['stage'])}</td>"
+        f"<td class='n'>{row['weight_ppm'] / 10_000:g} %</td><td>{page.text(row['why'])}</td></tr>"
         for row in alpha.changes
     ]
     return "".join(lines) + "</table>"
@@ -403,10 +316,10 @@ def _parity_section(parity: dict[str, Any]) -> str:
                 "; ".join(sorted({str(item["cause"]) for item in row["differences"]})) or "none"
             )
             lines.append(
-                f"<tr><td>{_text(row['run_id'])}</td>"
+                f"<tr><td>{page.text(row['run_id'])}</td>"
                 f"<td class='n'>{row['decision_identical']}/{row['decision_total']}</td>"
                 f"<td class='n'>{row['report_identical']}/{row['report_total']}</td>"
-                f"<td>{_text(causes)}</td></tr>"
+                f"<td>{page.text(causes)}</td></tr>"
             )
         lines.append("</table>")
     return "".join(lines)
@@ -417,10 +330,12 @@ def _quality_table(rows: list[dict[str, Any]]) -> str:
         return "<p class='dim'>no dataset</p>"
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [
-        "<table><tr>" + "".join(f"<th>{_text(n.replace('_', ' '))}</th>" for n in names) + "</tr>"
+        "<table><tr>"
+        + "".join(f"<th>{page.text(n.replace('_', ' '))}</th>" for n in names)
+        + "</tr>"
     ]
     lines += [
-        "<tr>" + "".join(f"<td>{_number(row.get(name))}</td>" for name in names) + "</tr>"
+        "<tr>" + "".join(f"<td>{page.number(row.get(name))}</td>" for name in names) + "</tr>"
         for row in rows[:60]
     ]
     if len(rows) > 60:
@@ -429,26 +344,3 @@ def _quality_table(rows: list[dict[str, Any]]) -> str:
             " in summary.json</td></tr>"
         )
     return "".join(lines) + "</table>"
-
-
-def _pairs_table(left: str, right: str, pairs: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{_text(k)}</td><td class='n'>{_number(v)}</td></tr>" for k, v in pairs.items()
-    )
-    return f"<table><tr><th>{left}</th><th>{right}</th></tr>{rows}</table>"
-
-
-def _row_table(content: dict[str, Any]) -> str:
-    head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in content)
-    cells = "".join(f"<td class='n'>{_number(value)}</td>" for value in content.values())
-    return f"<table><tr>{head}</tr><tr>{cells}</tr></table>"
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return _text(json.dumps(value) if isinstance(value, dict | list) else value)

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.config.code_hash import code_sha256
-from research import loop, report
+from research import loop, report, scorecard
 from research.data import catalog
 from research.gates.verdict import GATES, read_verdict
+from research.promotion.lifecycle import lifecycle_of
 from research.report import AlphaFacts, RunFacts
 from research.signal_study import diagnose
 
 
 def write_report(ws: Path) -> Path:
-    """Write the page and summary.json of a workspace; returns the page's path."""
+    """Write page, summary.json and every alpha's scorecard; returns the page's path."""
+    for key in loop.registered_alphas(ws):
+        scorecard.write(ws, loop.alpha_of(key))
     return report.write(collect(ws), ws / "report")
 
 
@@ -34,13 +37,16 @@ def collect(ws: Path) -> RunFacts:
 
 
 def _alpha(ws: Path, key: str) -> AlphaFacts:
+    alpha = loop.alpha_of(key)
+    life = lifecycle_of(ws, alpha)
     verdicts = {gate: read_verdict(ws, key, gate) for gate in GATES}
     return AlphaFacts(
         key=key,
-        manifest=loop.alpha_of(key).manifest.model_dump(mode="json"),
+        manifest=alpha.manifest.model_dump(mode="json"),
         verdicts={gate: verdict.content() for gate, verdict in verdicts.items() if verdict},
         sessions=loop.session_evidence(ws, key),
         changes=loop.stage_changes(ws, key),
+        lifecycle=life.as_dict() | {"text": life.text, "because": life.because},
         signal=diagnose(ws, key),
     )
 

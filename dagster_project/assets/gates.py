@@ -4,12 +4,22 @@ The asset check shows the verdict and stops its own run; what the next gate trus
 file, which `research.gates` verifies again whatever Dagster thinks.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from dagster_project.assets.recordings import alpha_registry
 from dagster_project.partitions import ALPHAS
 from dagster_project.resources import Workspace
-from research import loop
+from research import loop, scorecard
+
+
+def card_metadata(
+    workspace: Workspace, key: str
+) -> dict[str, Any]:  # Any: text, numbers and JSON, as Dagster takes them
+    """The alpha's scorecard as it is now: its headline, and all of it as JSON."""
+    shown = scorecard.metadata(loop.scorecard_of(workspace.folder, key))
+    return shown | {"scorecard": dg.MetadataValue.json(shown["scorecard"])}
 
 
 def _gate_asset(
@@ -34,6 +44,7 @@ def _gate_asset(
                 "verdict": str(verdict.verdict),
                 "reasons": dg.MetadataValue.md(loop.reasons_markdown(verdict)),
                 "sha256": verdict.sha256,
+                **card_metadata(workspace, context.partition_key),
             },
             data_version=dg.DataVersion(verdict.sha256),
             check_results=[

@@ -2,7 +2,12 @@
 
 import dagster as dg
 
-from dagster_project.assets.gates import _gate_asset, gate_b_verdict, gate_d_verdict
+from dagster_project.assets.gates import (
+    _gate_asset,
+    card_metadata,
+    gate_b_verdict,
+    gate_d_verdict,
+)
 from dagster_project.partitions import ALPHAS
 from dagster_project.resources import Workspace
 from research import loop
@@ -12,7 +17,10 @@ from research import loop
 def shadow_permit(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Signed config with stage `shadow`: the paper exchange only."""
     config = loop.permit(workspace.folder, context.partition_key, "shadow")
-    return dg.MaterializeResult(metadata=config, data_version=dg.DataVersion(config["sha256"]))
+    return dg.MaterializeResult(
+        metadata=config | card_metadata(workspace, context.partition_key),
+        data_version=dg.DataVersion(config["sha256"]),
+    )
 
 
 @dg.asset(deps=[shadow_permit], partitions_def=ALPHAS, group_name="live", kinds={"rust"})
@@ -35,7 +43,10 @@ def promoted_config(
 ) -> dg.MaterializeResult:
     """Signed config with stage `canary`, at the smallest weight."""
     config = loop.permit(workspace.folder, context.partition_key, "canary")
-    return dg.MaterializeResult(metadata=config, data_version=dg.DataVersion(config["sha256"]))
+    return dg.MaterializeResult(
+        metadata=config | card_metadata(workspace, context.partition_key),
+        data_version=dg.DataVersion(config["sha256"]),
+    )
 
 
 @dg.asset(deps=[promoted_config], partitions_def=ALPHAS, group_name="live", kinds={"rust"})
@@ -53,4 +64,4 @@ def canary_sessions(
 def canary_state(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """What the canary's evidence says: hold, more size, or roll back (the config is withdrawn)."""
     decision = loop.decide_canary(workspace.folder, context.partition_key)
-    return dg.MaterializeResult(metadata=decision)
+    return dg.MaterializeResult(metadata=decision | card_metadata(workspace, context.partition_key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from research.experiments import TrialFacts
@@ -18,6 +18,7 @@ from research.gates.backtests import (
 from research.gates.evidence import BacktestEvidence, GridPoint, SessionRun, daily
 from research.gates.placebo import shifted_time, shuffled_days
 from research.gates.selection import choose, purge
+from research.gates.session_series import positions_of, volatility_rows
 from research.gates.thresholds import GateCThresholds
 from research.registry import AlphaManifest
 
@@ -27,11 +28,13 @@ class CollectedEvidence:
     """Gate C's evidence, and what later steps take from the same runs.
 
     `promise` is what the canary holds the alpha to: the base corner out of sample, by session.
+    `series` is what gates D and E lay beside other alphas and other days (`session_series`).
     """
 
     evidence: BacktestEvidence
     promise: dict[str, Any]
     displayed_share: tuple[float, ...]
+    series: dict[str, Any] = field(default_factory=dict)
 
 
 def corner_name(cell: str, queue_model: str) -> str:
@@ -130,6 +133,10 @@ def collect(
         evidence=BacktestEvidence(grid, chosen, corners, placebos, trial_count, trials),
         promise=promise_of(base_outputs, weight_ppm=manifest.gate_weight_ppm),
         displayed_share=tuple(s for o in base_outputs for s in o.run.displayed_share),
+        series={
+            "positions": positions_of(base_outputs),
+            "volatility": volatility_rows(by_point[chosen], in_sample=in_sample),
+        },
     )
 
 

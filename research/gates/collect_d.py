@@ -10,7 +10,7 @@ from hft_platform.config.promotion_folder import issued_path, promotions_root, w
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.context import GateContext
-from research.gates.gate_d import PoolEvidence
+from research.gates.gate_d import PoolAlpha, PoolEvidence
 from research.gates.verdict import Verdict, read_verdict
 
 POOL_STAGES = ("canary", "live")
@@ -32,19 +32,40 @@ def collect(context: GateContext) -> tuple[PoolEvidence, dict[str, str]]:
     dict of str to str
         Gate C verdict hash by member.
     """
-    own = _gate_c(context.ws, context.alpha.key)
+    own = gate_c_of(context.ws, context.alpha.key)
     members = {
-        key: _gate_c(context.ws, key)
+        key: gate_c_of(context.ws, key)
         for key in pool_members(context.ws)
         if not key.startswith(f"{context.alpha.alpha_id}@")
     }
     evidence = PoolEvidence(
-        daily_net=_daily_net(own),
-        members={key: _daily_net(verdict) for key, verdict in members.items()},
-        displayed_share=tuple(own.results["displayed_share"]),
+        alpha=pool_alpha(own),
+        members={key: pool_alpha(verdict) for key, verdict in members.items()},
         gate_weight_ppm=context.alpha.manifest.gate_weight_ppm,
     )
     return evidence, {key: verdict.sha256 for key, verdict in members.items()}
+
+
+def pool_alpha(verdict: Verdict) -> PoolAlpha:
+    """What gate D takes of a gate C verdict.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        Checked against its hash.
+
+    Returns
+    -------
+    PoolAlpha
+    """
+    results = verdict.results
+    rows = [*results.get("in_sample", []), *results.get("out_of_sample", [])]
+    return PoolAlpha(
+        daily_net={int(day): int(value) for day, value in results.get("daily_net", {}).items()},
+        positions=dict(results.get("positions", {})),
+        displayed_share=tuple(results.get("displayed_share", ())),
+        instruments=tuple(sorted({str(row["symbol"]) for row in rows})),
+    )
 
 
 def pool_members(ws: Path) -> list[str]:
@@ -83,14 +104,11 @@ def pool_members(ws: Path) -> list[str]:
     return sorted(keys)
 
 
-def _gate_c(ws: Path, key: str) -> Verdict:
+def gate_c_of(ws: Path, key: str) -> Verdict:
+    """Gate C's verdict of an alpha that trades, or UPSTREAM_VERDICT_MISSING."""
     verdict = read_verdict(ws, key, "gate_c")
     if verdict is None:
         raise PlatformError(
             ReasonCode.UPSTREAM_VERDICT_MISSING, f"{key} of the pool has no verdict of gate_c"
         )
     return verdict
-
-
-def _daily_net(verdict: Verdict) -> dict[int, int]:
-    return {int(day): int(value) for day, value in verdict.results["daily_net"].items()}

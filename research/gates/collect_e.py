@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hft_platform import records
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.engine_config import AlphaSpec, spec_content
@@ -16,12 +17,15 @@ from hft_platform.config.promoted import read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.execution.position_store import mids_of
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
 from research.data.catalog import load_tape
 from research.gates.context import GateContext
 from research.gates.execution import quality_of
 from research.gates.gate_e import ExecutionQuality, ShadowEvidence, ShadowSession
 from research.gates.package_backtests import backtest
+from research.gates.session_series import part_of_day, regime_of, tercile_bounds, volatility_of
+from research.gates.verdict import read_verdict
 
 if TYPE_CHECKING:
     from research.backtest.runner import SessionResult
@@ -57,11 +61,37 @@ def collect(context: GateContext) -> ShadowEvidence:
             continue
         place = (evidence.trading_day, evidence.session_id, evidence.symbol)
         chosen.setdefault(place, (evidence, evidence_sha256(evidence)))
+    judged = _judged_volatility(context)
     sessions = [
-        _shadow_session(evidence, sha, context, by_id[(evidence.symbol, evidence.session_id)])
+        _shadow_session(
+            evidence, sha, context, by_id[(evidence.symbol, evidence.session_id)], judged
+        )
         for _, (evidence, sha) in sorted(chosen.items(), key=lambda row: row[0])
     ]
-    return ShadowEvidence(tuple(sessions), dict(sorted(refused.items())))
+    return ShadowEvidence(
+        tuple(sessions),
+        dict(sorted(refused.items())),
+        parts_of_day=tuple(
+            sorted({part_of_day(name) for rows in judged.values() for name in rows})
+        ),
+        latency_profile_sha256=context.judged.latency_sha256,
+    )
+
+
+def _judged_volatility(context: GateContext) -> dict[str, dict[str, float | None]]:
+    """Volatility of the sessions that gate C judged, from its verified verdict."""
+    verdict = read_verdict(context.ws, context.alpha.key, "gate_c")
+    found: dict[str, dict[str, float | None]] = {}
+    if verdict is not None:
+        found = verdict.results.get("volatility", {})
+    return found
+
+
+def _regime(volatility: float | None, symbol: str, judged: Mapping[str, Any]) -> str | None:
+    """Tercile among in-sample sessions of the same instrument."""
+    rows = judged.get("in_sample", {})
+    mine = [value for name, value in rows.items() if name.split(" ", 1)[0] == symbol]
+    return regime_of(volatility, tercile_bounds(mine))
 
 
 def _summaries(ws: Path, alpha_id: str) -> list[Path]:
@@ -112,11 +142,16 @@ def _refusal(
 
 
 def _shadow_session(
-    evidence: SessionEvidence, sha256: str, context: GateContext, session: SessionRef
+    evidence: SessionEvidence,
+    sha256: str,
+    context: GateContext,
+    session: SessionRef,
+    judged: Mapping[str, Any],
 ) -> ShadowSession:
     if evidence.parity is None or evidence.account is None:
         raise PlatformError(ReasonCode.INVARIANT_BROKEN, "a summary without parity was counted")
     result = _backtest_of(evidence, context, session)
+    volatility = volatility_of(*mids_of(records.split(result.inputs)["Book"]))
     return ShadowSession(
         session_id=evidence.session_id,
         trading_day=evidence.trading_day,
@@ -131,10 +166,14 @@ def _shadow_session(
             fills=evidence.account.fill_count,
             slippage_ticks=evidence.slippage_ticks,
             markout_ticks=dict(evidence.markout_ticks),
+            order_latency_ms=dict(evidence.order_latency_ms),
         ),
         backtest=quality_of(result, context.instrument_of(session)),
         net=evidence.account.net,
         backtest_net=result.net_pnl,
+        volatility=volatility,
+        regime=_regime(volatility, evidence.symbol, judged),
+        part_of_day=part_of_day(evidence.session_id),
     )
 
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hft_platform import records
-from hft_platform.services.session_facts import MARKOUT_NS, markout_ticks, slippage_ticks
+from hft_platform.services.session_facts import (
+    MARKOUT_NS,
+    markout_ticks,
+    order_latency_ms,
+    slippage_ticks,
+)
 from research.gates.gate_e import ExecutionQuality
 
 if TYPE_CHECKING:
@@ -22,8 +27,10 @@ def slippage_of(result: SessionResult, instrument: Instrument) -> float | None:
 
 
 def quality_of(result: SessionResult, instrument: Instrument) -> ExecutionQuality:
-    """Slippage and markout of a backtested session."""
-    books = records.split(result.inputs)["Book"]
+    """Slippage, markout and order latency of a backtested session."""
+    parts = records.split(result.inputs)
+    books = parts["Book"]
+    decisions = np.frombuffer(result.decisions, dtype=records.DTYPES["Decision"])
     return ExecutionQuality(
         fills=result.fill_count,
         slippage_ticks=slippage_of(result, instrument),
@@ -31,4 +38,5 @@ def quality_of(result: SessionResult, instrument: Instrument) -> ExecutionQualit
             name: markout_ticks(result.fills, books, horizon, instrument.tick_size)
             for name, horizon in MARKOUT_NS.items()
         },
+        order_latency_ms=order_latency_ms(decisions, parts["Broker"]),
     )

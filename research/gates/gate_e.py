@@ -6,6 +6,8 @@ Invariants:
 1. Evidence is the runtime's own signed session summaries; a bad signature is no session.
 2. Only sessions of this alpha, this code and this latency profile count, and each session once.
 3. A metric that is missing is missed.
+4. Sessions of one kind of day are evidence about that kind: several volatility regimes are asked
+   for, and every part of the day (day, night) that gate C judged.
 
 Operator's page: `docs/gates.md`.
 """
@@ -13,7 +15,8 @@ Operator's page: `docs/gates.md`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +25,14 @@ from research.gates.checks import Check, at_least, at_most, finding
 from research.gates.thresholds import GateEThresholds
 from research.gates.verdict import Finding, GateVerdict, reason
 
+LATENCY_QUANTILES = ("p50", "p95")
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutionQuality:
-    """How one session's orders were executed; ticks against us are positive.
+    """How one session's orders were executed; slippage against us is positive.
+
+    Latency is from a decision to the broker's first report, by quantile.
 
     A value is None when the session has no fill to measure it on.
     """
@@ -33,11 +40,16 @@ class ExecutionQuality:
     fills: int
     slippage_ticks: float | None
     markout_ticks: dict[str, float | None]
+    order_latency_ms: dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowSession:
-    """One verified summary of a shadow session, beside the backtest of the same records."""
+    """One verified summary of a shadow session, beside the backtest of the same records.
+
+    `regime` is the tercile of in-sample volatility that the session's own falls into, None where
+    it could not be measured; `part_of_day` is ``day`` or ``night``.
+    """
 
     session_id: str
     trading_day: int
@@ -52,6 +64,9 @@ class ShadowSession:
     backtest: ExecutionQuality
     net: int
     backtest_net: int
+    volatility: float | None
+    regime: str | None
+    part_of_day: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +79,16 @@ class ShadowEvidence:
         Verified ones, by session.
     refused : dict of str to int
         Number of summaries that were not counted, by why.
+    parts_of_day : tuple of str
+        Those that gate C judged.
+    latency_profile_sha256 : str
+        The one profile of gate C, of every session counted and of their backtests.
     """
 
     sessions: tuple[ShadowSession, ...]
     refused: dict[str, int]
+    parts_of_day: tuple[str, ...]
+    latency_profile_sha256: str
 
 
 def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
@@ -90,7 +111,7 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
     broken = _parity(sessions, t)
     if not broken.passed:
         return finding([broken], results)
-    missing = _missing(sessions, days, t)
+    missing = _missing(evidence, days, t)
     if missing:
         return Finding(GateVerdict.INSUFFICIENT_EVIDENCE, tuple(missing), results | {"checks": []})
     orders = sum(s.orders for s in sessions)
@@ -113,6 +134,16 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
             sum(s.halted_by != 0 for s in sessions),
             0,
             "number of sessions that halted",
+        ),
+        *(
+            at_most(
+                f"latency_ratio_{quantile}",
+                _ratio(sessions, quantile),
+                t.latency_ratio_max,
+                f"{quantile} of the time to the first report, over the backtest's",
+                code=ReasonCode.CANARY_EXECUTION_DEGRADED,
+            )
+            for quantile in LATENCY_QUANTILES
         ),
         at_most(
             "slippage_difference",
@@ -149,20 +180,19 @@ def _parity(sessions: Sequence[ShadowSession], t: GateEThresholds) -> Check:
 
 
 def _missing(
-    sessions: Sequence[ShadowSession], days: Sequence[int], t: GateEThresholds
+    evidence: ShadowEvidence, days: Sequence[int], t: GateEThresholds
 ) -> list[dict[str, Any]]:
+    sessions = evidence.sessions
+    few, missing = ReasonCode.SHADOW_SESSIONS_TOO_FEW, ReasonCode.GATE_INSUFFICIENT_EVIDENCE
     fills = sum(s.session.fills for s in sessions)
+    regimes = len({s.regime for s in sessions} - {None})
     wanted = (
-        (
-            len(sessions),
-            t.sessions_min,
-            "signed shadow sessions",
-            ReasonCode.SHADOW_SESSIONS_TOO_FEW,
-        ),
-        (len(days), t.days_min, "trading days in shadow", ReasonCode.SHADOW_SESSIONS_TOO_FEW),
-        (fills, t.fills_min, "fills in shadow", ReasonCode.GATE_INSUFFICIENT_EVIDENCE),
+        (len(sessions), t.sessions_min, "signed shadow sessions", few),
+        (len(days), t.days_min, "trading days in shadow", few),
+        (fills, t.fills_min, "fills in shadow", missing),
+        (regimes, t.volatility_regimes_min, "volatility regimes in shadow", missing),
     )
-    return [
+    found = [
         reason(
             code,
             f"{have} {what}; {limit - have} more would decide",
@@ -172,6 +202,18 @@ def _missing(
         for have, limit, what, code in wanted
         if have < limit
     ]
+    seen = {s.part_of_day for s in sessions}
+    found += [
+        reason(
+            missing,
+            f"no {part} session in shadow, and gate C judged {part} sessions; one would decide",
+            observed=0,
+            limit=1,
+        )
+        for part in evidence.parts_of_day
+        if part not in seen
+    ]
+    return found
 
 
 def _share(sessions: Sequence[ShadowSession], name: str, orders: int) -> float | None:
@@ -186,6 +228,23 @@ def _difference(sessions: Sequence[ShadowSession], name: str) -> float | None:
     return abs(ours - theirs) if ours is not None and theirs is not None else None
 
 
+def _ratio(sessions: Sequence[ShadowSession], quantile: str) -> float | None:
+    """Order-weighted mean of a latency quantile, over the same of the backtests."""
+    pairs = [
+        (
+            s.orders,
+            s.session.order_latency_ms.get(quantile),
+            s.backtest.order_latency_ms.get(quantile),
+        )
+        for s in sessions
+        if s.orders
+    ]
+    if not pairs or any(ours is None or theirs is None for _, ours, theirs in pairs):
+        return None
+    theirs = math.fsum(n * (value or 0.0) for n, _, value in pairs)
+    return math.fsum(n * (value or 0.0) for n, value, _ in pairs) / theirs if theirs else None
+
+
 def _weighted(rows: Sequence[ExecutionQuality], name: str) -> float | None:
     pairs = [
         (row.fills, row.slippage_ticks if name == "slippage" else row.markout_ticks.get(name))
@@ -198,11 +257,18 @@ def _weighted(rows: Sequence[ExecutionQuality], name: str) -> float | None:
     return math.fsum(fills * value for fills, value in pairs if value is not None) / total
 
 
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
 def _results(evidence: ShadowEvidence, days: Sequence[int]) -> dict[str, Any]:
     return {
         "session_count": len(evidence.sessions),
         "trading_days": list(days),
         "refused": evidence.refused,
+        "latency_profile_sha256": evidence.latency_profile_sha256,
+        "regimes": _counts(s.regime for s in evidence.sessions if s.regime is not None),
+        "parts_of_day": _counts(s.part_of_day for s in evidence.sessions),
         "sessions": [
             {
                 "session_id": s.session_id,
@@ -219,6 +285,13 @@ def _results(evidence: ShadowEvidence, days: Sequence[int]) -> dict[str, Any]:
                 "backtest_net": s.backtest_net,
                 "slippage_ticks": s.session.slippage_ticks,
                 "backtest_slippage_ticks": s.backtest.slippage_ticks,
+                "markout_ticks": s.session.markout_ticks,
+                "backtest_markout_ticks": s.backtest.markout_ticks,
+                "order_latency_ms": s.session.order_latency_ms,
+                "backtest_order_latency_ms": s.backtest.order_latency_ms,
+                "volatility": s.volatility,
+                "regime": s.regime,
+                "part_of_day": s.part_of_day,
             }
             for s in evidence.sessions
         ],

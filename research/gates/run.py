@@ -212,7 +212,8 @@ def _gate_c(context: GateContext) -> Collected:
         )
     evidence, counted = trials_c.count_trials(context, made.evidence, declared=ledger.count)
     found = gate_c.evaluate(evidence, context.thresholds.gate_c)
-    results = found.results | {
+    results = found.results | made.series
+    results |= {
         "promise": made.promise,
         "displayed_share": list(made.displayed_share),
         "signal": foresight_of(context, found.results["chosen_parameters"]),

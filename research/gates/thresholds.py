@@ -107,11 +107,16 @@ class GateDThresholds(_Strict):
     """Gate D: the pool, and room in the market."""
 
     correlation_max: _Share
+    position_correlation_max: _Share
     shared_days_min: Annotated[int, Field(ge=3)]
+    folds: Annotated[int, Field(ge=2, le=50)]
     marginal_t_min: FiniteFloat
+    marginal_sharpe_min: FiniteFloat
     participation_max: Annotated[FiniteFloat, Field(gt=0)]
     participation_quantile: _Level
+    crowd_participation_max: Annotated[FiniteFloat, Field(gt=0)]
     pool_size_max: Annotated[int, Field(ge=1)]
+    members_per_instrument_max: Annotated[int, Field(ge=1)]
 
 
 class GateEThresholds(_Strict):
@@ -123,6 +128,8 @@ class GateEThresholds(_Strict):
     parity_share_min: _Share
     reject_share_max: _Share
     unknown_share_max: _Share
+    volatility_regimes_min: Annotated[int, Field(ge=1, le=3)]
+    latency_ratio_max: Annotated[FiniteFloat, Field(ge=1)]
     slippage_ticks_difference_max: Annotated[FiniteFloat, Field(ge=0)]
     markout_ticks_difference_max: Annotated[FiniteFloat, Field(ge=0)]
 

@@ -19,14 +19,18 @@ from hft_platform.config.promotion_folder import (
     withdrawn_seq,
 )
 from research.gates.verdict import GATES, GateVerdict, Verdict, read_verdict
+from research.promotion import audit
+from research.promotion.lifecycle import lifecycle_of
 from research.registry import load_alphas
 
 if TYPE_CHECKING:
     from research.registry import Alpha
 
 
-def alpha_rows(ws: Path, folder: Path | None = None) -> list[dict[str, Any]]:
-    """One row an alpha: key, verdict by gate, where it stands.
+def alpha_rows(
+    ws: Path, folder: Path | None = None, *, config_dir: Path | None = None
+) -> list[dict[str, Any]]:
+    """One row an alpha: key, verdict by gate, state and what it follows from.
 
     Parameters
     ----------
@@ -34,26 +38,35 @@ def alpha_rows(ws: Path, folder: Path | None = None) -> list[dict[str, Any]]:
         Workspace.
     folder : Path, optional
         Folder of alphas, the bundled ones by default.
+    config_dir : Path, optional
+        Folder with an overriding `gates.yaml`.
 
     Returns
     -------
     list of dict
         Sorted by alpha id.
     """
-    return [
-        {
-            "alpha_key": alpha.key,
-            "verdicts": {
-                gate: str(verdict.verdict) if verdict else "not_run"
-                for gate, verdict in _verdicts(ws, alpha).items()
-            },
-            "stands_at": stands_at(ws, alpha),
-        }
-        for alpha in load_alphas(folder)
-    ]
+    entries = audit.verify_chain(ws)
+    rows = []
+    for alpha in load_alphas(folder):
+        life = lifecycle_of(ws, alpha, entries=entries, config_dir=config_dir)
+        rows.append(
+            {
+                "alpha_key": alpha.key,
+                "verdicts": {
+                    gate: str(verdict.verdict) if verdict else "not_run"
+                    for gate, verdict in _verdicts(ws, alpha).items()
+                },
+                "state": str(life.state),
+                "stands_at": life.text,
+                "because": life.because,
+                "next": life.next_step,
+            }
+        )
+    return rows
 
 
-def alpha_overview(ws: Path, alpha: Alpha) -> dict[str, Any]:
+def alpha_overview(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> dict[str, Any]:
     """Everything about one alpha that its files say.
 
     Parameters
@@ -62,12 +75,15 @@ def alpha_overview(ws: Path, alpha: Alpha) -> dict[str, Any]:
         Workspace.
     alpha : Alpha
         Which.
+    config_dir : Path, optional
+        Folder with an overriding `gates.yaml`.
 
     Returns
     -------
     dict
-        alpha_key, manifest, verdicts with reasons, issues, stands_at.
+        alpha_key, manifest, lifecycle, verdicts with reasons, issues, stands_at.
     """
+    life = lifecycle_of(ws, alpha, config_dir=config_dir)
     return {
         "alpha_key": alpha.key,
         "manifest": alpha.manifest.model_dump(mode="json"),
@@ -81,20 +97,10 @@ def alpha_overview(ws: Path, alpha: Alpha) -> dict[str, Any]:
             if verdict is not None
         },
         "issues": _issues(ws, alpha.alpha_id),
-        "stands_at": stands_at(ws, alpha),
+        "lifecycle": life.as_dict(),
+        "stands_at": life.text,
+        "because": life.because,
     }
-
-
-def stands_at(ws: Path, alpha: Alpha) -> str:
-    """Stage and weight now, in words: ``not promoted``, ``shadow 10 %``, ``withdrawn``."""
-    issues = _issues(ws, alpha.alpha_id)
-    if not issues:
-        return "not promoted"
-    last = issues[-1]
-    if last["is_withdrawn"]:
-        return "withdrawn"
-    state = f"{last['stage']} {last['weight_ppm'] / 1e4:g} %"
-    return state if last["alpha_hash"] == alpha.alpha_hash else f"{state} (an earlier version)"
 
 
 def explain_gates(ws: Path, alpha: Alpha) -> dict[str, Any]:

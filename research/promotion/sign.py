@@ -53,6 +53,7 @@ from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import (
     passed_verdicts,
 )
+from research.promotion.lifecycle import require_not_retired
 from research.promotion.lineage import evaluate_canary, newest_issue
 from research.promotion.permit import DAY_NS, permit_content
 from research.registry import Alpha, find_alpha
@@ -202,6 +203,7 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
     with locked(promotions_root(ws)):
         key = _key_for(request.stage, context)
         entries = audit.verify_chain(ws)
+        require_not_retired(entries, alpha)
         _require_issues_in_chain(ws, alpha.alpha_id, entries)
         verdicts = passed_verdicts(ws, alpha, request.stage, config_dir=context.config_dir)
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}

@@ -56,7 +56,9 @@ def write_failed_gate(root: Path) -> None:
 
 
 def test_every_command_teaches_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["gates", "--help"], ["promote", "--help"], ["sign", "--help"]):
+    names = ("new", "list", "gates", "show", "compare", "promote", "pool", "retire", "scorecard",
+             "sign")  # fmt: skip
+    for arguments in (["--help"], *([name, "--help"] for name in names)):
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)
         assert caught.value.code == 0
@@ -134,9 +136,63 @@ def test_list_and_show_say_where_an_alpha_stands(
     (row,) = json.loads(capsys.readouterr().out)
     assert row["verdicts"]["gate_a"] == "insufficient_evidence"
     assert row["verdicts"]["gate_b"] == "not_run"
-    assert row["stands_at"] == "not promoted"
+    assert (row["state"], row["stands_at"]) == ("draft", "draft")
+    assert row["because"] == "gate_a says insufficient_evidence: too few days"
     assert cli.main(["show", ALPHA_ID, *place]) == 0
-    assert "GATE_INSUFFICIENT_EVIDENCE (702): too few days" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "GATE_INSUFFICIENT_EVIDENCE (702): too few days" in text
+    assert text.splitlines()[-1] == f"next: hft-research gates {ALPHA_ID}"
+
+
+def test_retire_closes_an_alpha_and_says_so_ever_after(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["retire", ALPHA_ID, *place, "--by", "me", "--why", "spent"]) == 0
+    assert "retired (audit entry 1)" in capsys.readouterr().out
+    assert cli.main(["retire", ALPHA_ID, *place, "--by", "me", "--why", "spent", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_new"] is False
+    assert cli.main(["list", "--json", *place]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["state"], row["because"]) == ("retired", "spent (me)")
+    assert cli.main(["promote", ALPHA_ID, *place]) == 3
+    assert f"{ALPHA_ID} was retired by me" in capsys.readouterr().err
+
+
+def test_compare_wants_two_and_shows_them_side_by_side(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compare", ALPHA_ID, ALPHA_ID, *place]) == 3
+    assert "a comparison needs two" in capsys.readouterr().err
+    shutil.copytree(bundled_folder() / "gen_null_taker", tmp_path / "alphas" / "gen_null_taker")
+    write_failed_gate(tmp_path)
+    assert cli.main(["compare", ALPHA_ID, "gen_null_taker", *place]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [load_alpha(tmp_path / "alphas" / name).key
+                                for name in (ALPHA_ID, "gen_null_taker")]  # fmt: skip
+    assert lines[1].split() == ["gate", "A", "insufficient_evidence", "not_run"]
+    assert cli.main(["compare", ALPHA_ID, "gen_null_taker", "--json", *place]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [row["headline"]["state"] for row in facts["alphas"]] == ["draft", "draft"]
+    assert facts["pairs"] == []
+
+
+def test_an_empty_pool_says_so(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pool", *place]) == 0
+    assert "the pool is empty" in capsys.readouterr().out
+    assert cli.main(["pool", "--json", *place]) == 0
+    assert json.loads(capsys.readouterr().out)["members"] == []
+
+
+def test_scorecard_writes_the_page_and_prints_its_content(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_failed_gate(tmp_path)
+    assert cli.main(["scorecard", ALPHA_ID, "--json", *place]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert cli.main(["scorecard", ALPHA_ID, *place]) == 0
+    path = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("page: "))
+    assert json.loads(path.with_suffix(".json").read_bytes()) == card
+    assert "too few days" in path.read_text()
 
 
 def test_why_names_the_nearest_missed_threshold_and_the_days_that_decide(

@@ -48,6 +48,7 @@ def facts() -> RunFacts:
         verdicts={"gate_a": verdict("passed"), "gate_c": verdict("passed")},
         sessions=[session("shadow", 3), session("canary", -9)],
         changes=changes,
+        lifecycle={"text": "rolled back", "because": "the edge died"},
         signal={
             "ic": {"1s": 0.25, "30s": None},
             "ic_standard_error": {"1s": 0.01, "30s": None},
@@ -60,6 +61,7 @@ def facts() -> RunFacts:
         verdicts={"gate_a": verdict("passed"), "gate_c": verdict("failed", "costs too much")},
         sessions=[],
         changes=[],
+        lifecycle={"text": "gated_b", "because": EVIL},
     )
     parity = {"sessions": 2, "identical": 18, "total": 18, "share": 1.0, "agreement": []}
     return RunFacts("sim", [promoted, refused], [{"session": EVIL}], parity, {"fills": 8})
@@ -73,11 +75,9 @@ def test_the_page_loads_nothing_from_outside_and_escapes_what_it_shows() -> None
 
 
 def test_the_page_says_where_each_alpha_stands_and_why() -> None:
-    promoted, refused = facts().alphas
-    assert report.final_stage(promoted) == "rolled back"
-    assert report.because(promoted) == "the edge died"
-    assert report.final_stage(refused) == "not promoted"
-    assert report.because(refused) == "gate C: costs too much"
+    page = report.render(facts())
+    assert "<td>rolled back</td><td>the edge died</td>" in page
+    assert "<td>gated_b</td>" in page
 
 
 def test_summary_holds_the_same_facts_and_equal_facts_give_equal_pages(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from research.data.ingest import ingest
 STEP_MS = 500
 SESSION_S = 300
 STATE_S = 12.0
+SHADOW_SESSIONS = 5
 
 
 def weekdays(count: int) -> list[dt.date]:

@@ -106,8 +106,25 @@ def profits(seed: int, *, mean: float = 80.0, days: int = 30) -> dict[int, int]:
     return {20260101 + d: int(v) for d, v in enumerate(rng.normal(mean, 100, days))}
 
 
-def pool_evidence(daily, members, share=0.1):
-    return gate_d.PoolEvidence(daily, members, (share,) * 20, 100_000)
+def pool_alpha(daily, *, share=0.1, positions=None, instruments=("SIM_EDGE",)):
+    sessions = {f"{day} d": row for day, row in (positions or {}).items()}
+    return gate_d.PoolAlpha(daily, {"parts": 4, "sessions": sessions}, (share,) * 20, instruments)
+
+
+def pool_evidence(daily, members, **own):
+    return gate_d.PoolEvidence(
+        pool_alpha(daily, **own),
+        {
+            key: m if isinstance(m, gate_d.PoolAlpha) else pool_alpha(m)
+            for key, m in members.items()
+        },
+        100_000,
+    )
+
+
+def exposure(seed: int, days: int = 30) -> dict[int, list[int]]:
+    rng = np.random.default_rng(seed)
+    return {20260101 + d: rng.integers(-1000, 1000, 4).tolist() for d in range(days)}
 
 
 def test_the_first_alpha_joins_an_empty_pool(thresholds):
@@ -119,7 +136,10 @@ def test_the_first_alpha_joins_an_empty_pool(thresholds):
 def test_an_independent_alpha_joins_the_pool(thresholds):
     found = gate_d.evaluate(pool_evidence(profits(1), {"x@1": profits(2)}), thresholds.gate_d)
     assert found.verdict is GateVerdict.PASSED, found.reasons
-    assert set(found.results["weights"]) == {"self", "x@1"}
+    assert set(found.results["weights"]) == {"hrp", "equal_risk", "minimum_variance"}
+    for weights in found.results["weights"].values():
+        assert set(weights) == {"self", "x@1"}
+        assert sum(weights.values()) == pytest.approx(1.0)
 
 
 def test_a_copy_of_a_pool_member_is_refused(thresholds):
@@ -129,7 +149,57 @@ def test_a_copy_of_a_pool_member_is_refused(thresholds):
     )
     assert found.verdict is GateVerdict.FAILED
     assert ReasonCode.CORRELATION_ABOVE_LIMIT in {r["code"] for r in found.reasons}
+    assert {"marginal_t", "marginal_sharpe"} <= missed(found)
+
+
+def test_the_same_positions_are_refused_although_profits_differ(thresholds):
+    """Two alphas that earn on other days and hold the same lots are one bet."""
+    held = exposure(1)
+    mine = {"positions": held}
+    other = pool_alpha(profits(2), positions={d: [2 * v for v in row] for d, row in held.items()})
+    found = gate_d.evaluate(pool_evidence(profits(1), {"x@1": other}, **mine), thresholds.gate_d)
+    assert missed(found) == {"position_correlation_x@1"}
+    apart = pool_alpha(profits(2), positions=exposure(2))
+    found = gate_d.evaluate(pool_evidence(profits(1), {"x@1": apart}, **mine), thresholds.gate_d)
+    assert found.verdict is GateVerdict.PASSED, found.reasons
+
+
+def test_a_member_that_held_nothing_in_shared_sessions_has_no_position_correlation(thresholds):
+    flat = pool_alpha(profits(2), positions={day: [0] * 4 for day in exposure(1)})
+    evidence = pool_evidence(profits(1), {"x@1": flat}, positions=exposure(1))
+    assert missed(gate_d.evaluate(evidence, thresholds.gate_d)) == {"position_correlation_x@1"}
+
+
+def test_an_edge_that_is_only_the_pools_own_is_refused(thresholds):
+    """Its profit is real, its t value alone is large, and the pool has it already."""
+    member = profits(2, mean=100, days=200)
+    noise = np.random.default_rng(9).normal(0, 100, 200)
+    mine = {d: int(0.9 * v + e) for (d, v), e in zip(member.items(), noise, strict=True)}
+    assert gate_d.evaluate(pool_evidence(mine, {}), thresholds.gate_d).verdict is GateVerdict.PASSED
+    found = gate_d.evaluate(pool_evidence(mine, {"x@1": member}), thresholds.gate_d)
     assert "marginal_t" in missed(found)
+    assert found.results["marginal"]["folds"] == thresholds.gate_d.folds
+
+
+def test_a_crowd_on_one_instrument_is_refused_where_each_alone_would_fit(thresholds):
+    members = {f"m{i}@1": pool_alpha(profits(10 + i), share=0.8) for i in range(3)}
+    found = gate_d.evaluate(pool_evidence(profits(1), members, share=0.8), thresholds.gate_d)
+    assert "crowd_participation" in missed(found)
+    apart = {
+        key: dataclasses.replace(member, instruments=("OTHER",)) for key, member in members.items()
+    }
+    found = gate_d.evaluate(pool_evidence(profits(1), apart, share=0.8), thresholds.gate_d)
+    assert "crowd_participation" not in missed(found)
+    assert found.results["capacity"]["crowd_participation"] == 0.8
+
+
+def test_the_pool_has_a_size_and_an_instrument_holds_so_many_members(thresholds):
+    limits = thresholds.gate_d.model_copy(
+        update={"pool_size_max": 2, "members_per_instrument_max": 1}
+    )
+    members = {f"m{i}@1": profits(20 + i, days=200) for i in range(3)}
+    found = gate_d.evaluate(pool_evidence(profits(1, days=200), members), limits)
+    assert {"pool_size", "members_per_instrument"} <= missed(found)
 
 
 def test_too_few_shared_days_are_missing_evidence_and_not_independence(thresholds):
@@ -142,15 +212,21 @@ def test_too_few_shared_days_are_missing_evidence_and_not_independence(threshold
 def test_orders_larger_than_what_is_displayed_are_refused(thresholds):
     found = gate_d.evaluate(pool_evidence(profits(1), {}, share=1.5), thresholds.gate_d)
     assert missed(found) == {"participation"}
+    assert found.results["capacity"]["weight_ppm_max"] == int(100_000 / 1.5)
 
 
 def test_an_alpha_without_fills_has_no_capacity(thresholds):
-    evidence = gate_d.PoolEvidence(profits(1), {}, (), 100_000)
-    assert missed(gate_d.evaluate(evidence, thresholds.gate_d)) == {"participation"}
+    evidence = gate_d.PoolEvidence(gate_d.PoolAlpha(profits(1)), {}, 100_000)
+    found = gate_d.evaluate(evidence, thresholds.gate_d)
+    assert missed(found) == {"participation", "crowd_participation"}
+
+
+LATENCY = {"p50": 200.0, "p95": 400.0}
+QUALITY = gate_e.ExecutionQuality(10, 0.5, {"1s": 0.2, "10s": 0.1}, LATENCY)
 
 
 def shadow(day: int, **changes) -> gate_e.ShadowSession:
-    quality = gate_e.ExecutionQuality(10, 0.5, {"1s": 0.2, "10s": 0.1})
+    quality = QUALITY
     fields = {
         "session_id": f"s{day}",
         "trading_day": 20260101 + day,
@@ -165,13 +241,20 @@ def shadow(day: int, **changes) -> gate_e.ShadowSession:
         "backtest": quality,
         "net": 5,
         "backtest_net": 5,
+        "volatility": 1.0 + day,
+        "regime": ("calm", "usual", "wild")[day % 3],
+        "part_of_day": "day",
     }
     return gate_e.ShadowSession(**(fields | changes))
 
 
 def shadow_evidence(count: int = 5, **changes) -> gate_e.ShadowEvidence:
     last = [shadow(count - 1, **changes)]
-    return gate_e.ShadowEvidence(tuple([shadow(d) for d in range(count - 1)] + last), {})
+    return evidence_of([shadow(d) for d in range(count - 1)] + last)
+
+
+def evidence_of(sessions, parts=("day",)) -> gate_e.ShadowEvidence:
+    return gate_e.ShadowEvidence(tuple(sessions), {}, parts, "f" * 64)
 
 
 def test_five_clean_shadow_sessions_pass_gate_e(thresholds):
@@ -186,9 +269,27 @@ def test_four_shadow_sessions_are_too_few(thresholds):
 
 
 def test_five_sessions_of_one_day_are_too_few_days(thresholds):
-    sessions = tuple(shadow(d, trading_day=20260101) for d in range(5))
-    found = gate_e.evaluate(gate_e.ShadowEvidence(sessions, {}), thresholds.gate_e)
+    sessions = [shadow(d, trading_day=20260101) for d in range(5)]
+    found = gate_e.evaluate(evidence_of(sessions), thresholds.gate_e)
     assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+
+
+@pytest.mark.parametrize("regime", ["calm", None])
+def test_sessions_of_one_kind_of_day_are_missing_evidence_of_the_others(thresholds, regime):
+    found = gate_e.evaluate(
+        evidence_of([shadow(d, regime=regime) for d in range(8)]), thresholds.gate_e
+    )
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert "volatility regimes in shadow" in found.reasons[0]["text"]
+
+
+def test_an_alpha_judged_by_day_and_night_is_shadowed_by_day_and_night(thresholds):
+    by_day = [shadow(d) for d in range(6)]
+    found = gate_e.evaluate(evidence_of(by_day, ("day", "night")), thresholds.gate_e)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert [row["text"][:27] for row in found.reasons] == ["no night session in shadow,"]
+    both = evidence_of([*by_day, shadow(6, part_of_day="night")], ("day", "night"))
+    assert gate_e.evaluate(both, thresholds.gate_e).verdict is GateVerdict.PASSED
 
 
 def test_one_decision_that_replays_otherwise_fails_at_once(thresholds):
@@ -197,9 +298,11 @@ def test_one_decision_that_replays_otherwise_fails_at_once(thresholds):
     assert found.reasons[0]["code"] == ReasonCode.PARITY_BROKEN
 
 
-WORSE = gate_e.ExecutionQuality(10, 3.0, {"1s": 0.2, "10s": 0.1})
-MISSING = gate_e.ExecutionQuality(10, None, {"1s": 0.2, "10s": 0.1})
-FADED = gate_e.ExecutionQuality(10, 0.5, {"1s": 0.2, "10s": -9.0})
+WORSE = dataclasses.replace(QUALITY, slippage_ticks=3.0)
+MISSING = dataclasses.replace(QUALITY, slippage_ticks=None)
+FADED = dataclasses.replace(QUALITY, markout_ticks={"1s": 0.2, "10s": -9.0})
+SLOW = dataclasses.replace(QUALITY, order_latency_ms={"p50": 200.0, "p95": 2_000.0})
+UNTIMED = dataclasses.replace(QUALITY, order_latency_ms={"p50": 200.0, "p95": None})
 
 
 @pytest.mark.parametrize(
@@ -211,6 +314,8 @@ FADED = gate_e.ExecutionQuality(10, 0.5, {"1s": 0.2, "10s": -9.0})
         ({"session": WORSE}, "slippage_difference"),
         ({"session": MISSING}, "slippage_difference"),
         ({"session": FADED}, "markout_difference_10s"),
+        ({"session": SLOW}, "latency_ratio_p95"),
+        ({"session": UNTIMED}, "latency_ratio_p95"),
     ],
 )
 def test_each_degradation_of_execution_has_its_own_check(thresholds, change, check):

@@ -2,36 +2,21 @@
 
 import json
 import shutil
+from importlib import resources
 
 import pytest
+from market import SHADOW_SESSIONS
 
 from hft_platform.config.keys import signing_key
-from hft_platform.config.promotion_folder import head_config
-from hft_platform.config.settings import load_settings
-from hft_platform.errors import ReasonCode
-from hft_platform.market.instruments import load_instruments
-from hft_platform.services.session_runner import RunRequest, run_session
+from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research import registry
 from research.gates import run_gate
 from research.gates.context import open_context
-from research.gates.verdict import GateVerdict
-from research.promotion.promote import promote
+from research.gates.verdict import GateVerdict, read_verdict
 
 ALPHA = registry.find_alpha("gen_imbalance_taker")
-SESSIONS = 5
-
-
-@pytest.fixture(scope="module")
-def traded(planted, tmp_path_factory):
-    """The planted workspace after five shadow sessions on frozen days."""
-    ws = tmp_path_factory.mktemp("traded") / "ws"
-    shutil.copytree(planted[0], ws)
-    promote(ws, ALPHA, stage="shadow", by="a test", why="gates A and B passed")
-    for session in open_context(ws, ALPHA).judged.roles.frozen[:SESSIONS]:
-        request = RunRequest(ws, head_config(ws, ALPHA.alpha_id), session, "sim")
-        run_session(request, instruments=load_instruments(), settings=load_settings())
-    return ws
+SESSIONS = SHADOW_SESSIONS
 
 
 @pytest.fixture
@@ -51,6 +36,12 @@ def test_signed_shadow_sessions_that_match_their_backtests_pass_gate_e(ws):
         assert row["fills"] == row["backtest_fills"] > 0
         assert row["net"] == row["backtest_net"]
         assert row["parity_identical"] == row["parity_total"] > 0
+        assert row["order_latency_ms"] == row["backtest_order_latency_ms"]
+        assert row["order_latency_ms"]["p95"] > 0
+        assert row["regime"] in ("calm", "usual", "wild")
+    gate_c = read_verdict(ws, ALPHA.key, "gate_c")
+    assert verdict.results["latency_profile_sha256"] == gate_c.inputs["latency_profile"]
+    assert sum(verdict.results["regimes"].values()) == SESSIONS
 
 
 def test_gate_e_again_gives_the_same_bytes(ws):
@@ -100,3 +91,81 @@ def test_sessions_signed_by_another_workspace_do_not_count(ws):
     verdict = run_gate(ws, ALPHA, "gate_e")
     assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
     assert verdict.results["refused"] == {"SUMMARY_TAMPERED": SESSIONS}
+
+
+def resign(ws, path, **changes):
+    """The runtime's own key signs a summary that says something else."""
+    content = json.loads(path.read_bytes())
+    evidence = content["evidence"] | changes
+    write_summary(path, sign_summary(evidence, content["timings"], signing_key(ws, "session")))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"latency_profile_sha256": "0" * 64}, "another latency profile"),
+        ({"code_sha256": "0" * 64}, "other code"),
+        ({"alpha_hash": "0" * 64}, "another version of the alpha"),
+        ({"queue_model": "log_prob"}, "another queue model"),
+        ({"tape_sha256": "0" * 64}, "a session that is not in the dataset"),
+        ({"parity": None}, "no parity or no account"),
+    ],
+)
+def test_a_signed_session_of_something_else_does_not_count(ws, change, why):
+    resign(ws, summaries(ws)[0], **change)
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert verdict.results["refused"] == {why: 1}
+    assert verdict.results["session_count"] == SESSIONS - 1
+
+
+def test_a_session_that_gate_c_has_judged_does_not_count_in_shadow(ws):
+    judged = open_context(ws, ALPHA).judged.roles.out_of_sample[0]
+    resign(
+        ws, summaries(ws)[0], session_id=judged.session_id, trading_day=judged.trading_day,
+        tape_sha256=judged.tape_sha256,
+    )  # fmt: skip
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.results["refused"] == {"a session that gate C has seen": 1}
+
+
+def test_numbers_typed_into_a_file_are_no_session(ws):
+    """What gate E of an earlier system took from its command line."""
+    first = summaries(ws)[0]
+    content = json.loads(first.read_bytes())
+    typed = {"evidence": content["evidence"], "slippage_ticks": 0.0, "reject_share": 0.0}
+    unsigned = {key: value for key, value in content.items() if key != "signature"}
+    for index, text in enumerate((typed, unsigned, ["passed"], "passed")):
+        path = summaries(ws)[index]
+        path.chmod(0o644)
+        path.write_text(json.dumps(text))
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert verdict.results["refused"] == {"SUMMARY_TAMPERED": 4}
+
+
+def test_a_slow_runtime_fails_although_its_key_signed_it(ws):
+    for path in summaries(ws):
+        latency = json.loads(path.read_bytes())["evidence"]["order_latency_ms"]
+        resign(ws, path, order_latency_ms={name: 2 * value for name, value in latency.items()})
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.verdict is GateVerdict.FAILED
+    assert {row["name"] for row in verdict.results["checks"] if not row["passed"]} == {
+        "latency_ratio_p50",
+        "latency_ratio_p95",
+    }
+
+
+def test_a_changed_latency_profile_closes_gate_e_until_gate_c_judged_under_it(ws, tmp_path):
+    source = resources.files("hft_platform") / "defaults" / "latency"
+    name = ALPHA.manifest.latency_profile
+    text = (source / f"{name}.yaml").read_text()
+    changed = text.replace("pipeline_us: ", "pipeline_us: 1", 1)
+    assert changed != text
+    folder = tmp_path / "config" / "latency"
+    folder.mkdir(parents=True)
+    (folder / f"{name}.yaml").write_text(changed)
+    with pytest.raises(PlatformError) as refused:
+        run_gate(ws, ALPHA, "gate_e", config_dir=tmp_path / "config")
+    assert refused.value.code == ReasonCode.VERDICT_STALE
+    assert "latency profile" in refused.value.message

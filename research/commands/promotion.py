@@ -1,0 +1,150 @@
+"""Permits: promote, canary, withdraw, reduce, retire, and the signer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from research.commands.common import DONE, alpha_of, print_result, user_of, workspace_of
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    """Ask the signer for a permit."""
+    from research.promotion.promote import promote
+
+    promotion = promote(
+        workspace_of(arguments),
+        alpha_of(arguments),
+        stage=arguments.stage,
+        by=user_of(arguments),
+        why=arguments.why,
+        symbol=arguments.symbol,
+        weight_ppm_max=arguments.weight_ppm_max,
+        config_dir=arguments.config_dir,
+    )
+    facts = promotion.as_dict()
+    state = "signed" if promotion.is_new else "already in force"
+    print_result(
+        arguments,
+        facts,
+        lambda: (
+            f"{state}: {promotion.alpha_key} {promotion.stage} "
+            f"{promotion.weight_ppm / 1e4:g} % sequence {promotion.promotion_seq}\n"
+            f"  {promotion.head}\n"
+            f"next: hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION"
+        ),
+    )
+    return DONE
+
+
+def canary(arguments: argparse.Namespace) -> int:
+    """Say, or carry out, what a canary's sessions lead to."""
+    from hft_platform.config.settings import load_settings
+    from research.gates.verdict import require_verdict
+    from research.promotion.lineage import evaluate_canary
+    from research.promotion.promote import run_canary
+
+    ws, alpha = workspace_of(arguments), alpha_of(arguments)
+    if arguments.apply:
+        decision = run_canary(ws, alpha, by=user_of(arguments), config_dir=arguments.config_dir)
+    else:
+        decision = evaluate_canary(
+            ws,
+            alpha,
+            gate_c=require_verdict(ws, alpha, "gate_c"),
+            config_dir=arguments.config_dir,
+            pinned_file=load_settings(arguments.config_dir).pinned_keys_path,
+        )
+    facts = decision.as_dict()
+
+    def text() -> str:
+        lines = [f"{decision.action} at {decision.weight_ppm / 1e4:g} %"]
+        lines += [f"  {r['name']} ({r['code']}): {r['text']}, {r['observed']} against {r['limit']}"
+                  for r in facts["reasons"]]  # fmt: skip
+        lines += [f"  {name}: {value}" for name, value in sorted(decision.facts.items())]
+        return "\n".join(lines)
+
+    print_result(arguments, facts, text)
+    return DONE
+
+
+def withdraw(arguments: argparse.Namespace) -> int:
+    """Take a promotion back."""
+    from research.promotion.promote import withdraw
+
+    done = withdraw(
+        workspace_of(arguments), arguments.alpha_id, by=user_of(arguments), why=arguments.why
+    )
+    _less_risk(arguments, done, "withdrawn" if done.is_new else "was withdrawn before")
+    return DONE
+
+
+def retire(arguments: argparse.Namespace) -> int:
+    """Give an alpha up."""
+    from research.promotion.retire import retire as retire_alpha
+
+    done = retire_alpha(
+        workspace_of(arguments),
+        alpha_of(arguments),
+        by=user_of(arguments),
+        why=arguments.why,
+        config_dir=arguments.config_dir,
+    )
+    state = "retired" if done.is_new else "was retired before"
+    taken = f", issues up to {done.withdrawn_seq} are withdrawn" if done.withdrawn_seq else ""
+    print_result(
+        arguments,
+        done.as_dict(),
+        lambda: (
+            f"{done.alpha_id} {state} (audit entry {done.audit_entry}){taken}\n"
+            "no version of it is promoted again"
+        ),
+    )
+    return DONE
+
+
+def reduce(arguments: argparse.Namespace) -> int:
+    """Lower a weight."""
+    from research.promotion.promote import reduce_weight
+
+    done = reduce_weight(
+        workspace_of(arguments),
+        arguments.alpha_id,
+        weight_ppm=arguments.weight_ppm,
+        by=user_of(arguments),
+        why=arguments.why,
+    )
+    _less_risk(arguments, done, f"lowered to {done.weight_ppm / 1e4:g} %")
+    return DONE
+
+
+def _less_risk(arguments: argparse.Namespace, done: Any, state: str) -> None:
+    # Any: Withdrawal, imported lazily to keep the signer's start light.
+    print_result(
+        arguments,
+        done.as_dict(),
+        lambda: (
+            f"{done.alpha_id} {state} (sequence {done.promotion_seq}); a running session acts "
+            "within a second"
+        ),
+    )
+    if done.audit_problem:
+        sys.stderr.write(f"it holds, but the audit chain has no entry: {done.audit_problem}\n")
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    """The signer."""
+    from hft_platform.config.settings import load_settings
+    from research.promotion.sign import SignerContext, read_request, sign_request
+
+    context = SignerContext(
+        workspace=workspace_of(arguments),
+        settings=load_settings(arguments.config_dir),
+        alphas_folder=arguments.alphas,
+        config_dir=arguments.config_dir,
+    )
+    promotion = sign_request(read_request(arguments.request), context)
+    state = "signed" if promotion.is_new else "already in force"
+    print_result(arguments, promotion.as_dict(), lambda: f"{state}: {promotion.path}")
+    return DONE
