@@ -6,7 +6,9 @@ Invariants:
 1. Taking risk away needs no signature and no readable content: a file named
    `withdrawn-<seq>.json` withdraws every config up to that sequence.
 2. A weight reduction can only lower what was signed; a damaged one counts as weight 0.
-3. The highest sequence seen by the runtime never goes down; unreadable means refuse.
+3. The highest sequence seen by the runtime never goes down; it is signed with the session key,
+   and an unreadable or unsigned one means refuse.
+4. Issues that were deleted are still known by the audit chain.
 
 It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 """
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.keys import public_key, signing_key
 from hft_platform.errors import PlatformError, ReasonCode
 
 ALPHA_ID = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
@@ -169,16 +172,60 @@ def seq_floor(ws: Path, alpha_id: str) -> int:
     PlatformError
         CONFIG_REPLAYED when the record exists and cannot be read: not knowing is no permission.
     """
-    return _read_seqs(_seq_file(ws)).get(alpha_id, 0)
+    return _read_seqs(ws).get(alpha_id, 0)
 
 
 def raise_seq_floor(ws: Path, alpha_id: str, seq: int) -> None:
     """Persist that `seq` was accepted; a lower number changes nothing."""
     path = _seq_file(ws)
     with locked(path.parent):
-        seqs = _read_seqs(path)
+        seqs = _read_seqs(ws)
         if seq > seqs.get(alpha_id, 0):
-            atomic_write(path, canonical_json(seqs | {alpha_id: seq}) + b"\n")
+            raised = seqs | {alpha_id: seq}
+            key = signing_key(ws, "session")
+            content = {
+                "seqs": raised,
+                "key_id": key.key_id,
+                "ed25519": key.sign(_seqs_message(raised)),
+            }
+            atomic_write(path, canonical_json(content) + b"\n")
+
+
+def highest_issued(ws: Path, alpha_id: str) -> int:
+    """Highest sequence of an alpha in the folder or the audit chain, 0 if none.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha.
+
+    Returns
+    -------
+    int
+        No signature is verified here: a number too high refuses, and opens nothing.
+    """
+    return max([0, *issued_seqs(promotions_root(ws), alpha_id), *_recorded_seqs(ws, alpha_id)])
+
+
+def _recorded_seqs(ws: Path, alpha_id: str) -> Iterator[int]:
+    path = ws / "audit" / "chain.jsonl"
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unreadable(path, str(error.strerror)) from error
+    for line in lines:
+        if b'"issued_' not in line or alpha_id.encode() not in line:
+            continue
+        try:
+            record = json.loads(line)["record"]
+            if record["kind"].startswith("issued_") and record["facts"]["alpha_id"] == alpha_id:
+                yield int(record["facts"]["promotion_seq"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # a torn or foreign line: whoever promotes verifies the whole chain
 
 
 @contextlib.contextmanager
@@ -208,18 +255,27 @@ def _seq_file(ws: Path) -> Path:
     return ws / "state" / "promotion_seq.json"
 
 
-def _read_seqs(path: Path) -> dict[str, int]:
+def _seqs_message(seqs: dict[str, int]) -> bytes:
+    return b"hft promotion sequences v1\n" + canonical_json(seqs)
+
+
+def _read_seqs(ws: Path) -> dict[str, int]:
+    path = _seq_file(ws)
     try:
         content: Any = json.loads(path.read_bytes())  # Any: hostile until checked below
+        seqs, signature = content["seqs"], str(content["ed25519"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(content, dict) or not all(
-        type(seq) is int and seq >= 0 for seq in content.values()
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise _unreadable(path, f"{type(error).__name__} {error}") from error
+    if not isinstance(seqs, dict) or not all(
+        type(seq) is int and seq >= 0 for seq in seqs.values()
     ):
         raise _unreadable(path, "it does not map alpha ids to sequence numbers")
-    return content
+    key = public_key(ws, "session")
+    if not key.is_signature_of(_seqs_message(seqs), signature):
+        raise _unreadable(path, f"it is not signed by the session key {key.key_id}")
+    return seqs
 
 
 def _unreadable(path: Path, text: str) -> PlatformError:
