@@ -19,7 +19,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 if TYPE_CHECKING:
     from research.registry import Alpha
 
-DONE, FAILED, REFUSED = 0, 1, 3
+DONE, FAILED, USAGE, REFUSED = 0, 1, 2, 3
 GATES_WITHOUT_SESSIONS = ("gate_a", "gate_b", "gate_c", "gate_d")
 GATES = (*GATES_WITHOUT_SESSIONS, "gate_e")
 
@@ -125,14 +125,34 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sign.add_argument("request", type=Path, metavar="REQUEST.json", help="as promote writes it")
 
-    keys = _add(commands, "keys", _keys, "Make a promotion key by hand, to be pinned for live.")
+    approve = _add(
+        commands, "approve", _approve,
+        "The second person: sign for an alpha's evidence, where an approval key is pinned.",
+    )  # fmt: skip
+    _alpha_argument(approve)
+    approve.add_argument("--stage", choices=("canary", "live"), required=True)
+    approve.add_argument("--key", type=Path, required=True, help="the approval key's file")
+    approve.add_argument(
+        "--weight-ppm-max", type=int, required=True,
+        help="weight up to which its canary may climb without asking again",
+    )  # fmt: skip
+    _why_argument(approve, required=True)
+
+    keys = _add(commands, "keys", _keys, "Make a promotion or approval key by hand, to be pinned.")
     keys.add_argument("action", choices=("make",))
-    keys.add_argument("--role", choices=("promotion",), default="promotion")
+    keys.add_argument("--role", choices=("promotion", "approval"), default="promotion")
     keys.add_argument("--out", type=Path, required=True, help="file outside every checkout")
 
-    audit = _add(commands, "audit", _audit, "Verify the audit chain and print its head.")
-    audit.add_argument("action", choices=("verify",))
-    audit.add_argument("--head", help="a head noted elsewhere; it must be in the chain")
+    audit = _add(
+        commands, "audit", _audit,
+        "verify: check the audit chain and print its head. thresholds: put gates.yaml and "
+        "canary.yaml on record as they are. override: record what was done outside the program.",
+    )  # fmt: skip
+    audit.add_argument("action", choices=("verify", "thresholds", "override"))
+    audit.add_argument("--head", help="verify: a head noted elsewhere; it must be in the chain")
+    audit.add_argument("--subject", help="override: what it is about")
+    audit.add_argument("--why", help="thresholds, override: reason, kept in the audit chain")
+    audit.add_argument("--by", default=None, help="who acts (default: this user)")
     return parser
 
 
@@ -453,21 +473,55 @@ def _sign(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _approve(arguments: argparse.Namespace) -> int:
+    from hft_platform.config.settings import load_settings
+    from research.promotion.approve import approve
+
+    alpha = _alpha(arguments)
+    approval = approve(
+        _workspace(arguments),
+        alpha,
+        stage=arguments.stage,
+        key_file=arguments.key,
+        weight_ppm_max=arguments.weight_ppm_max,
+        by=_user(arguments),
+        why=arguments.why,
+        pinned_file=load_settings(arguments.config_dir).pinned_keys_path,
+        config_dir=arguments.config_dir,
+    )
+    _print(
+        arguments,
+        approval.model_dump() | {"alpha_key": alpha.key, "stage": arguments.stage},
+        lambda: (
+            f"{approval.by} approved {alpha.key} for {arguments.stage} up to "
+            f"{approval.weight_ppm_max / 1e4:g} %\n"
+            f"next, by somebody else: hft-research promote {alpha.alpha_id} "
+            f"--stage {arguments.stage}"
+        ),
+    )
+    return DONE
+
+
 def _keys(arguments: argparse.Namespace) -> int:
     from hft_platform.config.keys import make_key
 
-    key = make_key(arguments.out)
+    key = make_key(arguments.out, role=arguments.role)
+    use = (
+        f"checkout, and set promotion_key_file to {arguments.out} for the signer only:"
+        if key.role == "promotion"
+        else "checkout; canary and live then need this person's hft-research approve:"
+    )
     facts = {"role": key.role, "key_id": key.key_id, "public": key.public_hex,
              "file": str(arguments.out)}  # fmt: skip
     _print(
         arguments,
         facts,
         lambda: (
-            f"made {arguments.out} (mode 0600): promotion key {key.key_id}\n"
+            f"made {arguments.out} (mode 0600): {key.role} key {key.key_id}\n"
             "next: add this line to the file that the setting pinned_keys_file names, "
             "outside every\n"
-            f"      checkout, and set promotion_key_file to {arguments.out} for the signer only:\n"
-            f"promotion {key.public_hex}"
+            f"      {use}\n"
+            f"{key.role} {key.public_hex}"
         ),
     )
     return DONE
@@ -476,6 +530,8 @@ def _keys(arguments: argparse.Namespace) -> int:
 def _audit(arguments: argparse.Namespace) -> int:
     from research.promotion.audit import verify_chain
 
+    if arguments.action != "verify":
+        return _audit_record(arguments)
     entries = verify_chain(_workspace(arguments), expected_head=arguments.head)
     head = entries[-1].hash if entries else ""
     _print(
@@ -486,6 +542,29 @@ def _audit(arguments: argparse.Namespace) -> int:
             "note the head elsewhere: hft-research audit verify --head HASH then proves "
             "that nothing\n"
             "before it was changed, even by someone with this machine's keys"
+        ),
+    )
+    return DONE
+
+
+def _audit_record(arguments: argparse.Namespace) -> int:
+    from research.promotion import on_record
+
+    ws, by, why = _workspace(arguments), _user(arguments), arguments.why
+    if not why or (arguments.action == "override" and not arguments.subject):
+        sys.stderr.write(f"audit {arguments.action} needs --why (and override --subject)\n")
+        return USAGE
+    if arguments.action == "override":
+        on_record.record_override(ws, subject=arguments.subject, by=by, why=why, facts={})
+        _print(arguments, {"subject": arguments.subject}, lambda: "recorded; it opens nothing")
+        return DONE
+    recorded = on_record.record_all_thresholds(ws, by=by, why=why, config_dir=arguments.config_dir)
+    _print(
+        arguments,
+        recorded,
+        lambda: "\n".join(
+            f"{file}: {'recorded' if is_new else 'on record already'}"
+            for file, is_new in recorded.items()
         ),
     )
     return DONE

@@ -132,6 +132,7 @@ class PromotedConfig(PromotedContent):
             code_sha256=code_sha256,
             root=promotions_root(workspace),
         )
+        _require_place(path, config.alpha_id)
         raise_seq_floor(workspace, config.alpha_id, config.promotion_seq)
         return config
 
@@ -405,6 +406,16 @@ def _require_authority(content: PromotedContent, key: TrustedKey, mode: str) -> 
             f"{_name(content)} is signed by {key.key_id}, made automatically; "
             f"stage {content.stage} in mode {mode} needs a pinned key",
             next_step="hft-research keys make --role promotion --out FILE, pin it, promote again",
+        )
+
+
+def _require_place(path: Path, alpha_id: str) -> None:
+    # A head is found by its alpha's name; another alpha's config there would trade in its place.
+    if path.parent.name.isdigit() and path.stem != alpha_id:
+        raise PlatformError(
+            ReasonCode.CONFIG_EVIDENCE_MISMATCH,
+            f"promoted config {path} is about {alpha_id}",
+            next_step="find out who put it there; hft-research promote writes the right one",
         )
 
 

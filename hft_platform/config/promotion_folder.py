@@ -8,7 +8,7 @@ Invariants:
 2. A weight reduction can only lower what was signed; a damaged one counts as weight 0.
 3. The highest sequence seen by the runtime never goes down; it is signed with the session key,
    and an unreadable or unsigned one means refuse.
-4. Issues that were deleted are still known by the audit chain.
+4. Issues, withdrawals and reductions whose files were removed are still known by the audit chain.
 
 It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 """
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +71,17 @@ def issued_seqs(root: Path, alpha_id: str) -> list[int]:
 
 
 def withdrawn_seq(root: Path, alpha_id: str) -> int:
-    """Highest withdrawn sequence of an alpha, 0 if none; only file names are read."""
-    return max(
-        (
-            int(match[1])
-            for path in (root / alpha_id).glob("withdrawn-*.json")
-            if (match := _WITHDRAWN.match(path.name))
-        ),
-        default=0,
+    """Highest withdrawn sequence of an alpha, 0 if none.
+
+    Only file names and what the audit chain holds are read: a withdrawal whose file was removed
+    still counts.
+    """
+    named = (
+        int(match[1])
+        for path in (root / alpha_id).glob("withdrawn-*.json")
+        if (match := _WITHDRAWN.match(path.name))
     )
+    return max([*named, _on_record(root.parent, alpha_id).withdrawn_seq])
 
 
 def reduced_weight(root: Path, alpha_id: str, seq: int, *, signed_ppm: int) -> int:
@@ -97,9 +101,12 @@ def reduced_weight(root: Path, alpha_id: str, seq: int, *, signed_ppm: int) -> i
     Returns
     -------
     int
-        In parts per million, at most `signed_ppm`; 0 when the reduction cannot be read.
+        In parts per million, at most `signed_ppm`; 0 when the reduction cannot be read. A
+        reduction that the audit chain holds counts also when its file was removed.
     """
     path = weight_path(root, alpha_id, seq)
+    recorded = _on_record(root.parent, alpha_id).weights_ppm
+    signed_ppm = min([signed_ppm, *(weight for at, weight in recorded if at == seq)])
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -204,28 +211,55 @@ def highest_issued(ws: Path, alpha_id: str) -> int:
     Returns
     -------
     int
-        No signature is verified here: a number too high refuses, and opens nothing.
+        No signature is verified: a number too high refuses, and opens nothing.
     """
-    return max([0, *issued_seqs(promotions_root(ws), alpha_id), *_recorded_seqs(ws, alpha_id)])
+    return max([*issued_seqs(promotions_root(ws), alpha_id), _on_record(ws, alpha_id).issued_seq])
 
 
-def _recorded_seqs(ws: Path, alpha_id: str) -> Iterator[int]:
+@dataclass(frozen=True, slots=True)
+class _OnRecord:
+    """What the audit chain says of an alpha: issues, withdrawals, reductions (sequence, weight)."""
+
+    issued_seq: int = 0
+    withdrawn_seq: int = 0
+    weights_ppm: tuple[tuple[int, int], ...] = ()
+
+
+def _on_record(ws: Path, alpha_id: str) -> _OnRecord:
     path = ws / "audit" / "chain.jsonl"
     try:
-        lines = path.read_bytes().split(b"\n")
+        status = path.stat()
+        return _read_record(path, alpha_id, status.st_ino, status.st_size, status.st_mtime_ns)
     except FileNotFoundError:
-        return
+        return _OnRecord()
     except OSError as error:
         raise _unreadable(path, str(error.strerror)) from error
-    for line in lines:
-        if b'"issued_' not in line or alpha_id.encode() not in line:
+
+
+@functools.lru_cache(maxsize=64)
+def _read_record(path: Path, alpha_id: str, _ino: int, _size: int, _mtime_ns: int) -> _OnRecord:
+    # A running session asks every second; the file's state is the key. Signatures are not
+    # verified: whatever a forged line says, it refuses or lowers, and opens nothing.
+    issued = withdrawn = 0
+    weights: list[tuple[int, int]] = []
+    name = json.dumps(alpha_id).encode()
+    for line in path.read_bytes().split(b"\n"):
+        if name not in line:
             continue
         try:
             record = json.loads(line)["record"]
-            if record["kind"].startswith("issued_") and record["facts"]["alpha_id"] == alpha_id:
-                yield int(record["facts"]["promotion_seq"])
+            kind, facts = str(record["kind"]), record["facts"]
+            if facts["alpha_id"] != alpha_id:
+                continue
+            if kind.startswith("issued_"):
+                issued = max(issued, int(facts["promotion_seq"]))
+            elif kind == "withdrawn":
+                withdrawn = max(withdrawn, int(facts["promotion_seq"]))
+            elif kind == "weight_reduced":
+                weights.append((int(facts["promotion_seq"]), max(0, int(facts["weight_ppm"]))))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue  # a torn or foreign line: whoever promotes verifies the whole chain
+            continue  # torn or foreign: whoever promotes verifies the whole chain
+    return _OnRecord(issued, withdrawn, tuple(weights))
 
 
 @contextlib.contextmanager

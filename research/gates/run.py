@@ -96,9 +96,7 @@ def judge(context: GateContext, gate: str) -> Verdict:
     """Judge by one gate within a context; see `run_gate`."""
     ws, alpha = context.ws, context.alpha
     thresholds = context.thresholds.hashes()
-    on_record.require_thresholds_on_record(
-        ws, {on_record.GATE_FILE: on_record.gate_thresholds_sha256(thresholds)}
-    )
+    on_record.require_gate_standing(ws, thresholds)
     before = UPSTREAM[gate]
     judged_by = _judged_by(context)
     upstream = (

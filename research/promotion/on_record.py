@@ -191,6 +191,37 @@ def record_thresholds(ws: Path, file: str, sha256: str, *, by: str, why: str) ->
     return True
 
 
+def record_all_thresholds(
+    ws: Path, *, by: str, why: str, config_dir: Path | None = None
+) -> dict[str, bool]:
+    """Put every threshold file on record as it is now.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    by, why : str
+        Who changed them, and why.
+    config_dir : Path, optional
+        Folder with files of one's own.
+
+    Returns
+    -------
+    dict of str to bool
+        By file, whether an entry was made.
+    """
+    # Loaded on first use: the gates load this module.
+    from research.gates.thresholds import load_thresholds
+    from research.promotion.canary_thresholds import load_canary_thresholds
+
+    gates = gate_thresholds_sha256(load_thresholds(config_dir).hashes())
+    _, canary = load_canary_thresholds(config_dir)
+    return {
+        file: record_thresholds(ws, file, sha256, by=by, why=why)
+        for file, sha256 in ((GATE_FILE, gates), (CANARY_FILE, canary))
+    }
+
+
 def require_thresholds_on_record(ws: Path, hashes: Mapping[str, str]) -> None:
     """Refuse thresholds that changed without an entry; the first use makes one.
 
@@ -219,6 +250,25 @@ def require_thresholds_on_record(ws: Path, hashes: Mapping[str, str]) -> None:
                 next_step='hft-research audit thresholds --why "...", or put the file back',
                 facts={"file": file},
             )
+
+
+def require_gate_standing(ws: Path, hashes: Mapping[str, str]) -> None:
+    """What must hold before any gate judges: thresholds on record, and no trial lost.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    hashes : mapping of str to str
+        Hash of the thresholds of each gate.
+
+    Raises
+    ------
+    PlatformError
+        THRESHOLDS_NOT_RECORDED, LEDGER_BEHIND_AUDIT, AUDIT_BROKEN or WAL_WRITE_FAILED.
+    """
+    require_thresholds_on_record(ws, {GATE_FILE: gate_thresholds_sha256(hashes)})
+    require_ledger_on_record(ws, audit.verify_chain(ws))
 
 
 def gate_thresholds_sha256(hashes: Mapping[str, str]) -> str:
