@@ -180,18 +180,36 @@ def _add_promotion(commands: Any) -> None:  # Any: as above
 
 
 def _add_trust(commands: Any) -> None:  # Any: as above
+    approve = _add(
+        commands, "approve", trust.approve,
+        "The second person: sign for an alpha's evidence, where an approval key is pinned.",
+    )  # fmt: skip
+    _alpha_argument(approve)
+    approve.add_argument("--stage", choices=("canary", "live"), required=True)
+    approve.add_argument("--key", type=Path, required=True, help="the approval key's file")
+    approve.add_argument(
+        "--weight-ppm-max", type=int, required=True,
+        help="weight up to which its canary may climb without asking again",
+    )  # fmt: skip
+    _why_argument(approve, required=True)
+
     keys = _add(
-        commands, "keys", trust.keys, "Make a promotion key by hand, to be pinned for live."
+        commands, "keys", trust.keys, "Make a promotion or approval key by hand, to be pinned."
     )
     keys.add_argument("action", choices=("make",))
-    keys.add_argument("--role", choices=("promotion",), default="promotion")
+    keys.add_argument("--role", choices=("promotion", "approval"), default="promotion")
     keys.add_argument("--out", type=Path, required=True, help="file outside every checkout")
 
     audit = _add(
-        commands, "audit", trust.verify_audit, "Verify the audit chain and print its head."
-    )
-    audit.add_argument("action", choices=("verify",))
-    audit.add_argument("--head", help="a head noted elsewhere; it must be in the chain")
+        commands, "audit", trust.audit,
+        "verify: check the audit chain and print its head. thresholds: put gates.yaml and "
+        "canary.yaml on record as they are. override: record what was done outside the program.",
+    )  # fmt: skip
+    audit.add_argument("action", choices=("verify", "thresholds", "override"))
+    audit.add_argument("--head", help="verify: a head noted elsewhere; it must be in the chain")
+    audit.add_argument("--subject", help="override: what it is about")
+    audit.add_argument("--why", help="thresholds, override: reason, kept in the audit chain")
+    audit.add_argument("--by", default=None, help="who acts (default: this user)")
 
 
 def _add(

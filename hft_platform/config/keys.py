@@ -32,8 +32,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from hft_platform.config.canonical import atomic_write, write_once
 from hft_platform.errors import PlatformError, ReasonCode
 
-Role = Literal["promotion", "session", "audit"]
+Role = Literal["promotion", "approval", "session", "audit"]
 ROLES: tuple[Role, ...] = get_args(Role)
+PINNED_ROLES: tuple[Role, ...] = ("promotion", "approval")
+"""Roles whose keys are made by hand and pinned; an approval key is the second person's."""
 _KEY_FILE_BYTES_MAX = 256
 _PIN_FILE_BYTES_MAX = 64 * 1024
 
@@ -49,7 +51,7 @@ class TrustedKey:
     public_hex : str
         Raw public key, 64 hex digits.
     role : str
-        `promotion`, `session` or `audit`.
+        `promotion`, `approval`, `session` or `audit`.
     automatic : bool
         Made by the program on first use, so never an authority for `live`.
     """
@@ -161,14 +163,16 @@ def signing_key(ws: Path, role: Role) -> SigningKey:
     return key
 
 
-def make_key(path: Path) -> TrustedKey:
-    """Make a promotion key by hand, to be pinned for `live`.
+def make_key(path: Path, *, role: Role = "promotion") -> TrustedKey:
+    """Make a promotion or approval key by hand, to be pinned.
 
     Parameters
     ----------
     path : Path
         New private key file, outside every tracked tree. The public half is written beside it
         with the suffix ``.pub``.
+    role : str, optional
+        `promotion`, or `approval` for the second person's key.
 
     Returns
     -------
@@ -178,9 +182,15 @@ def make_key(path: Path) -> TrustedKey:
     Raises
     ------
     PlatformError
-        KEY_ROLE_FORBIDDEN inside a tracked tree or when a file is already there.
+        KEY_ROLE_FORBIDDEN inside a tracked tree, when a file is already there, or for a role
+        whose keys are never made by hand.
     """
-    refuse_tracked_tree(path, what="a promotion key")
+    if role not in PINNED_ROLES:
+        raise PlatformError(
+            ReasonCode.KEY_ROLE_FORBIDDEN,
+            f"role was {role}; keys made by hand are for {' and '.join(PINNED_ROLES)}",
+        )
+    refuse_tracked_tree(path, what=f"a {role} key")
     if path.exists() or path.with_suffix(".pub").exists():
         raise PlatformError(
             ReasonCode.KEY_ROLE_FORBIDDEN,
@@ -189,7 +199,7 @@ def make_key(path: Path) -> TrustedKey:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     _create(path)
-    key = load_signing_key(path, role="promotion", automatic=False)
+    key = load_signing_key(path, role=role, automatic=False)
     write_once(path.with_suffix(".pub"), key.trusted.public_hex + "\n", mode=0o644)
     return key.trusted
 
@@ -264,14 +274,16 @@ def public_key(ws: Path, role: Role) -> TrustedKey:
 
 
 def trusted_keys(ws: Path, *, pinned_file: Path | None = None) -> Mapping[str, TrustedKey]:
-    """Collect the promotion keys whose signatures this installation accepts.
+    """Collect the promotion and approval keys whose signatures this installation accepts.
 
     Parameters
     ----------
     ws : Path
         Workspace whose automatic key signs shadow, and canary on sim or paper.
     pinned_file : Path, optional
-        Lines ``promotion <64 hex digits>`` of keys made by hand, outside every tracked tree.
+        Lines ``promotion <64 hex digits>`` of keys made by hand, outside every tracked tree. A
+        line ``approval <64 hex digits>`` pins a second person's key, and so requires one: canary
+        and live then need an approval (see `approval`).
 
     Returns
     -------
@@ -282,13 +294,24 @@ def trusted_keys(ws: Path, *, pinned_file: Path | None = None) -> Mapping[str, T
     ------
     PlatformError
         KEY_MISSING or KEY_PERMISSIONS when the pin file is missing, damaged or writable by
-        others, KEY_ROLE_FORBIDDEN when it lies in a tracked tree.
+        others, KEY_ROLE_FORBIDDEN when it lies in a tracked tree or pins one key for two roles.
     """
     keys: dict[str, TrustedKey] = {}
-    if pinned_file is not None:
-        keys.update((key.key_id, key) for key in _read_pins(pinned_file))
+    for key in _read_pins(pinned_file) if pinned_file is not None else ():
+        if keys.setdefault(key.key_id, key).role != key.role:
+            raise PlatformError(
+                ReasonCode.KEY_ROLE_FORBIDDEN,
+                f"{pinned_file} pins key {key.key_id} as {keys[key.key_id].role} and {key.role}",
+                next_step="hft-research keys make --role approval --out FILE makes another key",
+            )
     if (key_folder(ws) / "promotion.pub").exists():
         automatic = public_key(ws, "promotion")
+        if automatic.key_id in keys and keys[automatic.key_id].role != "promotion":
+            raise PlatformError(
+                ReasonCode.KEY_ROLE_FORBIDDEN,
+                f"{pinned_file} pins the workspace's promotion key {automatic.key_id} as "
+                f"{keys[automatic.key_id].role}; nobody approves what they sign",
+            )
         keys[automatic.key_id] = automatic
     return keys
 
@@ -321,7 +344,7 @@ class KeyRing:
     workspace : Path
         Folder whose automatic keys are used.
     pinned_file : Path or None
-        File of promotion keys pinned for `live`.
+        File of promotion and approval keys made by hand.
     """
 
     workspace: Path
@@ -355,13 +378,14 @@ def _read_pins(path: Path) -> Iterator[TrustedKey]:
         words = line.split("#", 1)[0].split()
         if not words:
             continue
-        if len(words) != 2 or words[0] != "promotion" or not _is_hex64(words[1]):
+        roles = [role for role in PINNED_ROLES if role == words[0]]
+        if len(words) != 2 or not roles or not _is_hex64(words[1]):
             raise PlatformError(
                 ReasonCode.KEY_MISSING,
-                f"line {number} of {path} is not 'promotion <64 hex digits>'",
+                f"line {number} of {path} is not 'promotion' or 'approval' and 64 hex digits",
                 next_step="copy the line that hft-research keys make printed",
             )
-        yield _trusted(words[1], "promotion", False)
+        yield _trusted(words[1], roles[0], False)
 
 
 def _trusted(public_hex: str, role: Role, automatic: bool) -> TrustedKey:

@@ -7,7 +7,8 @@ Invariants:
 2. Every byte of the file counts: a file that is not the canonical form of what was signed is
    refused, so nothing can hide in spacing, comments, anchors or doubled keys.
 3. Each refusal has its own reason code; the first in the order of `load_verified` is reported.
-4. A sequence below one already accepted is refused, also after a restart.
+4. A sequence below one already issued or accepted is refused, also after a restart: by the
+   runtime's own signed memory, the issues in the folder and the audit chain, whichever is highest.
 
 It makes no config (see research/promotion/sign.py). Operator's page: `docs/formats.md`.
 """
@@ -23,11 +24,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from hft_platform.config.approval import require_approval
 from hft_platform.config.canonical import canonical_json, sha256_hex
 from hft_platform.config.keys import TrustedKey
 from hft_platform.config.promoted_content import Mode, PromotedContent, Sha256, Stage
 from hft_platform.config.promotion_folder import (
     head_config,
+    highest_issued,
     promotions_root,
     raise_seq_floor,
     reduced_weight,
@@ -123,10 +126,13 @@ class PromotedConfig(PromotedContent):
             mode=mode,
             now_ns=now_ns,
             symbol=symbol,
-            seq_floor=lambda alpha_id: seq_floor(workspace, alpha_id),
+            seq_floor=lambda alpha_id: max(
+                seq_floor(workspace, alpha_id), highest_issued(workspace, alpha_id)
+            ),
             code_sha256=code_sha256,
             root=promotions_root(workspace),
         )
+        _require_place(path, config.alpha_id)
         raise_seq_floor(workspace, config.alpha_id, config.promotion_seq)
         return config
 
@@ -162,7 +168,8 @@ def load_verified(
     path : Path
         YAML file.
     trusted_keys : mapping of str to TrustedKey
-        Promotion keys whose signatures count, by key id.
+        Promotion keys whose signatures count, by key id; with an approval key among them a stage
+        above shadow needs an approval.
     mode : str
         `sim`, `paper` or `live`.
     now_ns : int
@@ -185,14 +192,16 @@ def load_verified(
     ------
     PlatformError
         510 not found, 508 malformed, 501 unsigned, 504 unknown key, 502 signature or bytes
-        differ, 518 key may not sign this, 511 withdrawn, 505 older sequence, 507 stage does not
-        fit the mode, 506 other instrument, 520 not yet valid, 503 expired, 509 other code.
+        differ, 518 key may not sign this, PROMOTION_NOT_APPROVED, 511 withdrawn, 505 older
+        sequence, 507 stage does not fit the mode, 506 other instrument, 520 not yet
+        valid, 503 expired, 509 other code.
     """
     issue = read_signed(path, trusted_keys=trusted_keys)
     signed, key = issue.content, issue.key
     root = root if root is not None else path.parent.parent
     floor = seq_floor if isinstance(seq_floor, int) else seq_floor(signed.alpha_id)
     _require_authority(signed, key, mode)
+    require_approval(signed, trusted_keys)
     _require_not_withdrawn(signed, root, floor)
     _require_scope(signed, mode, symbol)
     _require_time(signed, now_ns)
@@ -400,6 +409,16 @@ def _require_authority(content: PromotedContent, key: TrustedKey, mode: str) -> 
         )
 
 
+def _require_place(path: Path, alpha_id: str) -> None:
+    # A head is found by its alpha's name; another alpha's config there would trade in its place.
+    if path.parent.name.isdigit() and path.stem != alpha_id:
+        raise PlatformError(
+            ReasonCode.CONFIG_EVIDENCE_MISMATCH,
+            f"promoted config {path} is about {alpha_id}",
+            next_step="find out who put it there; hft-research promote writes the right one",
+        )
+
+
 def _require_not_withdrawn(content: PromotedContent, root: Path, floor: int) -> None:
     seq = content.promotion_seq
     if withdrawn_seq(root, content.alpha_id) >= seq:
@@ -409,7 +428,8 @@ def _require_not_withdrawn(content: PromotedContent, root: Path, floor: int) -> 
     if seq < floor:
         raise PlatformError(
             ReasonCode.CONFIG_REPLAYED,
-            f"{_name(content)} has sequence {seq}; sequence {floor} was accepted before",
+            f"{_name(content)} has sequence {seq}; sequence {floor} was issued or accepted before",
+            next_step=f"use the newest issue; hft-research promote {content.alpha_id} makes one",
         )
 
 

@@ -15,6 +15,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from hft_platform.config.approval import Approval
+
 Stage = Literal["shadow", "canary", "live"]
 Mode = Literal["sim", "paper", "live"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -227,6 +229,7 @@ class PromotedContent(_Strict):
     code_sha256: Sha256
     data_sha256: Sha256
     verdicts: Annotated[dict[_Name, Sha256], Field(min_length=2, max_length=5)]
+    approval: Approval | None = None
 
     @model_validator(mode="after")
     def _window_is_not_empty(self) -> Self:

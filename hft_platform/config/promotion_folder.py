@@ -6,7 +6,9 @@ Invariants:
 1. Taking risk away needs no signature and no readable content: a file named
    `withdrawn-<seq>.json` withdraws every config up to that sequence.
 2. A weight reduction can only lower what was signed; a damaged one counts as weight 0.
-3. The highest sequence seen by the runtime never goes down; unreadable means refuse.
+3. The highest sequence seen by the runtime never goes down; it is signed with the session key,
+   and an unreadable or unsigned one means refuse.
+4. Issues, withdrawals and reductions whose files were removed are still known by the audit chain.
 
 It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 """
@@ -15,14 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.keys import public_key, signing_key
 from hft_platform.errors import PlatformError, ReasonCode
 
 ALPHA_ID = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
@@ -66,15 +71,17 @@ def issued_seqs(root: Path, alpha_id: str) -> list[int]:
 
 
 def withdrawn_seq(root: Path, alpha_id: str) -> int:
-    """Highest withdrawn sequence of an alpha, 0 if none; only file names are read."""
-    return max(
-        (
-            int(match[1])
-            for path in (root / alpha_id).glob("withdrawn-*.json")
-            if (match := _WITHDRAWN.match(path.name))
-        ),
-        default=0,
+    """Highest withdrawn sequence of an alpha, 0 if none.
+
+    Only file names and what the audit chain holds are read: a withdrawal whose file was removed
+    still counts.
+    """
+    named = (
+        int(match[1])
+        for path in (root / alpha_id).glob("withdrawn-*.json")
+        if (match := _WITHDRAWN.match(path.name))
     )
+    return max([*named, _on_record(root.parent, alpha_id).withdrawn_seq])
 
 
 def reduced_weight(root: Path, alpha_id: str, seq: int, *, signed_ppm: int) -> int:
@@ -94,9 +101,12 @@ def reduced_weight(root: Path, alpha_id: str, seq: int, *, signed_ppm: int) -> i
     Returns
     -------
     int
-        In parts per million, at most `signed_ppm`; 0 when the reduction cannot be read.
+        In parts per million, at most `signed_ppm`; 0 when the reduction cannot be read. A
+        reduction that the audit chain holds counts also when its file was removed.
     """
     path = weight_path(root, alpha_id, seq)
+    recorded = _on_record(root.parent, alpha_id).weights_ppm
+    signed_ppm = min([signed_ppm, *(weight for at, weight in recorded if at == seq)])
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -169,16 +179,87 @@ def seq_floor(ws: Path, alpha_id: str) -> int:
     PlatformError
         CONFIG_REPLAYED when the record exists and cannot be read: not knowing is no permission.
     """
-    return _read_seqs(_seq_file(ws)).get(alpha_id, 0)
+    return _read_seqs(ws).get(alpha_id, 0)
 
 
 def raise_seq_floor(ws: Path, alpha_id: str, seq: int) -> None:
     """Persist that `seq` was accepted; a lower number changes nothing."""
     path = _seq_file(ws)
     with locked(path.parent):
-        seqs = _read_seqs(path)
+        seqs = _read_seqs(ws)
         if seq > seqs.get(alpha_id, 0):
-            atomic_write(path, canonical_json(seqs | {alpha_id: seq}) + b"\n")
+            raised = seqs | {alpha_id: seq}
+            key = signing_key(ws, "session")
+            content = {
+                "seqs": raised,
+                "key_id": key.key_id,
+                "ed25519": key.sign(_seqs_message(raised)),
+            }
+            atomic_write(path, canonical_json(content) + b"\n")
+
+
+def highest_issued(ws: Path, alpha_id: str) -> int:
+    """Highest sequence of an alpha in the folder or the audit chain, 0 if none.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha.
+
+    Returns
+    -------
+    int
+        No signature is verified: a number too high refuses, and opens nothing.
+    """
+    return max([*issued_seqs(promotions_root(ws), alpha_id), _on_record(ws, alpha_id).issued_seq])
+
+
+@dataclass(frozen=True, slots=True)
+class _OnRecord:
+    """What the audit chain says of an alpha: issues, withdrawals, reductions (sequence, weight)."""
+
+    issued_seq: int = 0
+    withdrawn_seq: int = 0
+    weights_ppm: tuple[tuple[int, int], ...] = ()
+
+
+def _on_record(ws: Path, alpha_id: str) -> _OnRecord:
+    path = ws / "audit" / "chain.jsonl"
+    try:
+        status = path.stat()
+        return _read_record(path, alpha_id, status.st_ino, status.st_size, status.st_mtime_ns)
+    except FileNotFoundError:
+        return _OnRecord()
+    except OSError as error:
+        raise _unreadable(path, str(error.strerror)) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _read_record(path: Path, alpha_id: str, _ino: int, _size: int, _mtime_ns: int) -> _OnRecord:
+    # A running session asks every second; the file's state is the key. Signatures are not
+    # verified: whatever a forged line says, it refuses or lowers, and opens nothing.
+    issued = withdrawn = 0
+    weights: list[tuple[int, int]] = []
+    name = json.dumps(alpha_id).encode()
+    for line in path.read_bytes().split(b"\n"):
+        if name not in line:
+            continue
+        try:
+            record = json.loads(line)["record"]
+            kind, facts = str(record["kind"]), record["facts"]
+            if facts["alpha_id"] != alpha_id:
+                continue
+            if kind.startswith("issued_"):
+                issued = max(issued, int(facts["promotion_seq"]))
+            elif kind == "withdrawn":
+                withdrawn = max(withdrawn, int(facts["promotion_seq"]))
+            elif kind == "weight_reduced":
+                weights.append((int(facts["promotion_seq"]), max(0, int(facts["weight_ppm"]))))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # torn or foreign: whoever promotes verifies the whole chain
+    return _OnRecord(issued, withdrawn, tuple(weights))
 
 
 @contextlib.contextmanager
@@ -208,18 +289,27 @@ def _seq_file(ws: Path) -> Path:
     return ws / "state" / "promotion_seq.json"
 
 
-def _read_seqs(path: Path) -> dict[str, int]:
+def _seqs_message(seqs: dict[str, int]) -> bytes:
+    return b"hft promotion sequences v1\n" + canonical_json(seqs)
+
+
+def _read_seqs(ws: Path) -> dict[str, int]:
+    path = _seq_file(ws)
     try:
         content: Any = json.loads(path.read_bytes())  # Any: hostile until checked below
+        seqs, signature = content["seqs"], str(content["ed25519"])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(content, dict) or not all(
-        type(seq) is int and seq >= 0 for seq in content.values()
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise _unreadable(path, f"{type(error).__name__} {error}") from error
+    if not isinstance(seqs, dict) or not all(
+        type(seq) is int and seq >= 0 for seq in seqs.values()
     ):
         raise _unreadable(path, "it does not map alpha ids to sequence numbers")
-    return content
+    key = public_key(ws, "session")
+    if not key.is_signature_of(_seqs_message(seqs), signature):
+        raise _unreadable(path, f"it is not signed by the session key {key.key_id}")
+    return seqs
 
 
 def _unreadable(path: Path, text: str) -> PlatformError:

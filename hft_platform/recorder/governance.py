@@ -5,7 +5,8 @@ Why: who asks the store how a session earned its money should find beside it why
 Invariants:
 1. Rows are copies of content-addressed content; loading twice adds nothing.
 2. A file that does not match its own hash is reported and not loaded.
-3. Chain entries go in order without a gap; the first that does not link ends the load.
+3. Chain entries go in order without a gap; the first that does not link ends the load. A file
+   that no longer holds what was copied out of it is reported: the copy is a second witness.
 
 It verifies links and content hashes, not signatures: `hft-research audit verify` does. Operator's
 page: `docs/store.md`.
@@ -73,7 +74,11 @@ def _new_chain(ws: Path, store: Store, report: GovernanceReport) -> list[dict[st
     seq, previous = int(newest[0][0]), str(newest[0][1])
     path = ws / "audit" / "chain.jsonl"
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if seq and _hash_at(lines, seq) != previous:
+        text = f"the store holds audit entry {seq}, {previous[:12]}; the file does not"
+        report.problems.append(_problem(ReasonCode.AUDIT_BROKEN, text))
+        return rows
     for line in lines[seq:]:
         entry = _json(line)
         if not line.endswith(b"\n"):
@@ -91,6 +96,11 @@ def _new_chain(ws: Path, store: Store, report: GovernanceReport) -> list[dict[st
         )
         seq, previous = entry["seq"], entry["hash"]
     return rows
+
+
+def _hash_at(lines: list[bytes], seq: int) -> str | None:
+    entry = _json(lines[seq - 1]) if len(lines) >= seq else None
+    return str(entry.get("hash")) if entry is not None else None
 
 
 def _new_verdicts(ws: Path, store: Store, report: GovernanceReport) -> list[dict[str, Any]]:

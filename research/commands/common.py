@@ -12,9 +12,18 @@ from hft_platform.commands.output import print_result
 if TYPE_CHECKING:
     from research.registry import Alpha
 
-__all__ = ["DONE", "FAILED", "REFUSED", "alpha_of", "print_result", "user_of", "workspace_of"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "REFUSED",
+    "USAGE",
+    "alpha_of",
+    "print_result",
+    "user_of",
+    "workspace_of",
+]
 
-DONE, FAILED, REFUSED = 0, 1, 3
+DONE, FAILED, USAGE, REFUSED = 0, 1, 2, 3
 
 
 def alpha_of(arguments: argparse.Namespace) -> Alpha:

@@ -24,7 +24,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.feed.recording import FILES, dataset_folders, load_tape, records_table
 from hft_platform.records import empty
 from research.data import quality
-from research.data.datasets import Dataset, SessionRef
+from research.data.datasets import Dataset, SessionRef, content_sha256
 
 __all__ = [
     "Dataset",
@@ -177,14 +177,22 @@ def _create_view(
 
 
 def _open(folder: Path) -> Dataset:
-    sha256 = str(_json(folder / "dataset.json").get("sha256", ""))
+    content = _json(folder / "dataset.json")
+    sha256 = str(content.get("sha256", ""))
     if not sha256 or not folder.name.endswith(f"-{sha256[:12]}"):
         raise PlatformError(
             ReasonCode.FILE_DAMAGED,
             f"{folder}: folder name does not end with the content hash, {sha256[:12] or 'missing'}",
             next_step="remove the folder and ingest again",
         )
-    return Dataset.of_folder(folder, sha256)
+    dataset = Dataset.of_folder(folder, sha256)
+    if content_sha256(content) != sha256:
+        raise PlatformError(
+            ReasonCode.FILE_DAMAGED,
+            f"{folder}: dataset.json is not what its hash {sha256[:12]} was made of",
+            next_step="remove the folder and ingest again; find out who changed it",
+        )
+    return dataset
 
 
 def _json(path: Path) -> dict[str, Any]:

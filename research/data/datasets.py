@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,34 @@ class Dataset:
         sessions = tuple(sessions_in(folder))
         symbols = tuple(sorted({session.symbol for session in sessions}))
         return cls(folder.name, sha256, folder, symbols, sessions)
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """Hash that a dataset is named by, from the content of its `dataset.json`.
+
+    Parameters
+    ----------
+    content : mapping
+        JSON content (Any: hostile when read from disk).
+
+    Returns
+    -------
+    str
+        Empty when a part that it is made of is missing.
+    """
+    fields = ("symbol", "session_id", "trading_day", "start_ns", "end_ns", "tape_sha256")
+    try:
+        named = {
+            "schema": content["schema"],
+            "ingestion_version": content["ingestion_version"],
+            "record_schema": content["record_schema"],
+            "receive_times": content["receive_times"]["sha256"],
+            "inputs": sorted(row["sha256"] for row in content["inputs"]),
+            "sessions": [[row[name] for name in fields] for row in content["sessions"]],
+        }
+    except (KeyError, TypeError):
+        return ""
+    return canonical_sha256(named)
 
 
 class DatasetWriter:
@@ -188,24 +217,8 @@ class DatasetWriter:
             The new one, or the equal one that was there.
         """
         sessions = sorted(self._sessions, key=lambda row: (row["start_ns"], row["symbol"]))
-        sha256 = canonical_sha256(
-            {
-                "schema": DATASET_SCHEMA,
-                "ingestion_version": INGESTION_VERSION,
-                "record_schema": _core.SCHEMA_HASH,
-                "receive_times": method["sha256"],
-                "inputs": sorted(row["sha256"] for row in inputs),
-                "sessions": [
-                    [row[k] for k in ("symbol", "session_id", "start_ns", "end_ns", "tape_sha256")]
-                    for row in sessions
-                ],
-            }
-        )
-        dataset_id = f"{self._name}-{sha256[:12]}"
-        content = {
+        content: dict[str, Any] = {
             "schema": DATASET_SCHEMA,
-            "dataset_id": dataset_id,
-            "sha256": sha256,
             "ingestion_version": INGESTION_VERSION,
             "record_schema": _core.SCHEMA_HASH,
             "receive_times": method,
@@ -213,6 +226,9 @@ class DatasetWriter:
             "inputs": inputs,
             "sessions": sessions,
         }
+        sha256 = content_sha256(content)
+        dataset_id = f"{self._name}-{sha256[:12]}"
+        content |= {"dataset_id": dataset_id, "sha256": sha256}
         _write(self._folder / "quality.json", {"dataset_id": dataset_id, **quality})
         _write(self._folder / "dataset.json", content)
         for folder in (self._folder / "sessions").glob("*"):

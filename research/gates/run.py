@@ -40,6 +40,7 @@ from research.gates.verdict import (
     require_verdict,
     write_verdict,
 )
+from research.promotion import on_record
 from research.registry import Alpha, declare, find_alpha
 
 log = structlog.get_logger(__name__)
@@ -81,7 +82,9 @@ def run_gate(
     ------
     PlatformError
         UPSTREAM_VERDICT_MISSING, UPSTREAM_VERDICT_FAILED, VERDICT_TAMPERED, VERDICT_STALE,
-        LEDGER_BEHIND_AUDIT, or when there is nothing to judge by (no dataset, no profile).
+        LEDGER_BEHIND_AUDIT, VERDICT_NOT_RECORDED, THRESHOLDS_NOT_RECORDED when they changed
+        without an entry in the audit chain, AUDIT_BROKEN, or when there is nothing to judge by
+        (no dataset, no profile).
     """
     if gate not in GATES:
         raise ValueError(f"gate was {gate!r}, known are {', '.join(GATES)}")
@@ -93,6 +96,7 @@ def judge(context: GateContext, gate: str) -> Verdict:
     """Judge by one gate within a context; see `run_gate`."""
     ws, alpha = context.ws, context.alpha
     thresholds = context.thresholds.hashes()
+    on_record.require_gate_standing(ws, thresholds)
     before = UPSTREAM[gate]
     judged_by = _judged_by(context)
     upstream = (
@@ -164,6 +168,9 @@ _REFUSALS = frozenset(
         ReasonCode.VERDICT_TAMPERED,
         ReasonCode.VERDICT_STALE,
         ReasonCode.LEDGER_BEHIND_AUDIT,
+        ReasonCode.VERDICT_NOT_RECORDED,
+        ReasonCode.AUDIT_BROKEN,
+        ReasonCode.WAL_WRITE_FAILED,
     )
 )
 

@@ -8,6 +8,8 @@ Invariants:
 2. Only `passed` opens the next gate; what could not be computed is `not_computed`, never passed.
 3. A verdict of an edited file, other code, other thresholds, another alpha, or a ledger that lost
    trials is refused, each with its own reason code.
+4. It is in the signed audit chain before it becomes its gate's newest, and a file that is not
+   there opens nothing: whoever can write files cannot write a verdict.
 
 It computes nothing. Operator's page: `docs/formats.md`.
 """
@@ -25,6 +27,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json, sha256_h
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from research.experiments import TrialLedger
+from research.promotion import on_record
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -129,8 +132,8 @@ def verdict_folder(ws: Path, alpha_key: str) -> Path:
     return ws / "verdicts" / alpha_key
 
 
-def write_verdict(ws: Path, alpha: Alpha, verdict: Verdict) -> Path:
-    """Write a verdict and make it its gate's head.
+def write_verdict(ws: Path, alpha: Alpha, verdict: Verdict, *, by: str | None = None) -> Path:
+    """Write a verdict, put it on record and make it its gate's head.
 
     Parameters
     ----------
@@ -140,12 +143,20 @@ def write_verdict(ws: Path, alpha: Alpha, verdict: Verdict) -> Path:
         Whose verdict it is.
     verdict : Verdict
         Whatever it says: failed and not computed ones are written as well.
+    by : str, optional
+        Who ran the gate, by default the user of this process.
 
     Returns
     -------
     Path
         The content-addressed file. Writing the same verdict again changes nothing; an edited file
         under its name is set aside as ``<name>.tampered``.
+
+    Raises
+    ------
+    PlatformError
+        AUDIT_BROKEN or WAL_WRITE_FAILED when it cannot be put on record; the gate's newest verdict
+        is then the one before.
     """
     folder = verdict_folder(ws, alpha.key)
     path = folder / f"{verdict.gate}-{verdict.sha256[:12]}.json"
@@ -154,6 +165,9 @@ def write_verdict(ws: Path, alpha: Alpha, verdict: Verdict) -> Path:
     except FileExistsError:
         path.replace(path.with_suffix(".tampered"))
         write_once(path, verdict.to_bytes())
+    dataset = str(verdict.inputs.get("dataset", ""))[:12]
+    why = f"{verdict.gate} says {verdict.verdict}" + (f" on dataset {dataset}" if dataset else "")
+    on_record.record_verdict(ws, alpha.key, verdict, by=by or on_record.actor(), why=why)
     head = folder / f"{verdict.gate}.head"
     wanted = f"{verdict.sha256}\n"
     if not head.exists() or head.read_text() != wanted:
@@ -337,6 +351,7 @@ def require_chain(
                 f"verdict {name} of {alpha.key} names no verdict of {UPSTREAM[name]}",
             )
         hashes[name] = verdict.sha256
+    on_record.require_verdicts_on_record(ws, alpha.key, hashes)
     return hashes
 
 

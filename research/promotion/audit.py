@@ -16,6 +16,7 @@ A chain put back together with an old head is told only by comparing with a head
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import atomic_write, canonical_json
-from hft_platform.config.keys import SigningKey, TrustedKey, public_key, signing_key
+from hft_platform.config.keys import (
+    SigningKey,
+    TrustedKey,
+    public_key,
+    signing_key,
+)
 from hft_platform.config.promotion_folder import locked
 from hft_platform.errors import PlatformError, ReasonCode
 
@@ -160,14 +166,28 @@ def verify_chain(ws: Path, *, expected_head: str | None = None) -> list[AuditEnt
         AUDIT_BROKEN naming the first entry that does not hold and what is wrong with it.
     """
     path = chain_path(ws)
-    with locked(ws / "audit"):
-        raw = path.read_bytes() if path.exists() else b""
-        head = _read_head(ws)
+    try:
+        with locked(ws / "audit"):
+            raw = path.read_bytes() if path.exists() else b""
+            head = head_path(ws).read_bytes() if head_path(ws).exists() else None
+    except OSError as error:
+        raise _broken(path, f"cannot be read: {error.strerror}") from error
     if not raw and head is None:
         if expected_head is not None:
             raise _broken(path, f"is empty, expected it to hold {expected_head[:12]}")
         return []
-    key = public_key(ws, "audit")
+    entries = _verified(path, raw, head, public_key(ws, "audit"))
+    if expected_head is not None and all(entry.hash != expected_head for entry in entries):
+        raise _broken(path, f"does not hold the entry {expected_head[:12]} noted elsewhere")
+    return list(entries)
+
+
+@functools.lru_cache(maxsize=4)
+def _verified(
+    path: Path, raw: bytes, head_raw: bytes | None, key: TrustedKey
+) -> tuple[AuditEntry, ...]:
+    # A function of its bytes, so that the gates of one process verify an unchanged chain once.
+    head = _parse_head(path, head_raw) if head_raw is not None else None
     lines = raw.split(b"\n")
     tail = lines.pop()
     entries: list[AuditEntry] = []
@@ -177,9 +197,7 @@ def verify_chain(ws: Path, *, expected_head: str | None = None) -> list[AuditEnt
         entries.append(entry)
         previous = entry.hash
     _check_head(path, head, entries, tail, key)
-    if expected_head is not None and all(entry.hash != expected_head for entry in entries):
-        raise _broken(path, f"does not hold the entry {expected_head[:12]} noted elsewhere")
-    return entries
+    return tuple(entries)
 
 
 def _check_entry(path: Path, line: bytes, index: int, previous: str, key: TrustedKey) -> AuditEntry:
@@ -282,9 +300,10 @@ def _write_head(ws: Path, key: SigningKey, seq: int, digest: str) -> None:
 
 def _read_head(ws: Path) -> dict[str, Any] | None:
     path = head_path(ws)
-    if not path.exists():
-        return None
-    raw = path.read_bytes()
+    return _parse_head(path, path.read_bytes()) if path.exists() else None
+
+
+def _parse_head(path: Path, raw: bytes) -> dict[str, Any]:
     head = _parse(path, raw.removesuffix(b"\n"), "head")
     if canonical_json(head) + b"\n" != raw:
         raise _broken(path, "has bytes that were not signed")

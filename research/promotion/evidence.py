@@ -19,10 +19,17 @@ from typing import TYPE_CHECKING
 
 from hft_platform.config.keys import public_key
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.feed.recording import RecordedSession, dataset_folders, sessions_in
+from hft_platform.feed.recording import (
+    RecordedSession,
+    dataset_folders,
+    load_tape,
+    sessions_in,
+)
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
+from research.data import catalog
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GATES, Verdict, read_verdict, require_chain
+from research.promotion import on_record
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -68,10 +75,15 @@ def passed_verdicts(
     Raises
     ------
     PlatformError
-        705 to 708 or 711 as the verdicts deserve.
+        705 to 708, 711 or VERDICT_NOT_RECORDED as the verdicts deserve, THRESHOLDS_NOT_RECORDED,
+        AUDIT_BROKEN.
     """
     gates = STAGE_GATES[stage]
-    hashes = require_chain(ws, alpha, gates[-1], thresholds=load_thresholds(config_dir).hashes())
+    thresholds = load_thresholds(config_dir).hashes()
+    hashes = require_chain(ws, alpha, gates[-1], thresholds=thresholds)
+    on_record.require_thresholds_on_record(
+        ws, {on_record.GATE_FILE: on_record.gate_thresholds_sha256(thresholds)}
+    )
     verdicts: dict[str, Verdict] = {}
     for gate, sha in hashes.items():
         verdict = read_verdict(ws, alpha.key, gate)
@@ -128,6 +140,36 @@ def judged_sessions(ws: Path, alpha: Alpha, verdict: Verdict) -> list[RecordedSe
     return sorted((recorded[tape] for tape in tapes), key=lambda s: (s.end_ns, s.symbol))
 
 
+def require_tapes_unchanged(ws: Path, alpha: Alpha, verdict: Verdict) -> None:
+    """Read every judged tape again and hold it against the hash that the verdict names.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        For messages.
+    verdict : Verdict
+        Of gate A.
+
+    Raises
+    ------
+    PlatformError
+        FILE_DAMAGED for a tape or a dataset that is not what its hash says, and
+        CONFIG_EVIDENCE_MISMATCH when the verdict's dataset is gone.
+    """
+    held = {dataset.sha256 for dataset in catalog.datasets(ws)}
+    if verdict.inputs["dataset"] not in held:
+        raise PlatformError(
+            ReasonCode.CONFIG_EVIDENCE_MISMATCH,
+            f"{verdict.gate} of {alpha.key} judged dataset {str(verdict.inputs['dataset'])[:12]}, "
+            f"which is not in {ws / 'datasets'}",
+            next_step="ingest the recordings again, then run the gates again",
+        )
+    for session in judged_sessions(ws, alpha, verdict):
+        load_tape(session)
+
+
 def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> list[SessionSummary]:
     """Read and verify an alpha's session summaries of some stages, in the order of their days.
 
@@ -160,6 +202,10 @@ def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> lis
             evidence = verify_summary(path, key=public_key(ws, "session"))
         except PlatformError as error:
             rows.append(SessionSummary(folder.name, None, error.message))
+            continue
+        if evidence.run_id != folder.name or evidence.alpha_id != alpha.alpha_id:
+            problem = f"it holds the summary of another session, {evidence.run_id}"
+            rows.append(SessionSummary(folder.name, None, problem))
             continue
         if evidence.alpha_hash == alpha.alpha_hash and evidence.stage in stages:
             rows.append(SessionSummary(folder.name, evidence, ""))

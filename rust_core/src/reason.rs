@@ -222,6 +222,7 @@ reason_codes! {
     KernelNotDeterministic = 530, "a kernel holds an operation whose result depends on compiler or machine", "fast math, fused multiply-add, a float made an integer", "use plain arithmetic";
     ExternalNotPermitted = 531, "a plain Python strategy asks for what only an expression or a kernel gets", "a stage above shadow, a gate, an intent for another alpha", "use it for prototypes; write it as an expression or a kernel to have it judged";
     ClockWentBack = 532, "the wall clock is behind a time that this workspace has seen", "a clock set back, a wrong time source", "set the clock; a permit that has ended must not come back to life";
+    PromotionNotApproved = 533, "the promotion lacks the approval of a second person", "two persons are required; nobody approved, or the author did", "hft-research approve, with the second person's key";
 
     WalTornTail = 601, "the log ended inside a frame and was cut there", "crash while writing", "nothing; unacknowledged records were lost";
     WalDamaged = 602, "valid frames follow a damaged one", "disk or memory damage, or an edit", "keep the file; hft-live wal verify";
@@ -280,6 +281,8 @@ reason_codes! {
     ParityBroken = 720, "a replay decided differently from the session", "a bug, a damaged log or other code", "no evidence from this session; see the parity report";
     SummaryTampered = 721, "a session summary does not match its hash or signature", "an edited file", "no evidence from this session; find out who changed it";
     SessionShed = 722, "a session shed market data for want of space, so it cannot be replayed whole", "a full disk", "no evidence from this session; run it again";
+    ThresholdsNotRecorded = 723, "thresholds are not the ones that the audit chain holds", "a threshold changed without a record", "hft-research audit thresholds --why, or put the file back";
+    VerdictNotRecorded = 724, "the audit chain holds another verdict, or none, for this gate", "a verdict file made by hand or put back", "run the gate again; find out who put it there";
 
     InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
 }

@@ -16,13 +16,16 @@ def _chain(ws: Path, count: int) -> Path:
     path = ws / "audit" / "chain.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     previous, lines = "0" * 64, []
-    kinds = ["issued_shadow", "canary_step", "weight_reduced", "withdrawn"]
+    kinds = [
+        "issued_shadow", "canary_step", "weight_reduced", "withdrawn", "verdict", "thresholds",
+        "override", "approved",
+    ]  # fmt: skip
     for seq in range(1, count + 1):
         facts = {"stage": "shadow", "weight_ppm": 1000 * seq, "promotion_seq": seq}
-        if seq % 4 == 0:
+        if seq == 4:
             facts["is_rolled_back"] = True
         record = {
-            "kind": kinds[(seq - 1) % 4], "who": "a person", "why": "a \"reason\"",
+            "kind": kinds[(seq - 1) % 8], "who": "a person", "why": "a \"reason\"",
             "subject": "edge@0123", "facts": facts,
         }  # fmt: skip
         digest = hashlib.sha256(previous.encode() + canonical_json(record)).hexdigest()
@@ -111,9 +114,26 @@ def test_governance_is_copied_once_and_new_entries_follow(ws: Path, store: Store
     assert store.rows("SELECT seq, alpha_id FROM audit.alpha_canary ORDER BY seq") == [
         (2, "edge"), (4, "edge"),
     ]  # fmt: skip
+    _chain(ws, 8)
+    assert load_governance(ws, store).rows["audit.chain"] == 4
+    for view, seqs in (
+        ("gate_runs", [5]), ("thresholds", [6]), ("overrides", [7, 8]), ("promotions", [1, 3, 4]),
+    ):  # fmt: skip
+        rows = store.rows(f"SELECT seq, who, why FROM audit.alpha_{view} ORDER BY seq")
+        assert rows == [(seq, "a person", 'a "reason"') for seq in seqs], view
     assert store.rows("SELECT DISTINCT reasons FROM audit.alpha_verdicts") == [
         ("COST_EXCEEDS_EDGE, GATE_THRESHOLD_MISSED",)
     ]
+
+
+def test_a_chain_that_lost_what_was_copied_is_reported(ws: Path, store: Store) -> None:
+    _chain(ws, 8)
+    load_governance(ws, store)
+    _chain(ws, 3)
+    report = load_governance(ws, store)
+    assert report.rows["audit.chain"] == 0
+    assert report.problems[0].startswith("AUDIT_BROKEN")
+    assert "the store holds audit entry 8" in report.problems[0]
 
 
 def test_edited_files_are_reported_and_not_loaded(tmp_path: Path) -> None:

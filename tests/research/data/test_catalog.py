@@ -89,6 +89,10 @@ def test_a_dataset_whose_hash_was_edited_is_refused(
     path.write_text(json.dumps(content | {"sha256": "0" * 64}))
     with pytest.raises(PlatformError, match="content hash"):
         catalog.datasets(tmp_path)
+    moved = [row | {"trading_day": row["trading_day"] + 1} for row in content["sessions"]]
+    path.write_text(json.dumps(content | {"sessions": moved}))
+    with pytest.raises(PlatformError, match="is not what its hash"):
+        catalog.datasets(tmp_path)
     path.write_text(json.dumps(content | {"sessions": [{}]}))
     with pytest.raises(PlatformError, match="is not a dataset"):
         catalog.datasets(tmp_path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from hft_platform import records
 from hft_platform.config.canonical import (
     atomic_write,
     canonical_json,
@@ -19,8 +22,10 @@ from hft_platform.config.keys import signing_key
 from hft_platform.config.promoted import read_unverified
 from hft_platform.config.promotion_folder import head_config
 from hft_platform.config.settings import load_settings
+from hft_platform.feed.recording import FILES, Records, records_table, tape_of
 from hft_platform.market.latency import load_latency_profile
 from hft_platform.services.session_summary import sign_summary, write_summary
+from research.data.datasets import content_sha256
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GATES, GateVerdict, Verdict, reason, write_verdict
 from research.promotion.sign import Promotion, SignerContext, SignRequest, sign_request
@@ -33,6 +38,19 @@ DAY_NS = 86_400_000_000_000
 LONG_NS = 600_000_000_000
 SCALE = 100_000_000
 UNIT = 5_000 * SCALE
+
+
+@functools.cache
+def _tape(index: int) -> tuple[Records, Records, str]:
+    """Books, trades and tape hash of a judged session: two records at a price of its own."""
+    made = []
+    for name in ("Book", "Trade"):
+        rows = records.empty(name, 1)
+        rows["instrument_id"] = 1
+        rows["source_seq"] = rows["receive_time_ns"] = len(made) + 1
+        rows["bid_price" if name == "Book" else "price"] = (100 + index) * SCALE
+        made.append(rows)
+    return made[0], made[1], records.tape_sha256(tape_of(*made))
 
 
 class Bench:
@@ -58,8 +76,8 @@ class Bench:
         return load_alpha(self.alphas / ALPHA_ID)
 
     def tape(self, index: int) -> str:
-        """Hash of the tape of a session."""
-        return sha256_hex(f"tape {index}".encode())
+        """Hash of the tape of a session; those that the gates judged have one on disk."""
+        return _tape(index)[2] if index < JUDGED else sha256_hex(f"tape {index}".encode())
 
     def start_ns(self, index: int) -> int:
         """Start of a session."""
@@ -80,8 +98,19 @@ class Bench:
             }
             for index in range(JUDGED + FROZEN)
         ]
-        content = {"schema": 1, "sessions": rows, "sha256": "d" * 64}
-        atomic_write(self.ws / "datasets" / "sim-d" / "dataset.json", canonical_json(content))
+        content: dict[str, Any] = {
+            "schema": 1, "ingestion_version": 1, "record_schema": "0" * 64,
+            "receive_times": {"sha256": "1" * 64}, "inputs": [], "sessions": rows,
+        }  # fmt: skip
+        self.dataset = content["sha256"] = content_sha256(content)
+        folder = self.ws / "datasets" / f"sim-{self.dataset[:12]}"
+        for index in range(JUDGED):
+            books, trades, _ = _tape(index)
+            (folder / "sessions" / str(index)).mkdir(parents=True)
+            for name, table in (("Book", books), ("Trade", trades)):
+                path = folder / "sessions" / str(index) / FILES[name]
+                pq.write_table(records_table(table, name), path)
+        atomic_write(folder / "dataset.json", canonical_json(content))
 
     def write_gates(self, gates: tuple[str, ...] = GATES, **changes: Any) -> dict[str, Verdict]:
         """Verdicts that passed, chained; `changes` go into the last one."""
@@ -104,7 +133,7 @@ class Bench:
                 "verdict": GateVerdict.PASSED, "reasons": (), "thresholds_sha256": hashes[gate],
                 "code_sha256": code_sha256(),
                 "inputs": {
-                    "dataset": "d" * 64, "sessions": [self.tape(i) for i in range(JUDGED)],
+                    "dataset": self.dataset, "sessions": [self.tape(i) for i in range(JUDGED)],
                     "upstream": dict(upstream), "latency_profile": latency,
                 },
                 "results": results,
