@@ -20,6 +20,8 @@ from hft_platform.records import SCALE
 from research import page, registry, scorecard
 from research.gates import run_gate
 from research.gates.verdict import GATES, read_verdict, verdict_folder
+from research.pool_overview import pool_overview
+from research.pool_weights import METHODS
 from research.promotion import audit
 from research.promotion.promote import promote, withdraw
 
@@ -138,3 +140,16 @@ def test_a_card_of_an_edited_verdict_is_not_made(judged: Path, tmp_path: Path) -
     with pytest.raises(PlatformError) as refused:
         scorecard.build(ws, ALPHA)
     assert refused.value.code == ReasonCode.VERDICT_TAMPERED
+
+
+def test_the_pool_holds_the_canary_until_it_is_withdrawn(judged: Path, tmp_path: Path) -> None:
+    ws = tmp_path / "ws"
+    shutil.copytree(judged, ws)
+    facts = pool_overview(ws)
+    assert [row["alpha"] for row in facts["members"]] == [ALPHA.key]
+    assert facts["members"][0]["instruments"] == ["SIM_EDGE"]
+    assert {method: list(row.values()) for method, row in facts["weights"].items()} == {
+        method: [1.0] for method in METHODS
+    }
+    withdraw(ws, ALPHA.alpha_id, by="me", why="enough")
+    assert pool_overview(ws)["members"] == []

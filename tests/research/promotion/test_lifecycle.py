@@ -192,3 +192,13 @@ def test_the_state_is_stored_nowhere(bench):
     assert json.dumps(life(bench).as_dict())
     after = {path: path.read_bytes() for path in bench.ws.rglob("*") if path.is_file()}
     assert before == after
+
+
+def test_a_manifest_has_no_field_for_the_state(bench):
+    """An earlier system promoted by rewriting `status` in the source."""
+    path = bench.alpha.folder / "manifest.yaml"
+    path.write_text(path.read_text() + "\nstatus: live\n")
+    with pytest.raises(PlatformError) as refused:
+        state(bench)
+    assert refused.value.code == ReasonCode.MANIFEST_INVALID
+    assert "status" in refused.value.message
