@@ -137,7 +137,7 @@ def headline(card: Mapping[str, Any]) -> dict[str, Any]:
     identical = sum(row["identical"] for row in parity if row)
     return {
         "state": card["lifecycle"]["text"],
-        "gates passed": len(card["lifecycle"]["gates_passed"]),
+        "gates passed": f"{len(card['lifecycle']['gates_passed'])} of {len(GATES)}",
         "out-of-sample days": evidence.get("days"),
         "net": _money(evidence.get("net")),
         "Newey-West t": evidence.get("newey_west_t"),
@@ -147,7 +147,7 @@ def headline(card: Mapping[str, Any]) -> dict[str, Any]:
         "weight with room": _percent(portfolio.get("weight_ppm_max")),
         "shadow sessions": shadow.get("session_count"),
         "runtime sessions": len(card["sessions"]),
-        "decisions replayed identically": identical / total if total else None,
+        "decisions replayed identically": f"{identical} of {total}" if total else None,
     }
 
 
@@ -214,7 +214,7 @@ def render(card: Mapping[str, Any]) -> str:
         "<h2>Acts</h2>",
         page.rows_table(card["acts"]) or "<p class='dim'>nothing was promoted or withdrawn</p>",
         "<h2>Made from</h2>",
-        page.pairs_table("what", "hash", _hashes(card)),
+        page.rows_table(_hashes(card)),
         _embedded(card),
     ]
     return page.document(f"Scorecard {alpha['alpha_id']}", body)
@@ -387,7 +387,7 @@ def _profit_section(card: Mapping[str, Any]) -> str:
 def _portfolio_section(portfolio: Mapping[str, Any]) -> str:
     if not portfolio:
         return "<p class='dim'>gate D has not computed it</p>"
-    weights = portfolio["weights"]
+    weights, marginal = portfolio["weights"], portfolio["marginal"]
     names = sorted({name for row in weights.values() for name in row})
     by_alpha = [
         {"alpha": name, **{method: row.get(name) for method, row in sorted(weights.items())}}
@@ -395,7 +395,7 @@ def _portfolio_section(portfolio: Mapping[str, Any]) -> str:
     ]
     return (
         (page.rows_table(portfolio["correlations"]) or "<p class='dim'>the pool is empty</p>")
-        + page.row_table(dict(portfolio["marginal"]))
+        + page.row_table(marginal | {"intercept": _money(marginal["intercept"])})
         + page.rows_table(by_alpha)
     )
 
@@ -421,15 +421,17 @@ def _sessions_section(card: Mapping[str, Any]) -> str:
     return (page.rows_table(rows) or "<p class='dim'>none yet</p>") + bad
 
 
-def _hashes(card: Mapping[str, Any]) -> dict[str, Any]:
-    rows: dict[str, Any] = {"alpha": card["alpha"]["alpha_hash"], "audit head": card["audit_head"]}
+def _hashes(card: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the card was made from: one row a hash, with the gates that name it."""
+    gates_of: dict[tuple[str, str], list[str]] = {}
     for gate in card["gates"]:
-        rows |= {
-            f"{gate['gate']} {name}": value
-            for name, value in gate["inputs"].items()
-            if isinstance(value, str)
-        }
-    return rows | {"this card": card["sha256"]}
+        for name, value in gate["inputs"].items():
+            if isinstance(value, str):
+                gates_of.setdefault((name, value), []).append(gate["gate"][-1].upper())
+    rows = [("alpha", "", card["alpha"]["alpha_hash"])]
+    rows += [(name, " ".join(gates), value) for (name, value), gates in sorted(gates_of.items())]
+    rows += [("audit head", "", card["audit_head"]), ("this card", "", card["sha256"])]
+    return [{"what": what, "gates": gates, "hash": value} for what, gates, value in rows]
 
 
 def _embedded(card: Mapping[str, Any]) -> str:
@@ -438,7 +440,7 @@ def _embedded(card: Mapping[str, Any]) -> str:
     return f"<script type='application/json' id='scorecard'>{content}</script>"
 
 
-def _money(value: int | None) -> float | None:
+def _money(value: float | None) -> float | None:
     return None if value is None else value / SCALE
 
 
