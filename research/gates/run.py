@@ -206,21 +206,17 @@ def _gate_c(context: GateContext) -> Collected:
             map_sessions=map if context.workers == 1 else pool.map,
         )
     found = gate_c.evaluate(made.evidence, context.thresholds.gate_c)
-    results = (
-        found.results
-        | made.series
-        | {
-            "promise": made.promise,
-            "displayed_share": list(made.displayed_share),
-        }
-    )
+    results = found.results | {
+        "promise": made.promise,
+        "displayed_share": list(made.displayed_share),
+    }
     inputs = {
         "ledger": ledger.as_dict(),
         "trials": canonical_sha256(sorted(trial.key for trial in trials)),
         "account_limits": canonical_sha256(context.account_limits),
         "storm_guard": canonical_sha256(context.storm_guard),
     }
-    return Finding(found.verdict, found.reasons, results), inputs
+    return Finding(found.verdict, found.reasons, results | made.series), inputs
 
 
 def _gate_d(context: GateContext) -> Collected:
