@@ -200,6 +200,7 @@ def render(card: Mapping[str, Any]) -> str:
         f"<h1>{page.text(alpha['alpha_id'])} {page.tag(life['state'])}</h1>",
         f"<p class='dim'><code>{page.text(alpha['alpha_key'])}</code> · "
         f"{page.text(life['because'])}<br>next: <code>{page.text(life['next_step'])}</code></p>",
+        f"<p>holds no longer: {page.text(life['stale'])}</p>" if life["stale"] else "",
         page.cards({name: page.plain_number(value) for name, value in headline(card).items()}),
         _idea_section(alpha),
         "<h2>Gates</h2>",
@@ -341,7 +342,9 @@ def _gates_table(gates: list[dict[str, Any]]) -> str:
             "gate": gate["gate"][-1].upper(),
             "question": gate["question"],
             "verdict": gate["verdict"],
-            "checks met": f"{sum(c['passed'] for c in gate['checks'])} of {len(gate['checks'])}",
+            "checks met": f"{sum(c['passed'] for c in gate['checks'])} of {len(gate['checks'])}"
+            if gate["checks"]
+            else None,
             "file": gate["sha256"][:12],
         }
         for gate in gates

@@ -19,6 +19,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.records import SCALE
 from research import page, registry, scorecard
 from research.gates import run_gate
+from research.gates import verdict as verdict_module
 from research.gates.verdict import GATES, read_verdict, verdict_folder
 from research.pool_overview import pool_overview
 from research.pool_weights import METHODS
@@ -155,3 +156,13 @@ def test_the_pool_holds_the_canary_until_it_is_withdrawn(judged: Path, tmp_path:
     }
     withdraw(ws, ALPHA.alpha_id, by="me", why="enough")
     assert pool_overview(ws)["members"] == []
+
+
+def test_a_card_says_which_verdict_holds_no_longer(
+    judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict_module, "code_sha256", lambda: "0" * 64)
+    made = scorecard.build(judged, ALPHA)
+    assert scorecard.headline(made)["gates passed"] == "0 of 5"
+    assert "made by other code" in made["lifecycle"]["stale"]
+    assert "holds no longer: " in scorecard.render(made)
