@@ -46,10 +46,11 @@ _DECLARED = (
     "hypothesis", "references", "expected_sign", "instruments", "label_horizon_s", "expression",
     "kernel", "latency_profile", "queue_model", "gate_weight_ppm", "owner",
 )  # fmt: skip
-_STATISTICS = (
-    "days", "sessions", "fills", "round_trips", "net", "gross", "fees", "max_drawdown",
-    "newey_west_t", "deflated_sharpe", "bootstrap_lower", "net_edge_ticks", "round_trips_per_day",
+_SCALED = (
+    "net", "gross", "fees", "max_drawdown", "mean_daily_net", "bootstrap_lower", "bootstrap_upper",
+    "net_without_best_days", "net_without_best_trips",
 )  # fmt: skip
+"""Statistics in scaled money."""
 _INPUTS = ("dataset", "costs", "latency_profile")
 
 
@@ -256,8 +257,8 @@ def _evidence(verdict: Verdict | None) -> dict[str, Any]:
         "worst_corner": results["worst_corner"],
         "chosen_parameters": results["chosen_parameters"],
         "trial_count": results["trial_count"],
-        **{name: corner.get(name) for name in _STATISTICS},
-        "placebo_t": results.get("placebo_t", {}),
+        # Whatever gate C measured at that corner, so that a new statistic needs no second list.
+        **{name: v for name, v in corner.items() if v is None or isinstance(v, int | float)},
         "promise": results.get("promise", {}),
         "daily_net": results.get("daily_net", {}),
         "corners": [
@@ -382,8 +383,21 @@ def _profit_section(card: Mapping[str, Any]) -> str:
     stages = [stage for _, stage in nets]
     title = "Net by out-of-sample day, then by runtime session (money)"
     corners = [row | {"net": _money(row["net"])} for row in evidence.get("corners", [])]
-    return f"<div class='charts'>{page.plot(title, equity, stages)}</div>" + page.rows_table(
-        corners
+    chart = page.plot(title, equity, stages)
+    return f"<div class='charts'>{chart}</div>{page.rows_table(corners)}{_statistics(evidence)}"
+
+
+def _statistics(evidence: Mapping[str, Any]) -> str:
+    if not evidence:
+        return ""
+    measured = {
+        name: _money(value) if name in _SCALED else value
+        for name, value in evidence.items()
+        if value is None or isinstance(value, int | float)
+    }
+    return (
+        f"<details><summary>At the corner that decided: {page.text(evidence['worst_corner'])}"
+        f"</summary>{page.pairs_table('statistic', 'value', measured)}</details>"
     )
 
 
