@@ -191,6 +191,8 @@ def out_of_fold(
         alone, mean = _sharpe(y), math.fsum(y) / len(y) if y else None
         share = 1.0 if alone is not None else None
         return OutOfFold(len(y), 1, mean, newey_west_t(y), None, alone, alone, share)
+    if not shared:
+        return OutOfFold(0, folds, *([None] * 6))
     rows = [[float(member[day]) for member in members] for day in shared]
     residuals: list[float] = []
     before: list[float] = []

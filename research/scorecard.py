@@ -46,10 +46,11 @@ _DECLARED = (
     "hypothesis", "references", "expected_sign", "instruments", "label_horizon_s", "expression",
     "kernel", "latency_profile", "queue_model", "gate_weight_ppm", "owner",
 )  # fmt: skip
-_STATISTICS = (
-    "days", "sessions", "fills", "round_trips", "net", "gross", "fees", "max_drawdown",
-    "newey_west_t", "deflated_sharpe", "bootstrap_lower", "net_edge_ticks", "round_trips_per_day",
+_SCALED = (
+    "net", "gross", "fees", "max_drawdown", "mean_daily_net", "bootstrap_lower", "bootstrap_upper",
+    "net_without_best_days", "net_without_best_trips",
 )  # fmt: skip
+"""Statistics in scaled money."""
 _INPUTS = ("dataset", "costs", "latency_profile")
 
 
@@ -141,7 +142,7 @@ def headline(card: Mapping[str, Any]) -> dict[str, Any]:
     identical = sum(row["identical"] for row in parity if row)
     return {
         "state": card["lifecycle"]["text"],
-        "gates passed": len(card["lifecycle"]["gates_passed"]),
+        "gates passed": f"{len(card['lifecycle']['gates_passed'])} of {len(GATES)}",
         "out-of-sample days": evidence.get("days"),
         "net": _money(evidence.get("net")),
         "Newey-West t": evidence.get("newey_west_t"),
@@ -151,7 +152,7 @@ def headline(card: Mapping[str, Any]) -> dict[str, Any]:
         "weight with room": _percent(portfolio.get("weight_ppm_max")),
         "shadow sessions": shadow.get("session_count"),
         "runtime sessions": len(card["sessions"]),
-        "decisions replayed identically": identical / total if total else None,
+        "decisions replayed identically": f"{identical} of {total}" if total else None,
     }
 
 
@@ -204,6 +205,7 @@ def render(card: Mapping[str, Any]) -> str:
         f"<h1>{page.text(alpha['alpha_id'])} {page.tag(life['state'])}</h1>",
         f"<p class='dim'><code>{page.text(alpha['alpha_key'])}</code> · "
         f"{page.text(life['because'])}<br>next: <code>{page.text(life['next_step'])}</code></p>",
+        f"<p>holds no longer: {page.text(life['stale'])}</p>" if life["stale"] else "",
         page.cards({name: page.plain_number(value) for name, value in headline(card).items()}),
         _idea_section(alpha),
         "<h2>Gates</h2>",
@@ -218,7 +220,7 @@ def render(card: Mapping[str, Any]) -> str:
         "<h2>Acts</h2>",
         page.rows_table(card["acts"]) or "<p class='dim'>nothing was promoted or withdrawn</p>",
         "<h2>Made from</h2>",
-        page.pairs_table("what", "hash", _hashes(card)),
+        page.rows_table(_hashes(card)),
         _embedded(card),
     ]
     return page.document(f"Scorecard {alpha['alpha_id']}", body)
@@ -259,8 +261,8 @@ def _evidence(verdict: Verdict | None) -> dict[str, Any]:
         "worst_corner": results["worst_corner"],
         "chosen_parameters": results["chosen_parameters"],
         "trial_count": results["trial_count"],
-        **{name: corner.get(name) for name in _STATISTICS},
-        "placebo_t": results.get("placebo_t", {}),
+        # Whatever gate C measured at that corner, so that a new statistic needs no second list.
+        **{name: v for name, v in corner.items() if v is None or isinstance(v, int | float)},
         "promise": results.get("promise", {}),
         "daily_net": results.get("daily_net", {}),
         "corners": [
@@ -345,7 +347,9 @@ def _gates_table(gates: list[dict[str, Any]]) -> str:
             "gate": gate["gate"][-1].upper(),
             "question": gate["question"],
             "verdict": gate["verdict"],
-            "checks met": f"{sum(c['passed'] for c in gate['checks'])} of {len(gate['checks'])}",
+            "checks met": f"{sum(c['passed'] for c in gate['checks'])} of {len(gate['checks'])}"
+            if gate["checks"]
+            else None,
             "file": gate["sha256"][:12],
         }
         for gate in gates
@@ -383,15 +387,28 @@ def _profit_section(card: Mapping[str, Any]) -> str:
     stages = [stage for _, stage in nets]
     title = "Net by out-of-sample day, then by runtime session (money)"
     corners = [row | {"net": _money(row["net"])} for row in evidence.get("corners", [])]
-    return f"<div class='charts'>{page.plot(title, equity, stages)}</div>" + page.rows_table(
-        corners
+    chart = page.plot(title, equity, stages)
+    return f"<div class='charts'>{chart}</div>{page.rows_table(corners)}{_statistics(evidence)}"
+
+
+def _statistics(evidence: Mapping[str, Any]) -> str:
+    if not evidence:
+        return ""
+    measured = {
+        name: _money(value) if name in _SCALED else value
+        for name, value in evidence.items()
+        if value is None or isinstance(value, int | float)
+    }
+    return (
+        f"<details><summary>At the corner that decided: {page.text(evidence['worst_corner'])}"
+        f"</summary>{page.pairs_table('statistic', 'value', measured)}</details>"
     )
 
 
 def _portfolio_section(portfolio: Mapping[str, Any]) -> str:
     if not portfolio:
         return "<p class='dim'>gate D has not computed it</p>"
-    weights = portfolio["weights"]
+    weights, marginal = portfolio["weights"], portfolio["marginal"]
     names = sorted({name for row in weights.values() for name in row})
     by_alpha = [
         {"alpha": name, **{method: row.get(name) for method, row in sorted(weights.items())}}
@@ -399,7 +416,7 @@ def _portfolio_section(portfolio: Mapping[str, Any]) -> str:
     ]
     return (
         (page.rows_table(portfolio["correlations"]) or "<p class='dim'>the pool is empty</p>")
-        + page.row_table(dict(portfolio["marginal"]))
+        + page.row_table(marginal | {"intercept": _money(marginal["intercept"])})
         + page.rows_table(by_alpha)
     )
 
@@ -425,15 +442,17 @@ def _sessions_section(card: Mapping[str, Any]) -> str:
     return (page.rows_table(rows) or "<p class='dim'>none yet</p>") + bad
 
 
-def _hashes(card: Mapping[str, Any]) -> dict[str, Any]:
-    rows: dict[str, Any] = {"alpha": card["alpha"]["alpha_hash"], "audit head": card["audit_head"]}
+def _hashes(card: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the card was made from: one row a hash, with the gates that name it."""
+    gates_of: dict[tuple[str, str], list[str]] = {}
     for gate in card["gates"]:
-        rows |= {
-            f"{gate['gate']} {name}": value
-            for name, value in gate["inputs"].items()
-            if isinstance(value, str)
-        }
-    return rows | {"this card": card["sha256"]}
+        for name, value in gate["inputs"].items():
+            if isinstance(value, str):
+                gates_of.setdefault((name, value), []).append(gate["gate"][-1].upper())
+    rows = [("alpha", "", card["alpha"]["alpha_hash"])]
+    rows += [(name, " ".join(gates), value) for (name, value), gates in sorted(gates_of.items())]
+    rows += [("audit head", "", card["audit_head"]), ("this card", "", card["sha256"])]
+    return [{"what": what, "gates": gates, "hash": value} for what, gates, value in rows]
 
 
 def _embedded(card: Mapping[str, Any]) -> str:
@@ -442,7 +461,7 @@ def _embedded(card: Mapping[str, Any]) -> str:
     return f"<script type='application/json' id='scorecard'>{content}</script>"
 
 
-def _money(value: int | None) -> float | None:
+def _money(value: float | None) -> float | None:
     return None if value is None else value / SCALE
 
 

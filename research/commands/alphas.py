@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from research.commands.common import DONE, alpha_of, print_result, user_of, workspace_of
+from research.page import plain_number
 
 
 def new(arguments: argparse.Namespace) -> int:
@@ -63,6 +64,8 @@ def _show_text(facts: dict[str, Any]) -> str:
         f"  {manifest['expression'] or manifest['kernel']}"
         f"  on {', '.join(manifest['instruments'])}",
     ]
+    if facts["lifecycle"]["stale"]:
+        lines.append(f"  holds no longer: {facts['lifecycle']['stale']}")
     for gate, verdict in facts["verdicts"].items():
         lines.append(f"  {gate[-1].upper()} {verdict['verdict']}")
         lines += [f"      {reason['name']} ({reason['code']}): {reason['text']}"
@@ -93,7 +96,7 @@ def _compare_text(facts: dict[str, Any]) -> str:
         columns.append([row["verdicts"][gate] for row in rows])
     for name in rows[0]["headline"]:
         names.append(name)
-        columns.append([_shown(row["headline"][name]) for row in rows])
+        columns.append([plain_number(row["headline"][name]) for row in rows])
     width = max(len(cell) for column in columns for cell in column) + 2
     lines = [
         f"{name:<31}" + "".join(f"{cell:>{width}}" for cell in column)
@@ -121,7 +124,7 @@ def _pool_text(facts: dict[str, Any]) -> str:
         key = row["alpha"]
         cells = "".join(f"{facts['weights'][method][key]:>18.1%}" for method in methods)
         added = facts["marginal"][key]["marginal_sharpe"]
-        lines.append(f"{key:<48}{cells}{_shown(added):>10}")
+        lines.append(f"{key:<48}{cells}{plain_number(added):>10}")
     lines.append(
         f"over {facts['shared_days']} shared out-of-sample days; adds: daily Sharpe ratio beside "
         "all the others, out of fold"
@@ -131,16 +134,10 @@ def _pool_text(facts: dict[str, Any]) -> str:
 
 def _pair_lines(pairs: list[dict[str, Any]]) -> list[str]:
     return [
-        f"{row['left']} and {row['right']}: profit {_shown(row['correlation'])} over "
-        f"{row['shared_days']} days, positions {_shown(row['position_correlation'])}"
+        f"{row['left']} and {row['right']}: profit {plain_number(row['correlation'])} over "
+        f"{row['shared_days']} days, positions {plain_number(row['position_correlation'])}"
         for row in pairs
     ]
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def scorecard(arguments: argparse.Namespace) -> int:
@@ -152,7 +149,9 @@ def scorecard(arguments: argparse.Namespace) -> int:
 
     def text() -> str:
         lines = [f"{alpha.key}: {card['lifecycle']['text']}: {card['lifecycle']['because']}"]
-        lines += [f"  {name:<32} {_shown(value)}" for name, value in cards.headline(card).items()]
+        lines += [
+            f"  {name:<32} {plain_number(value)}" for name, value in cards.headline(card).items()
+        ]
         lines.append(f"page: {cards.card_path(ws, alpha.key)}")
         return "\n".join(lines)
 

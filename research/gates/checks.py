@@ -76,11 +76,23 @@ def at_most(
     return Check(name, value, limit, value is not None and value <= limit, text, int(code))
 
 
-def finding(checks: Sequence[Check], results: dict[str, Any]) -> Finding:
-    """Passed when every check was met; failed with one reason for each that was not."""
+def finding(
+    checks: Sequence[Check],
+    results: dict[str, Any],
+    *,
+    missing: Sequence[dict[str, Any]] = (),
+) -> Finding:
+    """Passed when every check was met; failed with one reason for each that was not.
+
+    With something `missing` (reasons) it is insufficient evidence instead: what was computed so
+    far stands in the results, and decides nothing.
+    """
+    rows = results | {"checks": [check.row() for check in checks]}
+    if missing:
+        return Finding(GateVerdict.INSUFFICIENT_EVIDENCE, tuple(missing), rows)
     missed = [check.as_reason() for check in checks if not check.passed]
     verdict = GateVerdict.FAILED if missed else GateVerdict.PASSED
-    return Finding(verdict, tuple(missed), results | {"checks": [c.row() for c in checks]})
+    return Finding(verdict, tuple(missed), rows)
 
 
 def _shown(value: Number | None) -> str:

@@ -24,7 +24,7 @@ from research import pool, pool_weights
 from research.gates.checks import Check, above, at_least, at_most, finding
 from research.gates.session_series import aligned
 from research.gates.thresholds import GateDThresholds
-from research.gates.verdict import Finding, GateVerdict, reason
+from research.gates.verdict import Finding, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +84,6 @@ def evaluate(evidence: PoolEvidence, thresholds: GateDThresholds) -> Finding:
     """
     t = thresholds
     rows = correlation_rows(evidence.alpha, evidence.members)
-    short = [row for row in rows if row["shared_days"] < t.shared_days_min]
-    if short:
-        return Finding(
-            GateVerdict.INSUFFICIENT_EVIDENCE,
-            tuple(
-                reason(
-                    ReasonCode.GATE_INSUFFICIENT_EVIDENCE,
-                    f"shares {row['shared_days']} trading days with {row['alpha']} of the pool; "
-                    f"{t.shared_days_min - row['shared_days']} more would decide",
-                    observed=row["shared_days"],
-                    limit=t.shared_days_min,
-                )
-                for row in short
-            ),
-            {"correlations": rows, "checks": []},
-        )
     profits = [member.daily_net for member in evidence.members.values()]
     added = pool.out_of_fold(evidence.alpha.daily_net, profits, folds=t.folds)
     capacity = _capacity(evidence, t)
@@ -138,7 +122,21 @@ def evaluate(evidence: PoolEvidence, thresholds: GateDThresholds) -> Finding:
         "capacity": capacity,
         "weights": weights_of({"self": evidence.alpha.daily_net} | _profits(evidence.members)),
     }
-    return finding(checks, results)
+    return finding(checks, results, missing=_missing(rows, t))
+
+
+def _missing(rows: Sequence[dict[str, Any]], t: GateDThresholds) -> list[dict[str, Any]]:
+    return [
+        reason(
+            ReasonCode.GATE_INSUFFICIENT_EVIDENCE,
+            f"shares {row['shared_days']} trading days with {row['alpha']} of the pool; "
+            f"{t.shared_days_min - row['shared_days']} more would decide",
+            observed=row["shared_days"],
+            limit=t.shared_days_min,
+        )
+        for row in rows
+        if row["shared_days"] < t.shared_days_min
+    ]
 
 
 def correlation_rows(alpha: PoolAlpha, members: Mapping[str, PoolAlpha]) -> list[dict[str, Any]]:

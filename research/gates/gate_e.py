@@ -23,7 +23,7 @@ from typing import Any
 from hft_platform.errors import ReasonCode
 from research.gates.checks import Check, at_least, at_most, finding
 from research.gates.thresholds import GateEThresholds
-from research.gates.verdict import Finding, GateVerdict, reason
+from research.gates.verdict import Finding, reason
 
 LATENCY_QUANTILES = ("p50", "p95")
 
@@ -111,9 +111,6 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
     broken = _parity(sessions, t)
     if not broken.passed:
         return finding([broken], results)
-    missing = _missing(evidence, days, t)
-    if missing:
-        return Finding(GateVerdict.INSUFFICIENT_EVIDENCE, tuple(missing), results | {"checks": []})
     orders = sum(s.orders for s in sessions)
     checks = [
         broken,
@@ -160,10 +157,10 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
                 f"markout after {horizon} against the backtest in ticks",
                 code=ReasonCode.CANARY_EXECUTION_DEGRADED,
             )
-            for horizon in sorted(sessions[0].session.markout_ticks)
+            for horizon in sorted({h for s in sessions for h in s.session.markout_ticks})
         ),
     ]
-    return finding(checks, results)
+    return finding(checks, results, missing=_missing(evidence, days, t))
 
 
 def _parity(sessions: Sequence[ShadowSession], t: GateEThresholds) -> Check:

@@ -219,8 +219,7 @@ def _gate_c(context: GateContext) -> Collected:
         )
     evidence, counted = trials_c.count_trials(context, made.evidence, declared=ledger.count)
     found = gate_c.evaluate(evidence, context.thresholds.gate_c)
-    results = found.results | made.series
-    results |= {
+    results = found.results | {
         "promise": made.promise,
         "displayed_share": list(made.displayed_share),
         "signal": foresight_of(context, found.results["chosen_parameters"]),
@@ -231,7 +230,7 @@ def _gate_c(context: GateContext) -> Collected:
         "account_limits": canonical_sha256(context.account_limits),
         "storm_guard": canonical_sha256(context.storm_guard),
     }
-    return Finding(found.verdict, found.reasons, results), inputs
+    return Finding(found.verdict, found.reasons, results | made.series), inputs
 
 
 def _gate_d(context: GateContext) -> Collected:

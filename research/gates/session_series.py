@@ -121,13 +121,13 @@ def volatility_of(offset_ns: npt.NDArray[np.int64], mid: npt.NDArray[np.int64]) 
     offset_ns : ndarray of int64
         Time of each mid, ascending.
     mid : ndarray of int64
-        Mids, above 0.
+        Mids.
 
     Returns
     -------
     float or None
         Root of the mean squared relative change between mids 5 s apart, in per mille and scaled to
-        an hour; None for fewer than three such steps.
+        an hour; None for fewer than three such steps, or a mid that is not above 0.
     """
     if offset_ns.size < 2:
         return None
@@ -135,6 +135,8 @@ def volatility_of(offset_ns: npt.NDArray[np.int64], mid: npt.NDArray[np.int64]) 
     if grid.size < 4:
         return None
     sampled = mid[np.searchsorted(offset_ns, grid, side="right") - 1].astype(np.float64)
+    if not (sampled > 0.0).all():
+        return None
     changes = np.diff(sampled) / sampled[:-1]
     per_hour = NS_PER_HOUR / VOLATILITY_STEP_NS
     return float(np.sqrt(np.mean(changes * changes) * per_hour) * 1000.0)

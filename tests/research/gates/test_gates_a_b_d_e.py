@@ -207,6 +207,18 @@ def test_too_few_shared_days_are_missing_evidence_and_not_independence(threshold
     found = gate_d.evaluate(pool_evidence(profits(1), {"x@1": other}), thresholds.gate_d)
     assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
     assert "15 more would decide" in found.reasons[0]["text"]
+    assert found.results["capacity"]["fills"] == 20
+    assert "marginal_t" in missed(found)
+
+
+def test_what_was_computed_so_far_stands_beside_missing_evidence_and_decides_nothing(thresholds):
+    found = gate_e.evaluate(shadow_evidence(3, rejects=20), thresholds.gate_e)
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert missed(found) == {"reject_share"}
+    assert "reject_share" not in str(found.reasons)
+    nothing = gate_e.evaluate(evidence_of([]), thresholds.gate_e)
+    assert nothing.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert "slippage_difference" in missed(nothing)
 
 
 def test_orders_larger_than_what_is_displayed_are_refused(thresholds):
@@ -274,11 +286,10 @@ def test_five_sessions_of_one_day_are_too_few_days(thresholds):
     assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
 
 
-@pytest.mark.parametrize("regime", ["calm", None])
-def test_sessions_of_one_kind_of_day_are_missing_evidence_of_the_others(thresholds, regime):
-    found = gate_e.evaluate(
-        evidence_of([shadow(d, regime=regime) for d in range(8)]), thresholds.gate_e
-    )
+@pytest.mark.parametrize("regimes", [["calm"], [None], ["calm", None]])
+def test_sessions_of_one_kind_of_day_are_missing_evidence_of_the_others(thresholds, regimes):
+    sessions = [shadow(d, regime=regimes[d % len(regimes)]) for d in range(8)]
+    found = gate_e.evaluate(evidence_of(sessions), thresholds.gate_e)
     assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
     assert "volatility regimes in shadow" in found.reasons[0]["text"]
 

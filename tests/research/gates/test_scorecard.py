@@ -19,7 +19,10 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.records import SCALE
 from research import page, registry, scorecard
 from research.gates import run_gate
+from research.gates import verdict as verdict_module
 from research.gates.verdict import GATES, read_verdict, verdict_folder
+from research.pool_overview import pool_overview
+from research.pool_weights import METHODS
 from research.promotion import audit
 from research.promotion.promote import promote, withdraw
 
@@ -89,10 +92,12 @@ def test_every_number_is_the_verdicts_or_the_sessions(judged: Path, card: dict[s
     assert shown["Newey-West t"] == worst["newey_west_t"]
     assert shown["net"] == worst["net"] / SCALE
     assert shown["shadow sessions"] == shown["runtime sessions"] == SHADOW_SESSIONS
-    assert shown["decisions replayed identically"] == 1.0
-    assert shown["gates passed"] == 5
+    total = sum(row["parity"]["total"] for row in card["sessions"])
+    assert shown["decisions replayed identically"] == f"{total} of {total}"
+    assert shown["gates passed"] == "5 of 5"
     assert shown["state"].startswith("canary ")
-    assert [row["kind"] for row in card["acts"]] == ["issued_shadow", "issued_canary"]
+    issued = [row["kind"] for row in card["acts"] if row["kind"].startswith("issued_")]
+    assert issued == ["issued_shadow", "issued_canary"]
     assert card["audit_head"] == audit.verify_chain(judged)[-1].hash
 
 
@@ -123,7 +128,7 @@ def test_what_someone_wrote_as_a_reason_cannot_run_on_the_page(
 def test_an_alpha_that_nothing_is_known_about_has_a_card_without_numbers(tmp_path: Path) -> None:
     made = scorecard.build(tmp_path, ALPHA)
     shown = scorecard.headline(made)
-    assert (shown["state"], shown["gates passed"], shown["net"]) == ("draft", 0, None)
+    assert (shown["state"], shown["gates passed"], shown["net"]) == ("draft", "0 of 5", None)
     assert [gate["verdict"] for gate in made["gates"]] == ["not_run"] * 5
     assert "<b>–</b>" in scorecard.render(made)
     assert "net" not in scorecard.metadata(made)
@@ -138,3 +143,26 @@ def test_a_card_of_an_edited_verdict_is_not_made(judged: Path, tmp_path: Path) -
     with pytest.raises(PlatformError) as refused:
         scorecard.build(ws, ALPHA)
     assert refused.value.code == ReasonCode.VERDICT_TAMPERED
+
+
+def test_the_pool_holds_the_canary_until_it_is_withdrawn(judged: Path, tmp_path: Path) -> None:
+    ws = tmp_path / "ws"
+    shutil.copytree(judged, ws)
+    facts = pool_overview(ws)
+    assert [row["alpha"] for row in facts["members"]] == [ALPHA.key]
+    assert facts["members"][0]["instruments"] == ["SIM_EDGE"]
+    assert {method: list(row.values()) for method, row in facts["weights"].items()} == {
+        method: [1.0] for method in METHODS
+    }
+    withdraw(ws, ALPHA.alpha_id, by="me", why="enough")
+    assert pool_overview(ws)["members"] == []
+
+
+def test_a_card_says_which_verdict_holds_no_longer(
+    judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict_module, "code_sha256", lambda: "0" * 64)
+    made = scorecard.build(judged, ALPHA)
+    assert scorecard.headline(made)["gates passed"] == "0 of 5"
+    assert "made by other code" in made["lifecycle"]["stale"]
+    assert "holds no longer: " in scorecard.render(made)

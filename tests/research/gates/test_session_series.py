@@ -84,6 +84,7 @@ def test_volatility_is_that_of_the_walk_that_made_the_mids_whatever_was_traded()
     per_hour = 2e-4 * np.sqrt(3600) * 1000
     assert volatility_of(offset, mid) == pytest.approx(per_hour, rel=0.05)
     assert volatility_of(offset[:12], mid[:12]) is None
+    assert volatility_of(offset, np.zeros_like(mid)) is None
     assert volatility_of(offset[:0], mid[:0]) is None
 
 

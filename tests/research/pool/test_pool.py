@@ -127,5 +127,7 @@ def test_what_was_not_bought_and_what_is_too_short_say_so():
     assert losing.marginal_sharpe == pytest.approx(0.0, abs=1e-12)
     short = pool.out_of_fold({0: 1, 1: 2, 2: 4}, [{0: 3, 1: 1, 2: 0}], folds=2)
     assert (short.t_value, short.marginal_sharpe, short.days) == (None, None, 3)
+    apart = pool.out_of_fold({0: 1, 1: 2}, [{5: 3}], folds=2)
+    assert (apart.days, apart.intercept, apart.share) == (0, None, None)
     with pytest.raises(ValueError, match="folds was 1"):
         pool.out_of_fold({0: 1}, [], folds=1)
