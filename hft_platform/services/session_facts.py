@@ -115,7 +115,7 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
         "latency_profile_sha256": facts.latency_sha256,
         "queue_model": config.queue_model,
         "code_sha256": code_sha256(),
-        "counts": _counts(parts, decisions),
+        "counts": _counts(parts, decisions) | {"filled_orders": filled_orders(fills, decisions)},
         "decisions_sha256": facts.parity.decisions_sha256,
         "inputs_sha256": facts.parity.inputs_sha256,
         "parity": {"identical": facts.parity.identical, "total": facts.parity.total},
@@ -182,6 +182,11 @@ def order_latency_ms(
     if waits.size == 0:
         return {"p50": None, "p95": None}
     return {"p50": float(np.quantile(waits, 0.5)), "p95": float(np.quantile(waits, 0.95))}
+
+
+def filled_orders(fills: position_store.Records, decisions: position_store.Records) -> int:
+    """Number of orders sent that had at least one fill."""
+    return int(np.isin(_placed(decisions)["order_id"], fills["order_id"]).sum())
 
 
 def slippage_ticks(

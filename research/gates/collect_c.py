@@ -17,6 +17,7 @@ from research.gates.backtests import (
     run_all,
 )
 from research.gates.evidence import BacktestEvidence, GridPoint, SessionRun, daily
+from research.gates.promise import promised_execution
 from research.gates.thresholds import GateCThresholds
 from research.registry import AlphaManifest
 
@@ -156,6 +157,7 @@ def promise_of(outputs: Sequence[RunOutput], *, weight_ppm: int) -> dict[str, An
         "session_count": count,
         "weight_ppm": weight_ppm,
         "slippage_ticks": slippage,
+        "execution": promised_execution(outputs),
     }
 
 
