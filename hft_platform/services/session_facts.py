@@ -115,7 +115,7 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
         "latency_profile_sha256": facts.latency_sha256,
         "queue_model": config.queue_model,
         "code_sha256": code_sha256(),
-        "counts": _counts(parts, decisions) | {"filled_orders": filled_orders(fills, decisions)},
+        "counts": counts_of(parts, decisions) | {"filled_orders": filled_orders(fills, decisions)},
         "decisions_sha256": facts.parity.decisions_sha256,
         "inputs_sha256": facts.parity.inputs_sha256,
         "parity": {"identical": facts.parity.identical, "total": facts.parity.total},
@@ -146,9 +146,10 @@ def _last_time_ns(parts: dict[str, position_store.Records]) -> int:
     return max(int(part["sequence_time_ns"][-1]) for part in parts.values() if part.size)
 
 
-def _counts(
+def counts_of(
     parts: dict[str, position_store.Records], decisions: position_store.Records
 ) -> dict[str, Any]:
+    """Counts of a session's inputs by type and of its decisions; see `session_summary.Counts`."""
     refused = decisions[decisions["verdict"] == REFUSED]
     codes, counts = np.unique(refused["reason_code"], return_counts=True)
     kinds = parts["Broker"]["event_kind"]

@@ -387,8 +387,8 @@ def test_a_new_canary_starts_at_the_first_stage_and_never_above_the_judged_weigh
 def test_every_roll_back_reason_has_been_seen(limits: CanaryThresholds) -> None:
     loss = decide([session(0, -7 * UNIT)], limits, promise(), weight_ppm=100_000)
     assert ReasonCode.CANARY_LOSS_BUDGET in {r.code for r in loss.reasons}
-    dead = [session(i, -0.4 * UNIT) for i in range(14)]
-    lost = decide(dead, limits, promise(), weight_ppm=100_000)
+    dead = [session(i, 0.0) for i in range(12)]
+    lost = decide(dead, limits, promise(mean_net=2 * UNIT), weight_ppm=100_000)
     assert [r.code for r in lost.reasons] == [ReasonCode.CANARY_EDGE_LOST]
     assert lost.as_dict()["reasons"][0]["name"] == "CANARY_EDGE_LOST"
 
