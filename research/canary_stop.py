@@ -13,6 +13,7 @@ Operator's page: `docs/canary.md`.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
@@ -162,18 +163,18 @@ def _stop(ws: Path, *, speed: float, at_s: float) -> Stop:
         thread.start()
 
     request = RunRequest(ws, head_config(ws, ALPHA_ID), session, "paper", speed=speed)
-    try:
-        run_session(
-            request,
-            instruments=load_instruments(),
-            settings=load_settings(),
-            progress=watch.progress,
-            opened=opened,
-        )
-    except _SeenError:
-        pass  # the logs are sealed; the rest of the session is not needed
-    finally:
-        thread.join()
+    # Once all is seen it is stopped: its logs are sealed, the rest is not needed.
+    with contextlib.suppress(_SeenError):
+        try:
+            run_session(
+                request,
+                instruments=load_instruments(),
+                settings=load_settings(),
+                progress=watch.progress,
+                opened=opened,
+            )
+        finally:
+            thread.join()
     assert_withdrawn(ws)
     (folder,) = (ws / "sessions").iterdir()
     return _read(folder, watch, speed)
