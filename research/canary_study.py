@@ -238,11 +238,12 @@ def promise_from(sessions: Sequence[PooledSession]) -> Promise:
     )
 
 
-Draw = Callable[[np.random.Generator], PooledSession]
-Spoil = Callable[[PooledSession], PooledSession]
+Spoil = Callable[[PooledSession, CanaryThresholds, np.random.Generator], PooledSession]
 
 
-def _slipped(session: PooledSession) -> PooledSession:
+def _slipped(
+    session: PooledSession, _limits: CanaryThresholds, _rng: np.random.Generator
+) -> PooledSession:
     """Every fill `EXTRA_TICKS` worse: so much more slippage, less markout and less money."""
     facts = session.facts
     if not facts.fills:
@@ -261,27 +262,54 @@ def _slipped(session: PooledSession) -> PooledSession:
     )
 
 
-def _unmeasured(session: PooledSession) -> PooledSession:
+def _unmeasured(
+    session: PooledSession, _limits: CanaryThresholds, _rng: np.random.Generator
+) -> PooledSession:
     return replace(session, facts=replace(session.facts, filled_orders=None))
 
 
-def _unequal(session: PooledSession) -> PooledSession:
+def _at_the_bands(
+    session: PooledSession, limits: CanaryThresholds, rng: np.random.Generator
+) -> PooledSession:
+    """As bad as every band and limit allows, in each metric at once, and still as promised."""
+    facts = session.facts
+    orders, fills = facts.orders or 0, facts.fills or 0
+    if not fills:
+        return session
+    worse = replace(
+        facts,
+        slippage_ticks=(facts.slippage_ticks or 0.0) + limits.slippage_band_ticks,
+        markout_ticks={
+            name: None if value is None else value - limits.markout_band_ticks
+            for name, value in facts.markout_ticks.items()
+        },
+        filled_orders=(facts.filled_orders or 0) - math.floor(limits.fill_ratio_band * orders),
+        broker_rejects=int(rng.binomial(orders, limits.reject_rate_max)),
+        unknown=int(rng.binomial(orders, limits.unknown_rate_max)),
+    )
+    return replace(session, facts=worse)
+
+
+def _unequal(
+    session: PooledSession, _limits: CanaryThresholds, _rng: np.random.Generator
+) -> PooledSession:
     total = session.facts.parity_total or 0
     facts = replace(session.facts, parity_total=total + 1, parity_identical=total)
     return replace(session, facts=facts)
 
 
 SPOILED: Mapping[str, Spoil] = {
+    "healthy_at_the_bands": _at_the_bands,
     "slippage_2_ticks": _slipped,
     "missing_metric": _unmeasured,
     "parity_break": _unequal,
 }
 """What is done to a healthy session."""
 CASES = (
-    "healthy", "healthy_weak_edge", "slippage_2_ticks", "reject_storm", "edge_decay",
-    "missing_metric", "parity_break", "unknown_storm", "fill_ratio_collapse",
+    "healthy", "healthy_weak_edge", "healthy_at_the_bands", "slippage_2_ticks", "reject_storm",
+    "edge_decay", "missing_metric", "parity_break", "unknown_storm", "fill_ratio_collapse",
 )  # fmt: skip
-HEALTHY = ("healthy", "healthy_weak_edge")
+HEALTHY = ("healthy", "healthy_weak_edge", "healthy_at_the_bands")
 
 
 def pools(scratch: Path, *, count: int = POOL) -> dict[str, list[PooledSession]]:
@@ -366,8 +394,8 @@ def live(
         is_sick = onset is not None and index >= onset
         source = pooled.get(case, base) if is_sick else base
         session = source[int(rng.integers(len(source)))]
-        if is_sick and case in SPOILED:
-            session = SPOILED[case](session)
+        if case in SPOILED and (is_sick or case in HEALTHY):
+            session = SPOILED[case](session, limits, rng)
         net = round((session.facts.net or 0) * weight / promise.weight_ppm)
         history.append(
             replace(session.facts, session_id=f"{index:03d}", weight_ppm=weight, net=net)
@@ -461,6 +489,30 @@ def _row(lived: Sequence[Life], limits: CanaryThresholds) -> dict[str, Any]:
 
 def _quantile(waits: Sequence[int], share: float) -> int | None:
     return int(np.quantile(waits, share, method="higher")) if waits else None
+
+
+def peeking_share(
+    sessions: Sequence[PooledSession], *, lives: int = LIVES, seed: int = SEED, rate: float = 0.05
+) -> float:
+    """Share of healthy lives that a fixed-sample test looked at after each session rolls back.
+
+    Negative control of the study: one one-sided z-test at `rate` of slippage alone, against the
+    promise of the life.
+    """
+    from scipy.stats import norm
+
+    known = [s for s in sessions if s.facts.slippage_ticks is not None]
+    values = np.array([s.facts.slippage_ticks for s in known], dtype=np.float64)
+    counts = np.arange(1, SESSIONS + 1)
+    limit = float(norm.ppf(1 - rate))
+    rolled_back = 0
+    for index in range(lives):
+        rng = np.random.default_rng([seed, len(CASES), index])
+        promised = values[rng.integers(len(values), size=PROMISED_SESSIONS)]
+        lived = values[rng.integers(len(values), size=SESSIONS)]
+        scores = np.cumsum(lived - promised.mean()) / np.sqrt(counts) / promised.std(ddof=1)
+        rolled_back += bool((scores > limit).any())
+    return rolled_back / lives
 
 
 def upper_bound(bad: int, count: int, *, confidence: float = 0.95) -> float:

@@ -319,6 +319,7 @@ def decide_canary(ws: Path, key: str) -> dict[str, Any]:
         "action": str(decision.action),
         "weight_ppm": decision.weight_ppm,
         "reasons": [reason.text for reason in decision.reasons],
+        "facts": decision.facts,
         "rolled_back": decision.action is canary_rules.Action.ROLL_BACK,
     }
 

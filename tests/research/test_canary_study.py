@@ -14,10 +14,10 @@ from research.canary_study import (
     CASES,
     EXTRA_TICKS,
     HEALTHY,
-    SESSIONS,
     SPOILED,
     PooledSession,
     live,
+    peeking_share,
     pools,
     promise_from,
     study,
@@ -51,7 +51,7 @@ def test_pools_are_what_their_names_say(pooled: Pools) -> None:
 
 def test_slipped_sessions_cost_what_two_ticks_on_every_lot_cost(pooled: Pools) -> None:
     before = pooled["healthy"][0]
-    after = SPOILED["slippage_2_ticks"](before)
+    after = SPOILED["slippage_2_ticks"](before, LIMITS, np.random.default_rng(0))
     assert before.facts.net is not None
     assert after.facts.net == before.facts.net - EXTRA_TICKS * before.tick_money
     assert before.tick_money > 0
@@ -86,13 +86,9 @@ def chance_bound(rate: float, count: int) -> int:
 
 
 def test_a_rule_that_peeks_without_correction_rolls_back_too_many(pooled: Pools) -> None:
-    """Negative control on the same lives: one-sided z-tests at 5 % on slippage, each session."""
-    rng = np.random.default_rng(2)
-    values = np.array([s.facts.slippage_ticks for s in pooled["healthy"]])
-    drawn = rng.choice(values, size=(400, SESSIONS))
-    scores = np.cumsum(drawn - values.mean(), axis=1) / np.sqrt(np.arange(1, SESSIONS + 1))
-    peeked = (scores / values.std() > 1.645).any(axis=1).sum()
-    assert peeked > 2 * chance_bound(0.05, 400)
+    """Negative control: one-sided z-tests at 5 % on slippage alone, after each session."""
+    peeked = peeking_share(pooled["healthy"], lives=400)
+    assert 400 * peeked > 2 * chance_bound(0.05, 400)
 
 
 def test_a_life_is_drawn_from_its_seed_alone(pooled: Pools) -> None:
@@ -119,6 +115,7 @@ def test_the_page_shows_what_the_results_file_says() -> None:
     assert results["thresholds_sha256"] == load_canary_thresholds(Path("none"))[1]
     for case in HEALTHY:
         assert results["cases"][case]["upper_95"] <= results["stated_error_rate"]
+    assert results["peeking_share"] > 4 * results["stated_error_rate"]
     for stop in results["stops"]:
         assert stop["openings_after_command"] == 0
         assert stop["obeyed_ms"] < 1_000
