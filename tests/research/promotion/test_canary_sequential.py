@@ -64,14 +64,14 @@ def test_shares_of_a_fair_game_stay_a_fair_game() -> None:
         mean = 0.0
         for path in itertools.product((0, 1), repeat=length):
             chance = math.prod(limit if bad else 1 - limit for bad in path)
-            wealth, reserve, share = 0.0, 1.0, FIRST_SHARE
+            wealth, reserve, share, largest = 0.0, 1.0, FIRST_SHARE, 1.0
             for bad in path:
                 wealth, reserve = wealth + share * reserve, reserve * (1 - share)
                 wealth *= bet / limit if bad else (1 - bet) / (1 - limit)
-                share = FRESH_SHARE
+                share, largest = FRESH_SHARE, max(largest, wealth + reserve)
             mean += chance * (wealth + reserve)
             shown = rate_log_evidence([(bad, 1) for bad in path], limit, [bet])
-            assert shown >= math.log(wealth + reserve) - 1e-12
+            assert shown == pytest.approx(math.log(largest), abs=1e-12)
         assert mean == pytest.approx(1.0)
 
 
