@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust_core/src -name '*.rs') rust_core/Cargo.toml ru
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo ui test test-rust test-python bench bench-peers replay-check round-trip drill fuzz lint format types generate generate-check notebooks pins clean loop-equal
+.PHONY: help setup build demo ui test test-rust test-python bench bench-peers replay-check round-trip drill canary-study fuzz lint format types generate generate-check notebooks pins clean loop-equal
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ replay-check: build ## decide one session from Parquet and from the log in four 
 
 drill: build ## rehearse every outage; DRILL=<name> SIZE=<n, 10> SEED=<n>
 	@$(BIN)/hft-live drill $(or $(DRILL),all) --size $(or $(SIZE),10) --seed $(or $(SEED),1)
+
+canary-study: build ## 1,000 canary lives a case, and the stop of a running session; writes docs/canary.md (LIVES=<n>)
+	@$(BIN)/python -m research.canary_results $(if $(LIVES),--lives $(LIVES) --out build/canary.json,)
 
 round-trip: build ## send one session through log, store and dataset and hash every stage; DATA=<folder>
 	@rm -rf build/round-trip && $(BIN)/python -m research.round_trip $(if $(DATA),--source "$(DATA)",)

@@ -34,6 +34,7 @@ from research.gates import run_gate as _run_gate
 from research.gates.verdict import GATES, Verdict, read_verdict
 from research.promotion import audit, lineage, promote
 from research.promotion import canary as canary_rules
+from research.promotion.evidence import session_summaries
 
 SHADOW_SESSIONS = 5
 """Shadow sessions run for gate E: as many as it asks for at least."""
@@ -323,18 +324,34 @@ def decide_canary(ws: Path, key: str) -> dict[str, Any]:
         "action": str(decision.action),
         "weight_ppm": decision.weight_ppm,
         "reasons": [reason.text for reason in decision.reasons],
+        "facts": decision.facts,
         "rolled_back": decision.action is canary_rules.Action.ROLL_BACK,
     }
 
 
 def pending_canaries(ws: Path) -> list[tuple[str, str]]:
-    """Alphas with canary summaries, and the hash of those summaries: one run for each hash."""
+    """Alphas with canary or live sessions, and the hash of what is known of those: one run each.
+
+    A summary that is missing or does not verify is part of it: it is a reason to look, not to stop
+    looking. Graduation to live keeps the guard.
+    """
     pending = []
     for key in registered_alphas(ws):
-        rows = [row for row in session_evidence(ws, key) if row["stage"] == "canary"]
         issue = _issue_in_force(ws, key.split("@", maxsplit=1)[0])
-        if rows and issue is not None and issue.content.stage == "canary":
-            pending.append((key, canonical_sha256([row["decisions_sha256"] for row in rows])))
+        if issue is None or issue.content.stage not in ("canary", "live"):
+            continue
+        try:
+            alpha = alpha_of(key)
+        except PlatformError as error:
+            # An edited alpha cannot be judged: its run fails where people look, the others go on.
+            pending.append((key, canonical_sha256(error.message)))
+            continue
+        rows = [
+            [row.run_id, row.evidence.decisions_sha256 if row.evidence else row.problem]
+            for row in session_summaries(ws, alpha, stages=("canary", "live"))
+        ]
+        if rows:
+            pending.append((key, canonical_sha256(rows)))
     return pending
 
 

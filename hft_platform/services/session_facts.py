@@ -115,7 +115,7 @@ def evidence_of(facts: SessionFacts) -> dict[str, Any]:
         "latency_profile_sha256": facts.latency_sha256,
         "queue_model": config.queue_model,
         "code_sha256": code_sha256(),
-        "counts": _counts(parts, decisions),
+        "counts": counts_of(parts, decisions) | {"filled_orders": filled_orders(fills, decisions)},
         "decisions_sha256": facts.parity.decisions_sha256,
         "inputs_sha256": facts.parity.inputs_sha256,
         "parity": {"identical": facts.parity.identical, "total": facts.parity.total},
@@ -146,9 +146,10 @@ def _last_time_ns(parts: dict[str, position_store.Records]) -> int:
     return max(int(part["sequence_time_ns"][-1]) for part in parts.values() if part.size)
 
 
-def _counts(
+def counts_of(
     parts: dict[str, position_store.Records], decisions: position_store.Records
 ) -> dict[str, Any]:
+    """Counts of a session's inputs by type and of its decisions; see `session_summary.Counts`."""
     refused = decisions[decisions["verdict"] == REFUSED]
     codes, counts = np.unique(refused["reason_code"], return_counts=True)
     kinds = parts["Broker"]["event_kind"]
@@ -182,6 +183,11 @@ def order_latency_ms(
     if waits.size == 0:
         return {"p50": None, "p95": None}
     return {"p50": float(np.quantile(waits, 0.5)), "p95": float(np.quantile(waits, 0.95))}
+
+
+def filled_orders(fills: position_store.Records, decisions: position_store.Records) -> int:
+    """Number of orders sent that had at least one fill."""
+    return int(np.isin(_placed(decisions)["order_id"], fills["order_id"]).sum())
 
 
 def slippage_ticks(

@@ -45,6 +45,8 @@ class Counts(BaseModel):
     orders: Count
     broker_rejects: Count
     unknown: Count
+    filled_orders: Count | None = None
+    """Orders with a fill; a summary from before it was counted says nothing."""
 
 
 class ParityCount(_Strict):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hft_platform.execution.position_store import SessionAccount
     from hft_platform.market.instruments import Instrument
     from research.backtest.runner import SessionResult
+    from research.gates.promise import SessionExecution
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class RunOutput:
     run: SessionRun
     path: PositionPath
     slippage_ticks: float | None
+    execution: SessionExecution | None = None
 
 
 class RunBacktests(Protocol):

@@ -17,6 +17,7 @@ from research.gates.backtests import (
 )
 from research.gates.evidence import BacktestEvidence, GridPoint, SessionRun, daily
 from research.gates.placebo import shifted_time, shuffled_days
+from research.gates.promise import promised_execution
 from research.gates.selection import choose, purge
 from research.gates.session_series import positions_of, volatility_rows
 from research.gates.thresholds import GateCThresholds
@@ -171,6 +172,7 @@ def promise_of(outputs: Sequence[RunOutput], *, weight_ppm: int) -> dict[str, An
         "session_count": count,
         "weight_ppm": weight_ppm,
         "slippage_ticks": slippage,
+        "execution": promised_execution(outputs),
     }
 
 

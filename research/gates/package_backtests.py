@@ -11,6 +11,7 @@ from research.data.catalog import load_tape
 from research.gates.backtests import RunOutput, RunSpec, path_of, reduce_run
 from research.gates.context import GateContext
 from research.gates.execution import slippage_of
+from research.gates.promise import execution_of
 
 if TYPE_CHECKING:
     from research.data.catalog import SessionRef
@@ -61,6 +62,7 @@ class PackageBacktests:
             run=reduce_run(result, instrument, trading_day=session.trading_day),
             path=path_of(result, instrument),
             slippage_ticks=slippage_of(result, instrument),
+            execution=execution_of(result, instrument),
         )
 
 

@@ -5,18 +5,14 @@ Why: an edge that died must lose its size without a person, and one that lives m
 Invariants:
 1. `decide` is pure: the same sessions, thresholds and promise give the same decision, however
    often and whenever it is asked.
-2. A metric that is missing fails; nothing defaults to a good value.
-3. An alpha that keeps its promise is rolled back by the edge test with probability at most
-   `edge_error_rate` over its whole life, looked at after every session.
-4. Weight goes up one stage at a time and only on sessions run at the current weight.
-
-The edge test: with promised mean and deviation, z = net / deviation and the promise p = mean less
-standard errors, each session multiplies the evidence against the promise, for each bet b, by
-exp(b (p - z) - v (exp(b c) - 1 - b c) / c^2), the shortfall p - z cut at c. By Bennett's
-inequality this has mean at most 1 while the true mean is at least p and the variance at most v,
-for any distribution; by Ville's inequality the mixture passes 1 / edge_error_rate with
-probability at most edge_error_rate, ever. (Waudby-Smith and Ramdas (2024), JRSS B 86(1);
-Howard et al. (2021), Annals of Statistics 49(2).)
+2. A metric that is missing fails, in a session or in the promise; nothing defaults to a good value.
+3. A canary that keeps its promise is rolled back by any of the sequential tests with probability at
+   most `error_rate` over its whole life, looked at after every session; each test has its share.
+4. A decision that does not replay, or a log that is not whole, rolls back at once; so does a loss
+   beyond the budget. These need no statistics and have no error rate.
+5. Weight goes up one stage at a time and only on sessions run at the current weight, with enough
+   sessions, orders and fills among them that every test had evidence.
+6. At the last stage, and after graduation to live, the same tests go on.
 
 It signs nothing and reads no file. Operator's page: `docs/canary.md`.
 """
@@ -25,139 +21,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any
 
-from hft_platform.errors import ReasonCode, code_name
+from hft_platform.errors import ReasonCode
+from research.promotion.canary_metrics import (
+    LOG_EVIDENCE,
+    edge_log_evidence,
+    execution_names,
+    loss_budget_error_bound,
+    net_in_deviations,
+    promised_std,
+)
+from research.promotion.canary_model import (
+    Action,
+    CanaryDecision,
+    CanaryReason,
+    CanaryThresholds,
+    Facts,
+    Promise,
+    PromisedMetric,
+    SessionFacts,
+)
 
+__all__ = [
+    "Action",
+    "CanaryDecision",
+    "CanaryReason",
+    "CanaryThresholds",
+    "Promise",
+    "PromisedMetric",
+    "SessionFacts",
+    "decide",
+    "edge_log_evidence",
+    "first_weight",
+    "promised_std",
+]
 
-class Action(StrEnum):
-    """What becomes of a canary after a session."""
-
-    HOLD = "hold"
-    STEP_UP = "step_up"
-    ROLL_BACK = "roll_back"
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryThresholds:
-    """Content of canary.yaml; the packaged file explains each field."""
-
-    weight_stages_ppm: tuple[int, ...]
-    sessions_per_stage: int
-    step_up_share: float
-    edge_error_rate: float
-    promise_standard_errors: float
-    variance_factor: float
-    shortfall_std_max: float
-    bets: tuple[float, ...]
-    loss_budget_std: float
-    reject_rate_max: float
-    reject_orders_min: int
-    slippage_band_ticks: float
-    slippage_fills_min: int
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What gate C measured out of sample, by session, at the weight it judged.
-
-    Attributes
-    ----------
-    mean_net, std_net : float
-        Net result of a session, scaled money.
-    session_count : int
-        Sessions behind mean and deviation.
-    weight_ppm : int
-        Weight of those backtests.
-    slippage_ticks : float or None
-        Mean cost of a fill against the mid at its decision; None when it was not measured.
-    """
-
-    mean_net: float
-    std_net: float
-    session_count: int
-    weight_ppm: int
-    slippage_ticks: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SessionFacts:
-    """One canary session; None means the metric is missing.
-
-    Attributes
-    ----------
-    session_id : str
-        Which session; a session counts once.
-    weight_ppm : int
-        Weight it ran at.
-    net : int or None
-        Net result, scaled money.
-    parity_identical, parity_total : int or None
-        Decisions that a replay of its log reproduced, and all of them.
-    approved, broker_rejects, fills : int or None
-        Counts.
-    slippage_ticks : float or None
-        Mean slippage; may be None only without fills.
-    halted_by : int
-        Reason code of a halt, 0 if none.
-    shed_count : int
-        Market records that its log lacks for want of space.
-    problem : str
-        Why the session could not be read at all; empty if it could.
-    """
-
-    session_id: str
-    weight_ppm: int
-    net: int | None
-    parity_identical: int | None
-    parity_total: int | None
-    approved: int | None
-    broker_rejects: int | None
-    fills: int | None
-    slippage_ticks: float | None
-    halted_by: int
-    problem: str = ""
-    shed_count: int = 0
-
-    @classmethod
-    def unreadable(cls, session_id: str, problem: str) -> SessionFacts:
-        """A session whose summary is missing or does not verify."""
-        return cls(session_id, 0, None, None, None, None, None, None, None, 0, problem)
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryReason:
-    """Why: code, sentence, what was measured, what was allowed."""
-
-    code: int
-    text: str
-    observed: float | str | None
-    limit: float | str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON content."""
-        return asdict(self) | {"name": code_name(self.code)}
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryDecision:
-    """What to do, why, and the numbers behind it."""
-
-    action: Action
-    weight_ppm: int
-    reasons: tuple[CanaryReason, ...]
-    facts: dict[str, float | int | None]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON content, the same for equal inputs."""
-        return {
-            "action": str(self.action),
-            "weight_ppm": self.weight_ppm,
-            "reasons": [reason.as_dict() for reason in self.reasons],
-            "facts": self.facts,
-        }
+_COUNTS = (
+    "net", "parity_identical", "parity_total", "orders", "broker_rejects", "unknown", "fills",
+    "filled_orders",
+)  # fmt: skip
 
 
 def decide(
@@ -185,68 +87,18 @@ def decide(
     CanaryDecision
         Hold (same weight), step up (next stage), or roll back (weight 0) with every reason.
     """
-    missing = _missing(history, promise)
+    missing = _missing(history, thresholds, promise)
     if missing:
         return CanaryDecision(Action.ROLL_BACK, 0, missing, {"sessions": len(history)})
     sessions = _once(history)
-    facts: dict[str, float | int | None] = {
-        "sessions": len(sessions),
-        "edge_log_evidence": edge_log_evidence(sessions, thresholds, promise),
-        "net_std": _net_std(sessions, promise),
-        "reject_rate": _reject_rate(sessions),
-        "slippage_ticks": _slippage(sessions),
-        "sessions_at_weight": len(_at_weight(sessions, weight_ppm)),
-        "share_at_weight": _share(_at_weight(sessions, weight_ppm), promise),
-    }
-    reasons = tuple(
-        reason
-        for _, check in _CHECKS
-        if (reason := check(history, facts, thresholds, promise)) is not None
-    )
+    facts = _facts(sessions, thresholds, promise, weight_ppm=weight_ppm)
+    reasons = [
+        reason for _, check in _RULES if (reason := check(history, facts, thresholds)) is not None
+    ]
+    reasons += _rejections(facts, thresholds)
     if reasons:
-        return CanaryDecision(Action.ROLL_BACK, 0, reasons, facts)
+        return CanaryDecision(Action.ROLL_BACK, 0, tuple(reasons), facts)
     return _climb(facts, thresholds, weight_ppm)
-
-
-def edge_log_evidence(
-    sessions: Sequence[SessionFacts], thresholds: CanaryThresholds, promise: Promise
-) -> float:
-    """Largest log evidence against the promise after any session so far.
-
-    Parameters
-    ----------
-    sessions : sequence of SessionFacts
-        In order; every `net` is there.
-    thresholds : CanaryThresholds
-        Bets, cut and variance factor.
-    promise : Promise
-        Mean and deviation.
-
-    Returns
-    -------
-    float
-        Natural logarithm; the promise is rejected from -log(edge_error_rate) on. 0 without
-        sessions.
-    """
-    promised = promised_std(promise, thresholds)
-    cut, variance = thresholds.shortfall_std_max, thresholds.variance_factor
-    logs = [0.0] * len(thresholds.bets)
-    largest = 0.0
-    for session in sessions:
-        shortfall = min(promised - _z(session, promise), cut)
-        for index, bet in enumerate(thresholds.bets):
-            price = variance * (math.exp(bet * cut) - 1.0 - bet * cut) / (cut * cut)
-            logs[index] += bet * shortfall - price
-        top = max(logs)
-        mixture = top + math.log(sum(math.exp(x - top) for x in logs) / len(logs))
-        largest = max(largest, mixture)
-    return largest
-
-
-def promised_std(promise: Promise, thresholds: CanaryThresholds) -> float:
-    """Mean a canary is held to, in session standard deviations."""
-    error = thresholds.promise_standard_errors / math.sqrt(promise.session_count)
-    return promise.mean_net / promise.std_net - error
 
 
 def first_weight(thresholds: CanaryThresholds, gate_weight_ppm: int) -> int:
@@ -254,30 +106,17 @@ def first_weight(thresholds: CanaryThresholds, gate_weight_ppm: int) -> int:
     return min(thresholds.weight_stages_ppm[0], gate_weight_ppm)
 
 
-def _missing(history: Sequence[SessionFacts], promise: Promise) -> tuple[CanaryReason, ...]:
-    reasons = []
-    measured = promise.std_net > 0 and promise.mean_net > 0 and promise.weight_ppm > 0
-    if not measured or promise.session_count < 2:
-        reasons.append(
-            _reason(
-                ReasonCode.CANARY_METRIC_MISSING,
-                "gate C left no promise to test: mean, deviation and session count are needed",
-                promise.mean_net,
-                0,
-            )
-        )
+def _missing(
+    history: Sequence[SessionFacts], limits: CanaryThresholds, promise: Promise
+) -> tuple[CanaryReason, ...]:
+    reasons = [_missing_promise(promise, limits)]
     for session in history:
-        names = [
-            name
-            for name in ("net", "parity_identical", "parity_total", "approved", "broker_rejects")
-            if getattr(session, name) is None
-        ]
-        if session.fills is None or (session.fills > 0 and session.slippage_ticks is None):
-            names.append("fills" if session.fills is None else "slippage_ticks")
-        if session.slippage_ticks is not None and not math.isfinite(session.slippage_ticks):
-            names.append("slippage_ticks")
+        names = _missing_names(session, limits)
         if session.problem or names:
-            text = session.problem or f"{', '.join(names)} missing"
+            text = session.problem or (
+                f"{', '.join(names)} missing; a summary of an older runtime lacks it, and no"
+                " metric counts as good unseen"
+            )
             reasons.append(
                 _reason(
                     ReasonCode.CANARY_METRIC_MISSING,
@@ -286,16 +125,84 @@ def _missing(history: Sequence[SessionFacts], promise: Promise) -> tuple[CanaryR
                     "every metric",
                 )
             )
-    return tuple(reasons)
+    return tuple(reason for reason in reasons if reason is not None)
 
 
-_Check = Callable[
-    [Sequence[SessionFacts], dict[str, "float | int | None"], CanaryThresholds, Promise],
-    "CanaryReason | None",
-]
+def _missing_promise(promise: Promise, limits: CanaryThresholds) -> CanaryReason | None:
+    is_measured = promise.std_net > 0 and promise.mean_net > 0 and promise.weight_ppm > 0
+    if not is_measured or promise.session_count < 2:
+        return _reason(
+            ReasonCode.CANARY_METRIC_MISSING,
+            "gate C left no promise to test: mean, deviation and session count are needed",
+            promise.mean_net,
+            0,
+        )
+    for name in execution_names(limits):
+        said = promise.execution.get(name)
+        if said is None or said.session_count < 2 or said.size_mean <= 0:
+            return _reason(
+                ReasonCode.CANARY_METRIC_MISSING,
+                f"gate C measured no {name} by session to compare with; run gate C again",
+                None if said is None else said.session_count,
+                2,
+            )
+    return None
 
 
-def _parity(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> CanaryReason | None:
+def _missing_names(session: SessionFacts, limits: CanaryThresholds) -> list[str]:
+    names = [name for name in _COUNTS if getattr(session, name) is None]
+    means = {
+        "slippage_ticks": session.slippage_ticks,
+        f"markout_ticks {limits.markout_horizon}": session.markout_ticks.get(
+            limits.markout_horizon
+        ),
+    }
+    for name, value in means.items():
+        # Without fills there is nothing to measure; with one there is.
+        is_unseen = bool(session.fills) and value is None
+        if is_unseen or (value is not None and not math.isfinite(value)):
+            names.append(name)
+    return names
+
+
+def _facts(
+    sessions: Sequence[SessionFacts],
+    limits: CanaryThresholds,
+    promise: Promise,
+    *,
+    weight_ppm: int,
+) -> Facts:
+    here = _at_weight(sessions, weight_ppm)
+    horizon = limits.markout_horizon
+    orders = sum(s.orders or 0 for s in sessions)
+    facts: Facts = {
+        "sessions": len(sessions),
+        "orders": orders,
+        "net_std": math.fsum(net_in_deviations(s, promise) for s in sessions),
+        "loss_budget_error_bound": loss_budget_error_bound(limits, promise),
+        "reject_rate": _share_of(sum(s.broker_rejects or 0 for s in sessions), orders),
+        "unknown_rate": _share_of(sum(s.unknown or 0 for s in sessions), orders),
+        "fill_ratio": _share_of(sum(s.filled_orders or 0 for s in sessions), orders),
+        "slippage_ticks": _by_fill(sessions, [s.slippage_ticks for s in sessions]),
+        f"markout_ticks_{horizon}": _by_fill(
+            sessions, [s.markout_ticks.get(horizon) for s in sessions]
+        ),
+        "sessions_at_weight": len(here),
+        "orders_at_weight": sum(s.orders or 0 for s in here),
+        "fills_at_weight": sum(s.fills or 0 for s in here),
+        "share_at_weight": _share(here, promise),
+    }
+    for name, evidence in LOG_EVIDENCE.items():
+        facts[f"{name}_log_evidence"] = evidence(sessions, limits, promise)
+    return facts
+
+
+_Rule = Callable[[Sequence[SessionFacts], Facts, CanaryThresholds], "CanaryReason | None"]
+
+
+def _parity(
+    history: Sequence[SessionFacts], _f: Facts, _t: CanaryThresholds
+) -> CanaryReason | None:
     for session in history:
         if session.parity_identical != session.parity_total:
             return _reason(
@@ -307,7 +214,7 @@ def _parity(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> Canar
     return None
 
 
-def _whole(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> CanaryReason | None:
+def _whole(history: Sequence[SessionFacts], _f: Facts, _t: CanaryThresholds) -> CanaryReason | None:
     for session in history:
         if session.shed_count:
             return _reason(
@@ -320,91 +227,66 @@ def _whole(history: Sequence[SessionFacts], _f: Any, _t: Any, _p: Any) -> Canary
     return None
 
 
-def _rejects(
-    history: Sequence[SessionFacts], facts: Any, limits: CanaryThresholds, _p: Any
+def _loss(
+    _h: Sequence[SessionFacts], facts: Facts, limits: CanaryThresholds
 ) -> CanaryReason | None:
-    orders = sum(session.approved or 0 for session in history)
-    rate = facts["reject_rate"]
-    if orders < limits.reject_orders_min or rate is None or rate <= limits.reject_rate_max:
-        return None
-    return _reason(
-        ReasonCode.CANARY_EXECUTION_DEGRADED,
-        f"share of refused orders over {orders} orders",
-        rate,
-        limits.reject_rate_max,
-    )
-
-
-def _slips(
-    history: Sequence[SessionFacts], facts: Any, limits: CanaryThresholds, promise: Promise
-) -> CanaryReason | None:
-    fills = sum(session.fills or 0 for session in history)
-    slippage = facts["slippage_ticks"]
-    if fills < limits.slippage_fills_min or slippage is None:
-        return None
-    if promise.slippage_ticks is None:
-        return _reason(
-            ReasonCode.CANARY_METRIC_MISSING,
-            "gate C measured no slippage to compare with",
-            slippage,
-            None,
-        )
-    allowed = promise.slippage_ticks + limits.slippage_band_ticks
-    if slippage <= allowed:
-        return None
-    return _reason(
-        ReasonCode.CANARY_EXECUTION_DEGRADED,
-        f"mean slippage in ticks over {fills} fills",
-        slippage,
-        allowed,
-    )
-
-
-def _loss(_h: Any, facts: Any, limits: CanaryThresholds, _p: Any) -> CanaryReason | None:
-    if facts["net_std"] >= -limits.loss_budget_std:
+    net = facts["net_std"] or 0.0
+    if net >= -limits.loss_budget_std:
         return None
     return _reason(
         ReasonCode.CANARY_LOSS_BUDGET,
         "net result in promised session deviations",
-        facts["net_std"],
+        net,
         -limits.loss_budget_std,
     )
 
 
-def _edge(_h: Any, facts: Any, limits: CanaryThresholds, _p: Any) -> CanaryReason | None:
-    limit = -math.log(limits.edge_error_rate)
-    if facts["edge_log_evidence"] < limit:
-        return None
-    return _reason(
-        ReasonCode.CANARY_EDGE_LOST,
-        f"log evidence against the promised edge after {facts['sessions']} sessions",
-        facts["edge_log_evidence"],
-        limit,
-    )
-
-
-_CHECKS: tuple[tuple[str, _Check], ...] = (
+_RULES: tuple[tuple[str, _Rule], ...] = (
     ("every decision replays", _parity),
     ("every log is whole", _whole),
-    ("orders are accepted", _rejects),
-    ("fills cost what the backtest says", _slips),
     ("losses stay in the budget", _loss),
-    ("the promised edge is there", _edge),
 )
-"""All are evaluated; any of them rolls back."""
+"""All are evaluated; any of them rolls back. They have no error rate."""
+
+_SAID = {
+    "edge": (ReasonCode.CANARY_EDGE_LOST, "the promised edge", "net_std"),
+    "slippage": (ReasonCode.CANARY_EXECUTION_DEGRADED, "promised slippage", "slippage_ticks"),
+    "markout": (ReasonCode.CANARY_EXECUTION_DEGRADED, "the promised markout", "markout"),
+    "fill_ratio": (ReasonCode.CANARY_EXECUTION_DEGRADED, "the promised fill ratio", "fill_ratio"),
+    "reject_rate": (
+        ReasonCode.CANARY_EXECUTION_DEGRADED, "a reject rate in its limit", "reject_rate",
+    ),
+    "unknown_rate": (
+        ReasonCode.CANARY_EXECUTION_DEGRADED, "an unknown rate in its limit", "unknown_rate",
+    ),
+}  # fmt: skip
 
 
-def _climb(
-    facts: dict[str, float | int | None], limits: CanaryThresholds, weight_ppm: int
-) -> CanaryDecision:
+def _rejections(facts: Facts, limits: CanaryThresholds) -> list[CanaryReason]:
+    reasons = []
+    for name, (code, what, measured) in _SAID.items():
+        evidence = facts[f"{name}_log_evidence"] or 0.0
+        limit = -math.log(limits.error_rates[name])
+        if evidence < limit:
+            continue
+        key = f"markout_ticks_{limits.markout_horizon}" if measured == "markout" else measured
+        value = facts[key]
+        shown = "unseen" if value is None else f"{value:.4g}"
+        text = f"log evidence against {what} after {facts['sessions']} sessions ({key} was {shown})"
+        reasons.append(_reason(code, text, evidence, limit))
+    return reasons
+
+
+def _climb(facts: Facts, limits: CanaryThresholds, weight_ppm: int) -> CanaryDecision:
     higher = [stage for stage in limits.weight_stages_ppm if stage > weight_ppm]
-    sessions, share = facts["sessions_at_weight"] or 0, facts["share_at_weight"]
-    if (
-        not higher
-        or sessions < limits.sessions_per_stage
-        or share is None
-        or share < limits.step_up_share
-    ):
+    quota = (
+        ("sessions_at_weight", limits.sessions_per_stage),
+        ("orders_at_weight", limits.stage_orders_min),
+        ("fills_at_weight", limits.stage_fills_min),
+        ("share_at_weight", limits.step_up_share),
+    )
+    has_evidence = all((facts[name] or 0) >= least for name, least in quota)
+    if not higher or not has_evidence:
         return CanaryDecision(Action.HOLD, weight_ppm, (), facts)
     return CanaryDecision(Action.STEP_UP, higher[0], (), facts)
 
@@ -425,38 +307,23 @@ def _at_weight(sessions: Sequence[SessionFacts], weight_ppm: int) -> list[Sessio
     ]
 
 
-def _z(session: SessionFacts, promise: Promise) -> float:
-    if session.weight_ppm == 0:
-        return 0.0  # nothing could be traded: no evidence either way beyond a flat session
-    return (session.net or 0) / promise.std_net * promise.weight_ppm / session.weight_ppm
-
-
-def _net_std(sessions: Sequence[SessionFacts], promise: Promise) -> float:
-    return math.fsum(_z(session, promise) for session in sessions)
-
-
 def _share(sessions: Sequence[SessionFacts], promise: Promise) -> float | None:
     if not sessions:
         return None
     promised = len(sessions) * promise.mean_net / promise.std_net
-    return math.fsum(_z(session, promise) for session in sessions) / promised
+    return math.fsum(net_in_deviations(session, promise) for session in sessions) / promised
 
 
-def _reject_rate(sessions: Sequence[SessionFacts]) -> float | None:
-    orders = sum(session.approved or 0 for session in sessions)
-    if orders == 0:
-        return None
-    return sum(session.broker_rejects or 0 for session in sessions) / orders
+def _share_of(count: int, orders: int) -> float | None:
+    return count / orders if orders else None
 
 
-def _slippage(sessions: Sequence[SessionFacts]) -> float | None:
+def _by_fill(sessions: Sequence[SessionFacts], values: Sequence[float | None]) -> float | None:
     fills = sum(session.fills or 0 for session in sessions)
     if fills == 0:
         return None
-    total = math.fsum(
-        (session.slippage_ticks or 0.0) * (session.fills or 0) for session in sessions
-    )
-    return total / fills
+    rows = zip(sessions, values, strict=True)
+    return math.fsum((value or 0.0) * (session.fills or 0) for session, value in rows) / fills
 
 
 def _reason(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256
 from hft_platform.errors import PlatformError, ReasonCode
-from research.promotion.canary import CanaryThresholds
+from research.promotion.canary_model import TESTS, CanaryThresholds
+from research.promotion.canary_sequential import Bet
 
 _Weight = Annotated[int, Field(gt=0, le=1_000_000)]
 _Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 _Positive = Annotated[FiniteFloat, Field(gt=0)]
+_Band = Annotated[FiniteFloat, Field(ge=0)]
+_Rate = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+_Factor = Annotated[FiniteFloat, Field(gt=1)]
+_Bets = Annotated[tuple[tuple[_Positive, _Positive], ...], Field(min_length=1, max_length=16)]
+_ROUNDING = 1e-12
 
 
 class _ThresholdFile(BaseModel):
@@ -24,16 +31,38 @@ class _ThresholdFile(BaseModel):
     weight_stages_ppm: Annotated[tuple[_Weight, ...], Field(min_length=1, max_length=16)]
     sessions_per_stage: Annotated[int, Field(ge=1, le=1000)]
     step_up_share: _Share
-    edge_error_rate: Annotated[FiniteFloat, Field(gt=0, lt=1)]
+    stage_orders_min: Annotated[int, Field(ge=1)]
+    stage_fills_min: Annotated[int, Field(ge=1)]
+    error_rate: _Rate
+    error_rates: dict[str, _Rate]
     promise_standard_errors: Annotated[FiniteFloat, Field(ge=0)]
     variance_factor: Annotated[FiniteFloat, Field(ge=1)]
-    shortfall_std_max: _Positive
-    bets: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=16)]
+    edge_bets: _Bets
+    execution_bets: _Bets
+    slippage_band_ticks: _Band
+    slippage_std_floor_ticks: _Positive
+    markout_horizon: Literal["1s", "10s"]
+    markout_band_ticks: _Band
+    markout_std_floor_ticks: _Positive
+    fill_ratio_band: _Share
+    fill_ratio_std_floor: _Positive
+    reject_rate_max: _Rate
+    unknown_rate_max: _Rate
+    rate_factors: Annotated[tuple[_Factor, ...], Field(min_length=1, max_length=16)]
     loss_budget_std: _Positive
-    reject_rate_max: _Share
-    reject_orders_min: Annotated[int, Field(ge=1)]
-    slippage_band_ticks: Annotated[FiniteFloat, Field(ge=0)]
-    slippage_fills_min: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if list(self.weight_stages_ppm) != sorted(set(self.weight_stages_ppm)):
+            raise ValueError("weight_stages_ppm do not ascend")
+        if set(self.error_rates) != set(TESTS):
+            raise ValueError(f"error_rates are to name {', '.join(TESTS)}, no more and no less")
+        total = math.fsum(self.error_rates.values())
+        if abs(total - self.error_rate) > _ROUNDING:
+            raise ValueError(
+                f"error_rates add up to {total:g}, error_rate says {self.error_rate:g}"
+            )
+        return self
 
 
 def load_canary_thresholds(config_dir: Path | None = None) -> tuple[CanaryThresholds, str]:
@@ -68,7 +97,8 @@ def load_canary_thresholds(config_dir: Path | None = None) -> tuple[CanaryThresh
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} is not YAML: {text}") from error
-    content = model.model_dump()
-    if list(content["weight_stages_ppm"]) != sorted(set(content["weight_stages_ppm"])):
-        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name}: weight_stages_ppm do not ascend")
+    content = model.model_dump() | {
+        "edge_bets": tuple(Bet(*pair) for pair in model.edge_bets),
+        "execution_bets": tuple(Bet(*pair) for pair in model.execution_bets),
+    }
     return CanaryThresholds(**content), canonical_sha256(model.model_dump(mode="json"))

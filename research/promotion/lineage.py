@@ -25,7 +25,13 @@ from hft_platform.config.promotion_folder import (
 )
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_summary import SessionEvidence
-from research.promotion.canary import CanaryDecision, Promise, SessionFacts, decide
+from research.promotion.canary import (
+    CanaryDecision,
+    Promise,
+    PromisedMetric,
+    SessionFacts,
+    decide,
+)
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import session_summaries
 
@@ -168,10 +174,13 @@ def facts_of(evidence: SessionEvidence) -> SessionFacts:
         net=account.net if account else None,
         parity_identical=parity.identical if parity else None,
         parity_total=parity.total if parity else None,
-        approved=counts.orders,
-        broker_rejects=counts.broker_rejects + counts.unknown,
+        orders=counts.orders,
+        broker_rejects=counts.broker_rejects,
+        unknown=counts.unknown,
         fills=account.fill_count if account else None,
+        filled_orders=counts.filled_orders,
         slippage_ticks=evidence.slippage_ticks,
+        markout_ticks=dict(evidence.markout_ticks),
         halted_by=evidence.halted_by,
         shed_count=evidence.shed_count,
     )
@@ -191,11 +200,19 @@ def promise_of(gate_c: Verdict) -> Promise:
         Zeros where gate C could not measure: a promise that fails.
     """
     said = gate_c.results.get("promise") or {}
-    slippage = said.get("slippage_ticks")
     return Promise(
         mean_net=float(said.get("mean_net") or 0.0),
         std_net=float(said.get("std_net") or 0.0),
         session_count=int(said.get("session_count") or 0),
         weight_ppm=int(said.get("weight_ppm") or 0),
-        slippage_ticks=None if slippage is None else float(slippage),
+        execution={
+            str(name): PromisedMetric(
+                mean=float(row["mean"]),
+                std=float(row["std"]),
+                session_count=int(row["session_count"]),
+                size_mean=float(row["size_mean"]),
+            )
+            for name, row in (said.get("execution") or {}).items()
+            if row is not None
+        },
     )

@@ -153,6 +153,13 @@ def test_a_verdict_file_is_canonical_json_that_a_script_can_read(planted):
     content = json.loads(raw)
     assert content["verdict"] == "passed"
     assert content["results"]["promise"]["session_count"] == 21
+    execution = content["results"]["promise"]["execution"]
+    assert set(execution) == {
+        "slippage_ticks", "markout_ticks_1s", "markout_ticks_10s", "fill_ratio",
+    }  # fmt: skip
+    assert all(row["session_count"] >= 20 for row in execution.values())
+    assert execution["slippage_ticks"]["std"] > 0
+    assert 0 < execution["fill_ratio"]["mean"] <= 1
     assert set(content["results"]["corners"]) == {
         "sampled/risk_adverse",
         "sampled/power_prob3",

@@ -126,6 +126,12 @@ class Bench:
                     "promise": {
                         "mean_net": float(UNIT), "std_net": float(UNIT), "session_count": 30,
                         "weight_ppm": alpha.manifest.gate_weight_ppm, "slippage_ticks": 0.5,
+                        "execution": {
+                            name: {"mean": mean, "std": 0.3, "session_count": 30,
+                                   "size_mean": 50.0}
+                            for name, mean in (("slippage_ticks", 0.5), ("fill_ratio", 0.5),
+                                               ("markout_ticks_10s", 1.0))
+                        },
                     },
                 }  # fmt: skip
             fields: dict[str, Any] = {
@@ -184,12 +190,13 @@ class Bench:
             "tape_sha256": self.tape(index), "latency_profile_sha256": "1" * 64,
             "queue_model": content.queue_model, "code_sha256": content.code_sha256,
             "counts": {"records": 5, "decisions": 10, "approved": 100, "refused_by_code": {},
-                       "orders": 100, "broker_rejects": 0, "unknown": 0},
+                       "orders": 100, "broker_rejects": 0, "unknown": 0, "filled_orders": 50},
             "decisions_sha256": "2" * 64, "inputs_sha256": "3" * 64,
             "parity": {"identical": 10, "total": 10},
             "account": {"gross": net, "fees": 0, "net": net, "fill_count": 50,
                         "round_trip_count": 25, "max_drawdown": 0},
-            "slippage_ticks": 0.5, "markout_ticks": {}, "order_latency_ms": {}, "halted_by": 0,
+            "slippage_ticks": 0.5, "markout_ticks": {"10s": 1.0}, "order_latency_ms": {},
+            "halted_by": 0,
         } | changes  # fmt: skip
         write_summary(path, sign_summary(evidence, {}, signing_key(self.ws, "session")))
         return path

@@ -16,14 +16,16 @@ from research.promotion.canary import (
     CanaryDecision,
     CanaryThresholds,
     Promise,
+    PromisedMetric,
     SessionFacts,
     decide,
     edge_log_evidence,
     first_weight,
 )
+from research.promotion.canary_metrics import loss_budget_error_bound
 from research.promotion.canary_thresholds import load_canary_thresholds
 
-LIVES = 300
+LIVES = 150
 SESSIONS = 40
 UNIT = 1e12
 
@@ -37,7 +39,17 @@ def limits() -> CanaryThresholds:
 def promise(**changes: Any) -> Promise:
     """One promised deviation a session, at ten per cent of full size."""
     return Promise(**({"mean_net": UNIT, "std_net": UNIT, "session_count": 30,
-                       "weight_ppm": 100_000, "slippage_ticks": 0.5} | changes))  # fmt: skip
+                       "weight_ppm": 100_000, "execution": execution()} | changes))  # fmt: skip
+
+
+def execution(**changes: PromisedMetric | None) -> dict[str, PromisedMetric]:
+    """Execution as promised; None leaves one out."""
+    said = {
+        "slippage_ticks": PromisedMetric(0.5, 0.3, 30, 50.0),
+        "markout_ticks_10s": PromisedMetric(2.0, 0.5, 30, 50.0),
+        "fill_ratio": PromisedMetric(0.9, 0.05, 30, 100.0),
+    } | changes
+    return {name: row for name, row in said.items() if row is not None}
 
 
 def session(
@@ -46,21 +58,22 @@ def session(
     """A clean session with `result` at the promise's weight."""
     facts: dict[str, Any] = {
         "session_id": f"s{index:03}", "weight_ppm": weight, "net": round(result * weight / 100_000),
-        "parity_identical": 10, "parity_total": 10, "approved": 100, "broker_rejects": 0,
-        "fills": 50, "slippage_ticks": 0.5, "halted_by": 0,
+        "parity_identical": 10, "parity_total": 10, "orders": 100, "broker_rejects": 0,
+        "unknown": 0, "fills": 90, "filled_orders": 90, "slippage_ticks": 0.5,
+        "markout_ticks": {"10s": 2.0}, "halted_by": 0,
     }  # fmt: skip
     return SessionFacts(**(facts | changes))
 
 
 def live(
     nets: np.ndarray, limits: CanaryThresholds, promised: Promise, *, spoiled_at: int = -1,
-    **spoil: Any,
+    spoiled_from: int = SESSIONS, **spoil: Any,
 ) -> tuple[int | None, CanaryDecision | None, int]:  # fmt: skip
     """Live until rolled back: sessions lived, the decision, the weight reached."""
     history: list[SessionFacts] = []
     weight = first_weight(limits, promised.weight_ppm)
     for index, net in enumerate(nets):
-        changes = spoil if index == spoiled_at else {}
+        changes = spoil if index == spoiled_at or index >= spoiled_from else {}
         history.append(session(index, float(net), weight, **changes))
         decision = decide(history, limits, promised, weight_ppm=weight)
         if decision.action is Action.ROLL_BACK:
@@ -98,8 +111,8 @@ def test_a_healthy_canary_is_rolled_back_within_the_stated_error_rate(
     limits: CanaryThresholds, edge: float, heavy: bool
 ) -> None:
     rolled_back, _, full = lives(limits, promised=edge, real=edge, heavy=heavy)
-    error = math.sqrt(limits.edge_error_rate * (1 - limits.edge_error_rate) / LIVES)
-    assert rolled_back <= limits.edge_error_rate + 2.33 * error
+    error = math.sqrt(limits.error_rate * (1 - limits.error_rate) / LIVES)
+    assert rolled_back <= limits.error_rate + 2.33 * error
     assert full >= 0.75
 
 
@@ -110,13 +123,13 @@ def test_a_canary_on_the_edge_of_its_promise_stays_within_the_edge_tests_error_r
     rng = np.random.default_rng(11)
     said = promise()
     bound = 1.0 - limits.promise_standard_errors / math.sqrt(said.session_count)
-    limit = -math.log(limits.edge_error_rate)
+    limit = -math.log(limits.error_rates["edge"])
     rejected = 0
     for _ in range(1000):
         nets = (bound + rng.standard_normal(SESSIONS)) * UNIT
         history = [session(i, float(net)) for i, net in enumerate(nets)]
         rejected += edge_log_evidence(history, limits, said) >= limit
-    assert rejected / 1000 <= limits.edge_error_rate
+    assert rejected / 1000 <= limits.error_rates["edge"]
 
 
 @pytest.mark.parametrize(
@@ -149,9 +162,11 @@ def test_an_edge_that_dies_after_the_canary_climbed_is_rolled_back(
 
 
 MISSING = [
-    {"net": None}, {"parity_identical": None}, {"parity_total": None}, {"approved": None},
-    {"broker_rejects": None}, {"fills": None}, {"slippage_ticks": None},
-    {"slippage_ticks": math.nan}, {"problem": "summary does not match its signature"},
+    {"net": None}, {"parity_identical": None}, {"parity_total": None}, {"orders": None},
+    {"broker_rejects": None}, {"unknown": None}, {"fills": None}, {"filled_orders": None},
+    {"slippage_ticks": None}, {"slippage_ticks": math.nan}, {"markout_ticks": {}},
+    {"markout_ticks": {"10s": None}}, {"markout_ticks": {"10s": math.inf}},
+    {"problem": "summary does not match its signature"},
 ]  # fmt: skip
 
 
@@ -192,28 +207,106 @@ def test_a_session_whose_log_is_thin_rolls_back_and_is_no_evidence_to_climb(
 
 
 @pytest.mark.parametrize(
-    ("changes", "limit_met"),
+    ("changes", "sessions"),
     [
-        ({"broker_rejects": 2}, True),
-        ({"broker_rejects": 3}, False),
-        ({"slippage_ticks": 1.5}, True),
-        ({"slippage_ticks": 1.51}, False),
+        ({"broker_rejects": 30}, 1),
+        ({"broker_rejects": 8}, 2),
+        ({"unknown": 10}, 1),
+        ({"unknown": 3}, 5),
+        ({"slippage_ticks": 2.5}, 5),
+        ({"slippage_ticks": 9.0}, 3),
+        ({"markout_ticks": {"10s": -2.0}}, 5),
+        ({"filled_orders": 50}, 5),
+        ({"filled_orders": 0, "fills": 0, "slippage_ticks": None, "markout_ticks": {}}, 4),
     ],
 )
-def test_degraded_execution_rolls_back_beyond_its_limit_and_not_at_it(
-    limits: CanaryThresholds, changes: dict[str, Any], limit_met: bool
+def test_degraded_execution_alone_rolls_back_within_few_sessions(
+    limits: CanaryThresholds, changes: dict[str, Any], sessions: int
 ) -> None:
-    history = [session(0, **changes)]
-    decision = decide(history, limits, promise(), weight_ppm=100_000)
-    if limit_met:
-        assert decision.action is Action.HOLD
-    else:
-        assert [r.code for r in decision.reasons] == [ReasonCode.CANARY_EXECUTION_DEGRADED]
+    end, decision, _ = live(np.full(SESSIONS, UNIT), limits, promise(), spoiled_from=3, **changes)
+    assert end is not None
+    assert end <= 3 + sessions
+    assert decision is not None
+    assert {r.code for r in decision.reasons} == {ReasonCode.CANARY_EXECUTION_DEGRADED}
 
 
-def test_slippage_without_a_promise_of_it_fails(limits: CanaryThresholds) -> None:
-    decision = decide([session(0)], limits, promise(slippage_ticks=None), weight_ppm=100_000)
-    assert [r.code for r in decision.reasons] == [ReasonCode.CANARY_METRIC_MISSING]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"broker_rejects": 2},
+        {"unknown": 0, "broker_rejects": 1},
+        {"slippage_ticks": 1.0},
+        {"markout_ticks": {"10s": 1.5}},
+        {"filled_orders": 85},
+        {"orders": 0, "fills": 0, "filled_orders": 0, "slippage_ticks": None,
+         "markout_ticks": {}},
+    ],
+)  # fmt: skip
+def test_execution_within_its_band_is_never_rolled_back(
+    limits: CanaryThresholds, changes: dict[str, Any]
+) -> None:
+    end, _, _ = live(np.full(SESSIONS, UNIT), limits, promise(), spoiled_from=0, **changes)
+    assert end is None
+
+
+@pytest.mark.parametrize("name", ["slippage_ticks", "markout_ticks_10s", "fill_ratio"])
+def test_an_execution_metric_that_gate_c_did_not_promise_fails(
+    limits: CanaryThresholds, name: str
+) -> None:
+    for said in (None, PromisedMetric(0.5, 0.3, 1, 50.0), PromisedMetric(0.5, 0.3, 30, 0.0)):
+        promised = promise(execution=execution(**{name: said}))
+        decision = decide([session(0)], limits, promised, weight_ppm=100_000)
+        (reason,) = decision.reasons
+        assert reason.code == ReasonCode.CANARY_METRIC_MISSING
+        assert name in reason.text
+        assert "run gate C again" in reason.text
+
+
+def test_a_mean_of_few_fills_counts_for_less(limits: CanaryThresholds) -> None:
+    many = [session(i, slippage_ticks=2.0) for i in range(3)]
+    few = [session(i, slippage_ticks=2.0, fills=1, filled_orders=1) for i in range(3)]
+    evidence = [
+        decide(rows, limits, promise(), weight_ppm=100_000).facts["slippage_log_evidence"]
+        for rows in (many, few)
+    ]
+    assert evidence[0] > 1.5
+    assert evidence[1] < 0.1
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [
+        {"orders": 6, "filled_orders": 6, "fills": 90},
+        {"fills": 6, "filled_orders": 6, "orders": 7},
+    ],
+)
+def test_without_enough_orders_and_fills_there_is_no_step_up(
+    limits: CanaryThresholds, lack: dict[str, int]
+) -> None:
+    history = [session(i, **lack) for i in range(limits.sessions_per_stage)]
+    assert decide(history, limits, promise(), weight_ppm=100_000).action is Action.HOLD
+    history = [session(i) for i in range(limits.sessions_per_stage)]
+    assert decide(history, limits, promise(), weight_ppm=100_000).action is Action.STEP_UP
+
+
+def test_the_guard_stays_after_the_last_stage(limits: CanaryThresholds) -> None:
+    history = [session(i, weight=1_000_000) for i in range(30)]
+    assert decide(history, limits, promise(), weight_ppm=1_000_000).action is Action.HOLD
+    storm = session(30, weight=1_000_000, broker_rejects=40)
+    decision = decide([*history, storm], limits, promise(), weight_ppm=1_000_000)
+    assert decision.action is Action.ROLL_BACK
+
+
+def test_the_chance_of_the_loss_budget_is_in_every_decision(limits: CanaryThresholds) -> None:
+    facts = decide([session(0)], limits, promise(), weight_ppm=100_000).facts
+    bound = loss_budget_error_bound(limits, promise())
+    assert facts["loss_budget_error_bound"] == bound
+    assert 0 < bound < 0.1
+    assert loss_budget_error_bound(limits, promise(mean_net=0.1 * UNIT)) == 1.0
+    rng = np.random.default_rng(23)
+    drift = 1.0 - limits.promise_standard_errors / math.sqrt(30)
+    paths = np.cumsum(drift + rng.standard_normal((20_000, SESSIONS)), axis=1)
+    assert (paths.min(axis=1) <= -limits.loss_budget_std).mean() <= bound
 
 
 @pytest.mark.parametrize("changes", [{"std_net": 0.0}, {"mean_net": 0.0}, {"session_count": 1},
@@ -294,26 +387,34 @@ def test_a_new_canary_starts_at_the_first_stage_and_never_above_the_judged_weigh
 def test_every_roll_back_reason_has_been_seen(limits: CanaryThresholds) -> None:
     loss = decide([session(0, -7 * UNIT)], limits, promise(), weight_ppm=100_000)
     assert ReasonCode.CANARY_LOSS_BUDGET in {r.code for r in loss.reasons}
-    dead = [session(i, -0.5 * UNIT) for i in range(11)]
-    lost = decide(dead, limits, promise(), weight_ppm=100_000)
+    dead = [session(i, 0.0) for i in range(12)]
+    lost = decide(dead, limits, promise(mean_net=2 * UNIT), weight_ppm=100_000)
     assert [r.code for r in lost.reasons] == [ReasonCode.CANARY_EDGE_LOST]
     assert lost.as_dict()["reasons"][0]["name"] == "CANARY_EDGE_LOST"
 
 
 @pytest.mark.parametrize(
-    "text", ["sessions_per_stage: 3\n", "a: [", "weight_stages_ppm: [200000, 100000]\n"]
+    ("before", "after", "said"),
+    [
+        ("sessions_per_stage: 3\n", "", "sessions_per_stage"),
+        ("error_rate: 0.05", "error_rate: [", "YAML"),
+        ("[100000, 200000", "[200000, 100000", "ascend"),
+        ("  slippage: 0.005\n", "", "error_rates are to name"),
+        ("  edge: 0.03\n", "  edge: 0.3\n", "error_rates add up to"),
+        ("markout_horizon: 10s", "markout_horizon: 7s", "markout_horizon"),
+        ("rate_factors: [2.0", "rate_factors: [1.0", "rate_factors"),
+    ],
 )
-def test_wrong_thresholds_are_refused(tmp_path: Path, text: str) -> None:
+def test_wrong_thresholds_are_refused(tmp_path: Path, before: str, after: str, said: str) -> None:
     from importlib import resources
 
     packaged = (resources.files("hft_platform") / "defaults" / "canary.yaml").read_text()
-    if text.startswith("weight"):
-        rest = [line for line in packaged.splitlines() if not line.startswith("weight_")]
-        text = text + "\n".join(rest)
-    (tmp_path / "canary.yaml").write_text(text)
+    assert before in packaged
+    (tmp_path / "canary.yaml").write_text(packaged.replace(before, after))
     with pytest.raises(PlatformError) as caught:
         load_canary_thresholds(tmp_path)
     assert caught.value.code == ReasonCode.SETTINGS_INVALID
+    assert said in caught.value.message
 
 
 def test_thresholds_are_hashed_by_what_they_say(tmp_path: Path) -> None:
@@ -323,7 +424,9 @@ def test_thresholds_are_hashed_by_what_they_say(tmp_path: Path) -> None:
     same, hash_packaged = load_canary_thresholds(Path("none"))
     (tmp_path / "canary.yaml").write_text("# a comment\n" + packaged)
     assert load_canary_thresholds(tmp_path) == (same, hash_packaged)
-    (tmp_path / "canary.yaml").write_text(packaged.replace("0.05", "0.06"))
+    (tmp_path / "canary.yaml").write_text(
+        packaged.replace("loss_budget_std: 6.0", "loss_budget_std: 7.0")
+    )
     other, hash_other = load_canary_thresholds(tmp_path)
-    assert other == dataclasses.replace(same, edge_error_rate=0.06)
+    assert other == dataclasses.replace(same, loss_budget_std=7.0)
     assert hash_other != hash_packaged

@@ -1,0 +1,128 @@
+"""A canary's files: old summaries, promises without execution, and which canaries are looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.promotion_folder import promotions_root, withdrawn_path
+from hft_platform.errors import ReasonCode
+from research import loop
+from research.gates.promise import SessionExecution, promised_metrics
+from research.promotion.canary import Action, PromisedMetric
+from research.promotion.lineage import evaluate_canary, promise_of
+from research.promotion.promote import run_canary
+from tests.research.promotion.test_promote import ALPHA_ID, FIRST_FROZEN, pinned
+
+
+def registered(bench: Any) -> None:
+    """As `register_alphas` leaves it."""
+    atomic_write(bench.ws / "alphas.json", canonical_json([bench.alpha.key]))
+
+
+def test_a_summary_of_an_older_runtime_lacks_a_metric_and_fails(bench: Any) -> None:
+    gate_c = bench.write_gates()["gate_c"]
+    bench.sign("canary")
+    path = bench.run_session(FIRST_FROZEN)
+    counts = dict(json.loads(path.read_bytes())["evidence"]["counts"])
+    assert evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c).action is Action.HOLD
+    del counts["filled_orders"]
+    bench.run_session(FIRST_FROZEN, counts=counts)
+    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    (reason,) = decision.reasons
+    assert decision.action is Action.ROLL_BACK
+    assert reason.code == ReasonCode.CANARY_METRIC_MISSING
+    assert "filled_orders missing; a summary of an older runtime lacks it" in reason.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"slippage_ticks": None}, ReasonCode.CANARY_METRIC_MISSING),
+        ({"markout_ticks": {}}, ReasonCode.CANARY_METRIC_MISSING),
+        ({"account": None}, ReasonCode.CANARY_METRIC_MISSING),
+        ({"parity": None}, ReasonCode.CANARY_METRIC_MISSING),
+        ({"parity": {"identical": 9, "total": 10}}, ReasonCode.CANARY_PARITY_BROKEN),
+        ({"shed_count": 1}, ReasonCode.SESSION_SHED),
+    ],
+)
+def test_a_signed_summary_that_lacks_or_breaks_something_withdraws_the_config(
+    bench: Any, changes: dict[str, Any], code: int
+) -> None:
+    bench.write_gates()
+    bench.sign("canary")
+    bench.run_session(FIRST_FROZEN, **changes)
+    decision = run_canary(bench.ws, bench.alpha, by="sensor", config_dir=bench.config_dir)
+    assert [reason.code for reason in decision.reasons] == [code]
+    content = json.loads(withdrawn_path(promotions_root(bench.ws), ALPHA_ID, 1).read_bytes())
+    assert (content["reason_code"], content["is_rolled_back"]) == (code, True)
+
+
+def test_a_verdict_without_execution_by_session_is_no_promise(bench: Any) -> None:
+    gate_c = bench.write_gates()["gate_c"]
+    bench.sign("canary")
+    del gate_c.results["promise"]["execution"]
+    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    (reason,) = decision.reasons
+    assert reason.code == ReasonCode.CANARY_METRIC_MISSING
+    assert "run gate C again" in reason.text
+
+
+def test_what_gate_c_measured_is_what_the_canary_is_held_to(bench: Any) -> None:
+    sessions = [
+        SessionExecution(10, 8, 8, 1.0, {"10s": 3.0}),
+        SessionExecution(20, 20, 22, 2.0, {"10s": 5.0}),
+        SessionExecution(0, 0, 0, None, {"10s": None}),
+    ]
+    gate_c = bench.write_gates()["gate_c"]
+    gate_c.results["promise"]["execution"] = promised_metrics(sessions)
+    got = promise_of(gate_c).execution
+    assert got["slippage_ticks"] == PromisedMetric(1.5, pytest.approx(0.5**0.5), 2, 15.0)
+    assert got["markout_ticks_10s"] == PromisedMetric(4.0, pytest.approx(2**0.5), 2, 15.0)
+    assert got["fill_ratio"] == PromisedMetric(0.9, pytest.approx(0.02**0.5), 2, 15.0)
+    assert promised_metrics(sessions[1:])["slippage_ticks"] is None
+
+
+def test_the_sensor_looks_at_each_canary_once_for_what_is_known_of_it(bench: Any) -> None:
+    registered(bench)
+    bench.write_gates()
+    bench.sign("shadow")
+    bench.run_session(FIRST_FROZEN)
+    assert loop.pending_canaries(bench.ws) == []
+    bench.sign("canary")
+    assert loop.pending_canaries(bench.ws) == []
+    path = bench.run_session(FIRST_FROZEN + 1)
+    bench.run_session(FIRST_FROZEN + 2)
+    first = loop.pending_canaries(bench.ws)
+    assert [key for key, _ in first] == [bench.alpha.key]
+    assert loop.pending_canaries(bench.ws) == first
+    path.write_bytes(path.read_bytes().replace(b'"net":', b'"nett":'))
+    tampered = loop.pending_canaries(bench.ws)
+    assert tampered != first, "a summary that does not verify is a reason to look"
+    assert len(tampered) == 1
+    path.unlink()
+    assert loop.pending_canaries(bench.ws) not in (first, tampered)
+
+
+def test_a_graduated_alpha_keeps_its_guard(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned(bench, tmp_path)
+    monkeypatch.setenv("HFT_PINNED_KEYS_FILE", str(tmp_path / "pins"))
+    registered(bench)
+    bench.write_gates()
+    bench.sign("live")
+    bench.run_session(FIRST_FROZEN)
+    ((key, _),) = loop.pending_canaries(bench.ws)
+    assert key == bench.alpha.key
+    bench.run_session(
+        FIRST_FROZEN + 1,
+        counts={"records": 5, "decisions": 10, "approved": 100, "refused_by_code": {},
+                "orders": 100, "broker_rejects": 40, "unknown": 0, "filled_orders": 50},
+    )  # fmt: skip
+    assert loop.decide_canary(bench.ws, key)["rolled_back"]
+    assert loop.pending_canaries(bench.ws) == []
