@@ -24,7 +24,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.feed.recording import FILES, dataset_folders, load_tape, records_table
 from hft_platform.records import empty
 from research.data import quality
-from research.data.datasets import Dataset, SessionRef
+from research.data.datasets import Dataset, SessionRef, content_sha256
 
 __all__ = [
     "Dataset",
@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "dataset_of",
     "datasets",
+    "description",
     "load_tape",
     "open_dataset",
     "quality_report",
@@ -102,6 +103,11 @@ def session_of_tape(ws: Path, tape_sha256: str) -> SessionRef:
         f"no dataset in {ws} holds a session with tape hash {tape_sha256[:12]}",
         next_step="ingest the recording again",
     )
+
+
+def description(dataset: Dataset) -> dict[str, Any]:
+    """Content of a dataset's `dataset.json`: what was read, how, and what came out."""
+    return _json(dataset.path / "dataset.json")
 
 
 def quality_report(dataset: Dataset) -> dict[str, Any]:
@@ -177,11 +183,21 @@ def _create_view(
 
 
 def _open(folder: Path) -> Dataset:
-    sha256 = str(_json(folder / "dataset.json").get("sha256", ""))
-    if not sha256 or not folder.name.endswith(f"-{sha256[:12]}"):
+    content = _json(folder / "dataset.json")
+    sha256 = str(content.get("sha256", ""))
+    try:
+        follows = content_sha256(content)
+    except (KeyError, TypeError, AttributeError) as error:
         raise PlatformError(
             ReasonCode.FILE_DAMAGED,
-            f"{folder}: folder name does not end with the content hash, {sha256[:12] or 'missing'}",
+            f"{folder}: is not a dataset: {type(error).__name__} {error}",
+            next_step="remove the folder and ingest again",
+        ) from error
+    if not folder.name.endswith(f"-{follows[:12]}") or sha256 != follows:
+        raise PlatformError(
+            ReasonCode.FILE_DAMAGED,
+            f"{folder}: content hash is {follows[:12]}, folder and dataset.json say "
+            f"{folder.name.rpartition('-')[2]} and {sha256[:12] or 'nothing'}",
             next_step="remove the folder and ingest again",
         )
     return Dataset.of_folder(folder, sha256)

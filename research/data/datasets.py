@@ -8,6 +8,7 @@ Invariants:
 2. Its id follows from what was read, how receive times were made, and the tapes that came out;
    it holds no clock time and no path, so the same input gives the same id.
 3. Writing a dataset that is there changes nothing.
+4. Every session that was written is in the workspace's book of ingestions.
 
 It judges no rows. Operator's page: `docs/recordings.md`.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +38,7 @@ from hft_platform.feed.recording import (
     tape_of,
 )
 from hft_platform.market.sessions import Session
+from research.data.ingestions import enter, ingestions_of
 
 INGESTION_VERSION = 1
 """Raised when the same input gives other records."""
@@ -188,24 +191,8 @@ class DatasetWriter:
             The new one, or the equal one that was there.
         """
         sessions = sorted(self._sessions, key=lambda row: (row["start_ns"], row["symbol"]))
-        sha256 = canonical_sha256(
-            {
-                "schema": DATASET_SCHEMA,
-                "ingestion_version": INGESTION_VERSION,
-                "record_schema": _core.SCHEMA_HASH,
-                "receive_times": method["sha256"],
-                "inputs": sorted(row["sha256"] for row in inputs),
-                "sessions": [
-                    [row[k] for k in ("symbol", "session_id", "start_ns", "end_ns", "tape_sha256")]
-                    for row in sessions
-                ],
-            }
-        )
-        dataset_id = f"{self._name}-{sha256[:12]}"
-        content = {
+        made = {
             "schema": DATASET_SCHEMA,
-            "dataset_id": dataset_id,
-            "sha256": sha256,
             "ingestion_version": INGESTION_VERSION,
             "record_schema": _core.SCHEMA_HASH,
             "receive_times": method,
@@ -213,13 +200,18 @@ class DatasetWriter:
             "inputs": inputs,
             "sessions": sessions,
         }
+        sha256 = content_sha256(made)
+        dataset_id = f"{self._name}-{sha256[:12]}"
+        content = made | {"dataset_id": dataset_id, "sha256": sha256}
         _write(self._folder / "quality.json", {"dataset_id": dataset_id, **quality})
         _write(self._folder / "dataset.json", content)
         for folder in (self._folder / "sessions").glob("*"):
             sync_folder(folder)
         sync_folder(self._folder / "sessions")
         sync_folder(self._folder)
-        return self._publish(dataset_id, sha256)
+        dataset = self._publish(dataset_id, sha256)
+        enter(self._home, ingestions_of(content))
+        return dataset
 
     def _publish(self, dataset_id: str, sha256: str) -> Dataset:
         target = self._home / dataset_id
@@ -232,6 +224,33 @@ class DatasetWriter:
                     raise
             sync_folder(self._home)
         return Dataset.of_folder(target, sha256)
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """Content hash of a dataset, from its `dataset.json`.
+
+    Parameters
+    ----------
+    content : mapping
+        What was read, how, and the tapes that came out; its own ``sha256`` is not looked at.
+
+    Returns
+    -------
+    str
+    """
+    return canonical_sha256(
+        {
+            "schema": content["schema"],
+            "ingestion_version": content["ingestion_version"],
+            "record_schema": content["record_schema"],
+            "receive_times": content["receive_times"]["sha256"],
+            "inputs": sorted(row["sha256"] for row in content["inputs"]),
+            "sessions": [
+                [row[k] for k in ("symbol", "session_id", "start_ns", "end_ns", "tape_sha256")]
+                for row in content["sessions"]
+            ],
+        }
+    )
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 from hft_platform.errors import PlatformError, ReasonCode
 from research.data import catalog
 from research.gates.context import GateContext
-from research.gates.gate_a import LookAhead, SpecEvidence
+from research.gates.data_audit import audit_data
+from research.gates.data_facts import DataFacts
+from research.gates.gate_a import NOTHING_COMPARED, LookAhead, SpecEvidence
 from research.gates.look_ahead import find_look_ahead
 from research.gates.record_places import head_of
-from research.gates.signals import batch_rows, signal_config
+from research.gates.signals import SignalRows, batch_rows, incremental_signal, signal_config
+from research.gates.stepwise import compare_stepwise
 from research.registry import JudgedData, check_expression
 
-LOOK_AHEAD_RECORDS_MAX = 50_000
-"""Records of a session on which look-ahead is searched: a leak shows early or not at all."""
+if TYPE_CHECKING:
+    from research.data.catalog import SessionRef
+
+LOOK_AHEAD_RECORDS_MAX = 40_000
+"""Records of a session on which the future is cut off: how far a leak reaches does not matter."""
+STEPWISE_RECORDS_MAX = 8_000
+"""Records of a session that an engine is given one by one."""
 PRICE_SHIFT_TICKS = 7
 """How far a disturbed future's prices are moved."""
 
@@ -31,15 +43,17 @@ def collect(context: GateContext) -> SpecEvidence:
     """
     manifest, judged = context.alpha.manifest, context.judged
     sessions = judged.roles.judged
+    data = _data(context)
     return SpecEvidence(
         hypothesis_chars=len(manifest.hypothesis),
         reference_count=len(manifest.references),
         label_horizon_s=manifest.label_horizon_s,
         program=check_expression(context.alpha),
         session_records={f"{s.symbol} {s.session_id}": s.record_count for s in sessions},
-        damaged_sessions=tuple(f"{s.symbol} {s.session_id}" for s in sessions if _is_damaged(s)),
+        data=data,
         quality=_quality_shares(judged),
-        look_ahead=_look_ahead(context),
+        # Nothing can be said about the signal on a tape that is not the one that was ingested.
+        look_ahead=NOTHING_COMPARED if data.faults["tape_hashes"] else _look_ahead(context),
     )
 
 
@@ -74,20 +88,23 @@ def _quality_shares(judged: JudgedData) -> dict[str, float]:
     }
 
 
-def _is_damaged(session: catalog.SessionRef) -> bool:
-    try:
-        catalog.load_tape(session)
-    except PlatformError as error:
-        if error.code in (ReasonCode.VERDICT_STALE, ReasonCode.FILE_DAMAGED):
-            return True
-        raise
-    return False
+def _data(context: GateContext) -> DataFacts:
+    judged, thresholds = context.judged, context.thresholds.gate_a
+    return audit_data(
+        judged.dataset,
+        judged.roles.judged,
+        judged.instruments,
+        contracts=context.contracts,
+        exceptions=context.exceptions,
+        delay_s_max=thresholds.delay_s_max,
+        delayed_share_max=thresholds.delayed_share_max,
+    )
 
 
 def _look_ahead(context: GateContext) -> LookAhead:
-    thresholds = context.thresholds.gate_a
-    rows = truncated = perturbed = 0
-    for session in context.judged.roles.judged[: thresholds.lookahead_sessions]:
+    thresholds, sessions = context.thresholds.gate_a, context.judged.roles.judged
+    found = NOTHING_COMPARED
+    for session in _spread(sessions, thresholds.lookahead_sessions):
         instrument = context.instrument_of(session)
         config = signal_config(
             context.alpha.manifest,
@@ -96,14 +113,32 @@ def _look_ahead(context: GateContext) -> LookAhead:
             account_limits=context.account_limits,
             storm_guard=context.storm_guard,
         )
+        evaluate = partial(_evaluate, config=config)
         tape = head_of(catalog.load_tape(session), LOOK_AHEAD_RECORDS_MAX)
-        found = find_look_ahead(
+        found += find_look_ahead(
             tape,
-            lambda part, config=config: batch_rows(part, config),  # type: ignore[misc]
+            evaluate,
             cuts=thresholds.lookahead_cuts,
             price_shift=PRICE_SHIFT_TICKS * instrument.tick_size,
+            lot_size=instrument.lot_size,
         )
-        rows += found.rows
-        truncated += found.truncated_mismatches
-        perturbed += found.perturbed_mismatches
-    return LookAhead(rows, truncated, perturbed)
+        stepped, mismatches = compare_stepwise(
+            head_of(tape, STEPWISE_RECORDS_MAX),
+            evaluate,
+            partial(incremental_signal, config=config),
+        )
+        found += LookAhead(0, 0, 0, stepped, mismatches)
+    return found
+
+
+def _evaluate(tape: bytes, config: dict[str, Any]) -> SignalRows:
+    return batch_rows(tape, config)
+
+
+def _spread(sessions: Sequence[SessionRef], count: int) -> list[SessionRef]:
+    """`count` sessions from the first to the last, evenly."""
+    if count >= len(sessions):
+        return list(sessions)
+    if count == 1:
+        return [sessions[0]]
+    return [sessions[i * (len(sessions) - 1) // (count - 1)] for i in range(count)]

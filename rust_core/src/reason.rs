@@ -280,6 +280,11 @@ reason_codes! {
     ParityBroken = 720, "a replay decided differently from the session", "a bug, a damaged log or other code", "no evidence from this session; see the parity report";
     SummaryTampered = 721, "a session summary does not match its hash or signature", "an edited file", "no evidence from this session; find out who changed it";
     SessionShed = 722, "a session shed market data for want of space, so it cannot be replayed whole", "a full disk", "no evidence from this session; run it again";
+    SessionsMissing = 723, "a dataset lacks sessions that its calendar held between its first and its last", "a recorder that was off, or days left out because they went badly", "ingest them, or state why there is no recording in config/data_exceptions.yaml";
+    DataRestated = 724, "a session was ingested before with other records, or was never entered in the ingestion's book", "recordings that were revised or edited after the fact", "judge by the first recording, or state why it was replaced in config/data_exceptions.yaml";
+    ReceiveTimeInvalid = 725, "a record's receive time cannot be when it was received: before its event, or long after", "a recorder's clock, or rows filled in afterwards", "ingest the recording as it was received";
+    NotFrontContract = 726, "a session's contract is not the one that the roll rule trades on that day", "a continuous series under the name of one contract", "record each contract under its own name";
+    FillTooEarly = 727, "a simulated fill came before its order could have been at the exchange", "fills on the tick that caused them, latency left out", "no evidence from this run; correct the backtest";
 
     InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
 }
