@@ -139,7 +139,11 @@ def test_a_kernel_file_that_no_manifest_names_is_refused(tmp_path: Path):
 def test_gate_a_finds_no_look_ahead_and_batch_equals_record_by_record():
     config = config_of(registry.load_alpha(FOLDER))
     found = find_look_ahead(
-        day(), lambda part: batch_rows(part, config), cuts=5, price_shift=7 * SCALE
+        day(),
+        lambda part: batch_rows(part, config),
+        cuts=5,
+        price_shift=7 * SCALE,
+        lot_size=SCALE,
     )
     assert found.rows > 1_000
     assert (found.truncated_mismatches, found.perturbed_mismatches) == (0, 0)
