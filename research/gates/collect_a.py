@@ -25,6 +25,7 @@ LOOK_AHEAD_RECORDS_MAX = 40_000
 """Records of a session on which the future is cut off: how far a leak reaches does not matter."""
 STEPWISE_RECORDS_MAX = 8_000
 """Records of a session that an engine is given one by one."""
+NS_PER_S = 1_000_000_000
 PRICE_SHIFT_TICKS = 7
 """How far a disturbed future's prices are moved."""
 
@@ -52,6 +53,7 @@ def collect(context: GateContext) -> SpecEvidence:
         session_records={f"{s.symbol} {s.session_id}": s.record_count for s in sessions},
         data=data,
         quality=_quality_shares(judged),
+        coverage=_coverage(judged),
         # Nothing can be said about the signal on a tape that is not the one that was ingested.
         look_ahead=NOTHING_COMPARED if data.faults["tape_hashes"] else _look_ahead(context),
     )
@@ -63,12 +65,8 @@ EXPECTED_REJECTIONS = ("SIMULATED_MATCH", "OUTSIDE_SESSION")
 
 def _quality_shares(judged: JudgedData) -> dict[str, float]:
     """Shares of faulty rows over the judged sessions, as the ingestion counted them."""
-    wanted = {(s.symbol, s.session_id) for s in judged.roles.judged}
-    rows = [
-        row
-        for row in catalog.quality_report(judged.dataset)["sessions"]
-        if (row["symbol"], row["session_id"]) in wanted
-    ]
+    rows = _quality_rows(judged)
+    wanted = judged.roles.judged
     total = sum(int(row["rows_in"]) for row in rows)
     if total == 0 or len(rows) != len(wanted):
         raise PlatformError(
@@ -86,6 +84,29 @@ def _quality_shares(judged: JudgedData) -> dict[str, float]:
     return {"rejected": rejected / total} | {
         kind: sum(int(row[field]) for row in rows) / total for kind, field in counted.items()
     }
+
+
+def _quality_rows(judged: JudgedData) -> list[dict[str, Any]]:  # Any: JSON
+    wanted = {(s.symbol, s.session_id) for s in judged.roles.judged}
+    return [
+        row
+        for row in catalog.quality_report(judged.dataset)["sessions"]
+        if (row["symbol"], row["session_id"]) in wanted
+    ]
+
+
+def _coverage(judged: JudgedData) -> dict[str, float]:
+    """Share of each judged session's hours in which the recording is not silent."""
+    lengths = {
+        (s.symbol, s.session_id): (s.end_ns - s.start_ns) / NS_PER_S for s in judged.roles.judged
+    }
+    covered = {}
+    for row in _quality_rows(judged):
+        hours = lengths[row["symbol"], row["session_id"]]
+        silent = row["starts_late_s"] + row["ends_early_s"]
+        silent += sum(gap["seconds"] for gap in row["gaps"]["list"])
+        covered[f"{row['symbol']} {row['session_id']}"] = round(max(0.0, 1 - silent / hours), 6)
+    return dict(sorted(covered.items()))
 
 
 def _data(context: GateContext) -> DataFacts:

@@ -76,6 +76,8 @@ class SpecEvidence:
         What was found in tapes, calendar, contracts and history.
     quality : dict of str to float
         Shares over the dataset, by kind.
+    coverage : dict of str to float
+        Share of each judged session's hours that was recorded; shown, not judged.
     look_ahead : LookAhead
         Of the signal on real sessions.
     """
@@ -87,6 +89,7 @@ class SpecEvidence:
     session_records: dict[str, int]
     data: DataFacts
     quality: dict[str, float]
+    coverage: dict[str, float]
     look_ahead: LookAhead
 
 
@@ -155,6 +158,7 @@ def evaluate(evidence: SpecEvidence, thresholds: GateAThresholds) -> Finding:
         },
         "sessions": e.session_records,
         "quality": dict(sorted(e.quality.items())),
+        "coverage": e.coverage,
         "look_ahead": asdict(e.look_ahead),
         "data_exceptions": list(e.data.excused),
     }

@@ -29,6 +29,7 @@ SPEC = gate_a.SpecEvidence(
     session_records={"d1": 5000, "d2": 6000},
     data=NO_FAULTS,
     quality={"rejected": 0.0, "crossed": 0.0, "out_of_order": 0.0, "duplicate": 0.0},
+    coverage={"d1": 0.99, "d2": 0.4},
     look_ahead=gate_a.LookAhead(
         rows=1000,
         truncated_mismatches=0,

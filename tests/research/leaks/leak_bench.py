@@ -48,10 +48,17 @@ class Bench:
     tmp: Path
     monkeypatch: pytest.MonkeyPatch
 
-    def gate(self, gate: str, ws: Path | None = None, alpha: registry.Alpha | None = None):
+    def gate(
+        self,
+        gate: str,
+        ws: Path | None = None,
+        alpha: registry.Alpha | None = None,
+        *,
+        config_dir: Path = NO_CONFIG,
+    ) -> Verdict:
         """Verdict of a gate."""
         found = alpha or registry.find_alpha(ALPHA)
-        return run_gate(ws or self.ws, found, gate, config_dir=NO_CONFIG)
+        return run_gate(ws or self.ws, found, gate, config_dir=config_dir)
 
     def by_gate(self, gate: str, ws: Path | None = None, alpha=None) -> Caught:
         """What a gate says; only a verdict that opens nothing is a catch."""

@@ -17,7 +17,6 @@ from hft_platform.feed.recording import read_records, records_table, tape_of
 from hft_platform.market.instruments import load_instruments
 from hft_platform.market.latency import profile_sha256
 from hft_platform.records import tape_sha256
-from research import registry
 from research.data import catalog
 from research.data.ingest import ingest
 from research.data.rows import SIMULATED_MATCH
@@ -157,7 +156,10 @@ def a_revised_recording(bench: Bench) -> Caught:
     """The vendor revises a day; the old dataset makes room for the new one."""
 
     def change(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(pl.col("qty") < 10) if name.endswith("09_trades.parquet") else frame
+        if not name.endswith("09_trades.parquet"):
+            return frame
+        revised = (pl.int_range(pl.len()) % 100 == 50).cast(pl.Int64)
+        return frame.with_columns(px=(pl.col("px") + revised).cast(frame.schema["px"]))
 
     revised = bench.recorded(change)
     shutil.rmtree(catalog.dataset_of(bench.ws, ["TXFD6"]).path)
@@ -276,8 +278,3 @@ def two_contracts_in_a_tape(bench: Bench) -> Caught:
         return books, trades
 
     return bench.by_gate("gate_a", bench.written(change))
-
-
-def alpha() -> registry.Alpha:
-    """The alpha that leaks are planted beside."""
-    return registry.find_alpha("txf_ofi_taker")

@@ -61,6 +61,45 @@ def test_a_recording_with_honest_receive_times_is_not_accused(bench: Bench):
     assert bench.gate("gate_a", bench.ingested(bench.recorded(change))).is_passed
 
 
+EXCUSE = """
+schema: 1
+exceptions:
+  - kind: {kind}
+    symbol: TXFD6
+    session_id: {session}
+    reason: the recorder's host was moved that night
+"""
+EXCUSED = {
+    ("survivorship", "data"): [("not_recorded", "2026-04-10/night")],
+    ("restated data", "recording"): [
+        ("restated", "2026-04-09/day"),
+        ("restated", "2026-04-10/night"),
+    ],
+    ("roll splice", "data"): [("back_month", "2026-03-17/day")],
+}
+
+
+@pytest.mark.parametrize(("leak", "how"), EXCUSED)
+def test_an_operator_may_excuse_a_session_and_the_verdict_says_so(
+    leak: str, how: str, bench: Bench, tmp_path: Path
+):
+    by_default = PLANTS[leak, how](bench)
+    config = tmp_path / "config"
+    config.mkdir()
+    text = EXCUSE.format(kind=EXCUSED[leak, how][0][0], session=EXCUSED[leak, how][0][1])
+    for kind, session in EXCUSED[leak, how][1:]:
+        text += EXCUSE.format(kind=kind, session=session).partition("exceptions:\n")[2]
+    (config / "data_exceptions.yaml").write_text(text)
+    ws = bench.ws if how == "recording" else bench.tmp / "other"
+    verdict = bench.gate("gate_a", ws, config_dir=config)
+    assert verdict.is_passed, (by_default, verdict.reasons)
+    shown = [(row["kind"], row["session_id"]) for row in verdict.results["data_exceptions"]]
+    assert shown == EXCUSED[leak, how]
+    other = text.replace("TXFD6", "TXFE6")
+    (config / "data_exceptions.yaml").write_text(other)
+    assert not bench.gate("gate_a", ws, config_dir=config).is_passed
+
+
 def test_a_leak_of_one_bit_at_one_record_in_a_thousand_is_caught(bench: Bench):
     """Too rare for a few cuts; the engine that has not seen the future has no such bit."""
 
