@@ -19,8 +19,8 @@ def strict(tmp_path):
     packaged = (resources.files("hft_platform") / "defaults" / "gates.yaml").read_text()
     folder = tmp_path / "config"
     folder.mkdir()
-    assert "event_ns_max: 20000" in packaged
-    (folder / "gates.yaml").write_text(packaged.replace("event_ns_max: 20000", "event_ns_max: 1"))
+    assert "event_ns_max: 5000" in packaged
+    (folder / "gates.yaml").write_text(packaged.replace("event_ns_max: 5000", "event_ns_max: 1"))
     return folder
 
 
