@@ -32,6 +32,7 @@ from research.data.rows import SIMULATED_MATCH
 from research.gates.data_facts import FAULTS, DataFacts
 
 if TYPE_CHECKING:
+    from hft_platform.market.sessions import Session
     from research.data.catalog import Dataset, SessionRef
     from research.data.exceptions import DataExceptions
 
@@ -170,13 +171,21 @@ def _calendar(
         held = {session.session_id: session for session in mine if session.symbol == symbol}
         if not held:
             continue
+        kinds = {_kind(session, instrument) for session in held.values()}
         for first, last in _spans(list(held.values()), instrument):
             found["sessions_missing"] += [
                 f"{symbol} {session.session_id}"
                 for session in sessions_for(instrument, first, last)
                 if session.session_id not in held
+                and _kind(session, instrument) in kinds
                 and not exceptions.excuses("not_recorded", symbol, session.session_id)
             ]
+
+
+def _kind(session: Session | SessionRef, instrument: Instrument) -> str:
+    """``day`` or ``night``: who records no night session at all leaves no bad one out."""
+    is_exchange = isinstance(instrument.calendar_rule, ExchangeCalendar)
+    return session.session_id.partition("/")[2] if is_exchange else ""
 
 
 def _spans(held: Sequence[SessionRef], instrument: Instrument) -> list[tuple[int, int]]:

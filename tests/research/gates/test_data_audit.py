@@ -86,6 +86,17 @@ def test_holidays_and_weekends_are_not_missing_and_each_session_is(audit):
         assert found == {"sessions_missing": (f"TXFD6 {TXF[place].session_id}",)}
 
 
+def test_who_records_no_night_leaves_no_night_out(audit):
+    days = [session for session in TXF if session.session_id.endswith("/day")]
+    assert audit("TXFD6", days) == {}
+    found = audit("TXFD6", days[:1] + days[2:])
+    assert found == {"sessions_missing": (f"TXFD6 {days[1].session_id}",)}
+    one_night = [session for session in TXF if session in days or session == TXF[0]]
+    assert TXF[0].session_id.endswith("/night")
+    nights = len(TXF) - len(days)
+    assert len(audit("TXFD6", one_night)["sessions_missing"]) == nights - 1
+
+
 @pytest.mark.parametrize("ends", [slice(1, None), slice(None, -1)])
 def test_a_dataset_may_begin_and_end_anywhere(audit, ends):
     assert audit("TXFD6", TXF[ends]) == {}
