@@ -17,6 +17,7 @@ from hft_platform.feed.recording import read_records, records_table, tape_of
 from hft_platform.market.instruments import load_instruments
 from hft_platform.market.latency import profile_sha256
 from hft_platform.records import tape_sha256
+from research import registry
 from research.data import catalog
 from research.data.ingest import ingest
 from research.data.rows import SIMULATED_MATCH
@@ -109,6 +110,31 @@ def stamped_with_the_start_of_the_bar(bench: Bench) -> Caught:
         return books, trades
 
     return bench.by_gate("gate_a", bench.written(change))
+
+
+def kernel(bench: Bench, old: str, new: str) -> registry.Alpha:
+    """The bundled kernel with a line changed."""
+    folder = bench.tmp / "txf_online_taker"
+    shutil.copytree(registry.bundled_folder() / folder.name, folder)
+    path = folder / "kernel.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return registry.load_alpha(folder)
+
+
+@plant("future bar", "kernel")
+def reads_behind_its_features(bench: Bench) -> Caught:
+    """A kernel reads on behind the features of now, for what may lie there."""
+    leaky = kernel(bench, "imbalance = features[1]", "imbalance = features[3]")
+    return bench.by_gate("gate_a", alpha=leaky)
+
+
+@plant("target in features", "kernel")
+def loads_its_labels(bench: Bench) -> Caught:
+    """A kernel loads the labels from a file."""
+    imports = "from hft_platform.kernels import kernel, math"
+    loads = f'import numpy as np\n{imports}\n\nLABELS = np.load("labels.npy")'
+    return refused("registration", lambda: kernel(bench, imports, loads))
 
 
 @plant("survivorship", "data")
