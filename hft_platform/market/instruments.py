@@ -14,9 +14,10 @@ Operator's page: `docs/instruments.md`.
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.resources
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -396,6 +397,47 @@ def roll_day(instrument: Instrument, rule: RollTerms | None = None) -> int:
     for _ in range(rule.trading_days_before):
         day = calendar.previous_trading_day(day)
     return yyyymmdd(day)
+
+
+def front_days(instrument: Instrument, listed: Iterable[Instrument] = ()) -> tuple[int, int]:
+    """Trading days on which a contract is the one to trade by its product's roll rule.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        With its calendar, last trading day and roll rule.
+    listed : iterable of Instrument
+        Known contracts; those of the same product that end earlier hand over to this one.
+
+    Returns
+    -------
+    tuple of (int, int)
+        First and last day, yyyymmdd; 0 where there is no such bound. Where the contract before is
+        not among the listed ones, a monthly TAIFEX future is taken to follow the one that ended on
+        the third Wednesday of the month before.
+    """
+    rule = instrument.roll_rule
+    if not instrument.last_trading_day or rule.kind == "none":
+        return 0, roll_day(instrument)
+    before = [
+        roll_day(row)
+        for row in listed
+        if row.product_root == instrument.product_root
+        and 0 < row.last_trading_day < instrument.last_trading_day
+    ]
+    calendar = instrument.calendar_rule
+    if not isinstance(calendar, ExchangeCalendar):
+        return 0, roll_day(instrument)
+    if instrument.venue == "TAIFEX" and instrument.kind == "future":
+        last_month = date_of(instrument.last_trading_day).replace(day=1) - dt.timedelta(days=1)
+        ended = third_wednesday(last_month.year, last_month.month)
+        if not calendar.is_trading_day(ended):
+            ended = calendar.next_trading_day(ended)
+        before.append(roll_day(replace(instrument, last_trading_day=yyyymmdd(ended))))
+    if not before:
+        return 0, roll_day(instrument)
+    first = calendar.next_trading_day(date_of(max(before)))
+    return yyyymmdd(first), roll_day(instrument)
 
 
 def load_instruments(config_dir: Path | None = None) -> InstrumentTable:

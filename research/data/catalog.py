@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "dataset_of",
     "datasets",
+    "description",
     "load_tape",
     "open_dataset",
     "quality_report",
@@ -102,6 +103,11 @@ def session_of_tape(ws: Path, tape_sha256: str) -> SessionRef:
         f"no dataset in {ws} holds a session with tape hash {tape_sha256[:12]}",
         next_step="ingest the recording again",
     )
+
+
+def description(dataset: Dataset) -> dict[str, Any]:
+    """Content of a dataset's `dataset.json`: what was read, how, and what came out."""
+    return _json(dataset.path / "dataset.json")
 
 
 def quality_report(dataset: Dataset) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Invariants:
 2. Its id follows from what was read, how receive times were made, and the tapes that came out;
    it holds no clock time and no path, so the same input gives the same id.
 3. Writing a dataset that is there changes nothing.
+4. Every session that was written is in the workspace's book of ingestions.
 
 It judges no rows. Operator's page: `docs/recordings.md`.
 """
@@ -37,6 +38,7 @@ from hft_platform.feed.recording import (
     tape_of,
 )
 from hft_platform.market.sessions import Session
+from research.data.ingestions import enter, ingestions_of
 
 INGESTION_VERSION = 1
 """Raised when the same input gives other records."""
@@ -235,7 +237,9 @@ class DatasetWriter:
             sync_folder(folder)
         sync_folder(self._folder / "sessions")
         sync_folder(self._folder)
-        return self._publish(dataset_id, sha256)
+        dataset = self._publish(dataset_id, sha256)
+        enter(self._home, ingestions_of(content))
+        return dataset
 
     def _publish(self, dataset_id: str, sha256: str) -> Dataset:
         target = self._home / dataset_id

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.settings import load_settings
+from hft_platform.market.instruments import load_instruments
+from research.data.exceptions import NO_EXCEPTIONS, DataExceptions, load_exceptions
 from research.gates.thresholds import GateThresholds, load_thresholds
 from research.registry import Alpha, JudgedData, judged_data
 
@@ -35,6 +37,10 @@ class GateContext:
         As the runtime will have it.
     workers : int
         Backtests at a time; results do not depend on it.
+    contracts : tuple of Instrument
+        Every contract that is known, for the roll rule.
+    exceptions : DataExceptions
+        What the operator excused in the data.
     """
 
     ws: Path
@@ -44,6 +50,8 @@ class GateContext:
     account_limits: dict[str, int | None]
     storm_guard: dict[str, Any]
     workers: int
+    contracts: tuple[Instrument, ...] = ()
+    exceptions: DataExceptions = NO_EXCEPTIONS
 
     def instrument_of(self, session: SessionRef) -> Instrument:
         """Instrument that was traded in a session."""
@@ -79,4 +87,6 @@ def open_context(
         account_limits=settings.account_limits(),
         storm_guard=settings.storm_guard(),
         workers=workers,
+        contracts=tuple(load_instruments(config_dir)),
+        exceptions=load_exceptions(config_dir),
     )

@@ -3,8 +3,10 @@
 Why: statistics cannot repair a leak, a broken recording or an idea made up afterwards.
 
 Invariants:
-1. Quality is judged on every dataset the alpha will be judged on, as the ingestion counted it.
+1. Quality is judged on every dataset the alpha will be judged on, as the ingestion counted it;
+   every tape is read again, and held against the calendar, the roll rule and its own history.
 2. The signal up to a record is bit-identical when what follows is cut off, and when it is changed.
+3. A kind of fault that was not looked for is a fault.
 
 It reads no file (see `collect`). Operator's page: `docs/gates.md`.
 """
@@ -16,17 +18,44 @@ from typing import Any
 
 from hft_platform.errors import ReasonCode
 from research.gates.checks import Check, at_least, at_most, finding
+from research.gates.data_facts import FAULTS, DataFacts
 from research.gates.thresholds import GateAThresholds
 from research.gates.verdict import Finding
 
 
 @dataclass(frozen=True, slots=True)
 class LookAhead:
-    """Rows of signal compared after the future was cut off (`truncated`) or changed."""
+    """Rows of signal compared after the future was cut off or changed.
+
+    Attributes
+    ----------
+    rows : int
+        Rows before the cuts; each was compared once for every cut.
+    truncated_mismatches, perturbed_mismatches : int
+        Values that differed when what follows was cut off, and when it was changed.
+    stepwise_rows, stepwise_mismatches : int
+        Rows compared with what an engine said that had seen nothing later, and how many differed:
+        a cut at every record.
+    """
 
     rows: int
     truncated_mismatches: int
     perturbed_mismatches: int
+    stepwise_rows: int
+    stepwise_mismatches: int
+
+    def __add__(self, other: LookAhead) -> LookAhead:
+        """What was found in two sessions."""
+        return LookAhead(
+            self.rows + other.rows,
+            self.truncated_mismatches + other.truncated_mismatches,
+            self.perturbed_mismatches + other.perturbed_mismatches,
+            self.stepwise_rows + other.stepwise_rows,
+            self.stepwise_mismatches + other.stepwise_mismatches,
+        )
+
+
+NOTHING_COMPARED = LookAhead(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +72,12 @@ class SpecEvidence:
         What the compiler says about the expression: ``operations``, ``features``, ``memory_bytes``.
     session_records : dict of str to int
         Records by session that will be judged.
-    damaged_sessions : tuple of str
-        Sessions whose tape no longer matches its hash.
+    data : DataFacts
+        What was found in tapes, calendar, contracts and history.
     quality : dict of str to float
         Shares over the dataset, by kind.
+    coverage : dict of str to float
+        Share of each judged session's hours that was recorded; shown, not judged.
     look_ahead : LookAhead
         Of the signal on real sessions.
     """
@@ -56,11 +87,14 @@ class SpecEvidence:
     label_horizon_s: float
     program: dict[str, Any]
     session_records: dict[str, int]
-    damaged_sessions: tuple[str, ...]
+    data: DataFacts
     quality: dict[str, float]
+    coverage: dict[str, float]
     look_ahead: LookAhead
 
 
+SESSIONS_SHOWN = 5
+"""Sessions that a reason names; the rest is counted."""
 QUALITY_LIMITS = {
     "rejected": "share of rows that were refused",
     "crossed": "share of books that were crossed",
@@ -109,14 +143,7 @@ def evaluate(evidence: SpecEvidence, thresholds: GateAThresholds) -> Finding:
         ),
         at_least("sessions", len(e.session_records), t.sessions_min, "number of judged sessions"),
         _records(e, t),
-        Check(
-            "tape_hashes",
-            len(e.damaged_sessions),
-            0,
-            not e.damaged_sessions,
-            f"sessions whose tape does not match its hash: {', '.join(e.damaged_sessions)}",
-            int(ReasonCode.FILE_DAMAGED),
-        ),
+        *(_no_fault(name, e.data) for name in FAULTS),
         *(
             at_most(f"{kind}_share", e.quality.get(kind), getattr(t, f"{kind}_share_max"), what)
             for kind, what in QUALITY_LIMITS.items()
@@ -131,7 +158,9 @@ def evaluate(evidence: SpecEvidence, thresholds: GateAThresholds) -> Finding:
         },
         "sessions": e.session_records,
         "quality": dict(sorted(e.quality.items())),
+        "coverage": e.coverage,
         "look_ahead": asdict(e.look_ahead),
+        "data_exceptions": list(e.data.excused),
     }
     return finding(checks, results)
 
@@ -141,6 +170,17 @@ def _records(e: SpecEvidence, t: GateAThresholds) -> Check:
     return at_least(
         "session_records", fewest[1], t.session_records_min, f"records of session {fewest[0]}"
     )
+
+
+def _no_fault(name: str, data: DataFacts) -> Check:
+    code, what = FAULTS[name]
+    sessions = data.faults.get(name)
+    if sessions is None:
+        return Check(name, None, 0, False, f"nobody looked whether {what}", int(code))
+    shown = ", ".join(sessions[:SESSIONS_SHOWN])
+    more = len(sessions) - SESSIONS_SHOWN
+    text = f"{what}: {shown}{f' and {more} more' if more > 0 else ''}"
+    return Check(name, len(sessions), 0, not sessions, text, int(code))
 
 
 def _look_ahead(found: LookAhead, t: GateAThresholds) -> list[Check]:
@@ -159,6 +199,16 @@ def _look_ahead(found: LookAhead, t: GateAThresholds) -> list[Check]:
             found.perturbed_mismatches,
             0,
             "number of signal values that change when the future is disturbed",
+            code=code,
+        ),
+        at_least(
+            "stepwise_rows", found.stepwise_rows, t.lookahead_rows_min, "rows compared step by step"
+        ),
+        at_most(
+            "unseen_future",
+            found.stepwise_mismatches,
+            0,
+            "number of signal values that an engine which has not seen the future does not have",
             code=code,
         ),
     ]

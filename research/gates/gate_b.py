@@ -4,7 +4,9 @@ Why: an alpha whose value depends on how it is evaluated has no backtest.
 
 Invariants:
 1. A skipped test is a failure: there is no flag to get around one.
-2. Batch and incremental evaluation agree in every bit; two processes give one hash.
+2. Batch and incremental evaluation agree in every bit; two processes with other hashes and other
+   numbers of threads give one hash of the signal.
+3. Of a time that was measured the finding holds on which side of its budget it lies, no number.
 
 It starts no process (see `sandbox`). Operator's page: `docs/gates.md`.
 """
@@ -47,6 +49,9 @@ class CodeEvidence:
         Hash of the signal from each of several fresh processes.
     tests_sha256 : str
         The test file that ran.
+    event_ns : int
+        Time of a record in batch evaluation. Judged, and no part of the finding: it differs
+        from run to run, and a verdict does not.
     """
 
     tests: TestRun
@@ -54,6 +59,7 @@ class CodeEvidence:
     mismatched_rows: int
     process_hashes: tuple[str, ...]
     tests_sha256: str
+    event_ns: int
 
 
 def evaluate(evidence: CodeEvidence, thresholds: GateBThresholds) -> Finding:
@@ -99,6 +105,14 @@ def evaluate(evidence: CodeEvidence, thresholds: GateBThresholds) -> Finding:
             1,
             len(e.process_hashes) >= 2 and len(distinct) == 1,
             f"{len(e.process_hashes)} processes gave {len(distinct)} different signals",
+            missed,
+        ),
+        Check(
+            "event_time",
+            "within" if e.event_ns <= t.event_ns_max else "beyond",
+            t.event_ns_max,
+            e.event_ns <= t.event_ns_max,
+            f"a record takes longer than the budget of {t.event_ns_max:,} ns",
             missed,
         ),
     ]

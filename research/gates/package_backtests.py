@@ -11,6 +11,7 @@ from research.data.catalog import load_tape
 from research.gates.backtests import RunOutput, RunSpec, path_of, reduce_run
 from research.gates.context import GateContext
 from research.gates.execution import slippage_of
+from research.gates.fill_timing import require_reachable_fills
 from research.gates.promise import execution_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def backtest(
     Returns
     -------
     SessionResult
+
+    Raises
+    ------
+    PlatformError
+        FILL_TOO_EARLY when a fill came before its order could have been at the exchange.
     """
     instrument = context.instrument_of(session)
     config = build_engine_config(
@@ -104,10 +110,9 @@ def backtest(
         account_limits=context.account_limits,
         storm_guard=context.storm_guard,
     )
-    return run_session(
-        tape,
-        config,
-        latency=context.judged.latency | {"corner": latency_corner},
-        queue_model=queue_model,
-        instrument=instrument,
+    profile = context.judged.latency | {"corner": latency_corner}
+    result = run_session(
+        tape, config, latency=profile, queue_model=queue_model, instrument=instrument
     )
+    require_reachable_fills(result, profile)
+    return result

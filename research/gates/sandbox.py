@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,44 @@ from research.gates.thresholds import GateBThresholds
 from research.registry.alpha import KERNEL_FILE, MANIFEST_FILE, TEST_FILE, Alpha
 
 _ANSWER = "answer.json"
+_MEMORY_EXIT = 71
+"""`MEMORY_EXIT` of the child, which is not imported here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What differs between processes that must come to the same signal.
+
+    Attributes
+    ----------
+    hash_seed : int
+        Of Python's hashes: it decides the order of sets of strings.
+    threads : int
+        Threads that numeric libraries may use.
+    """
+
+    hash_seed: int
+    threads: int
+
+
+USUAL = Surroundings(hash_seed=0, threads=1)
+"""One thread for numeric libraries: results and limits do not depend on the machine's cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSignal:
+    """What a fresh process made of a tape.
+
+    Attributes
+    ----------
+    sha256 : str
+        Hash of the alpha and of every bit of its signal.
+    event_ns : int
+        Time of a record, in the fastest of several evaluations.
+    """
+
+    sha256: str
+    event_ns: int
 
 
 def run_alpha_tests(alpha: Alpha, thresholds: GateBThresholds) -> tuple[TestRun, str]:
@@ -56,15 +95,20 @@ def run_alpha_tests(alpha: Alpha, thresholds: GateBThresholds) -> tuple[TestRun,
         # An empty settings file keeps the settings of whatever folder this runs in out of it.
         (folder / "pytest.ini").write_text("[pytest]\n")
         request = {"what": "tests", "test_file": str(Path(inside.name) / TEST_FILE)}
-        answer, ended = _run_child(folder, request, thresholds)
+        answer, ended = _run_child(folder, request, thresholds, USUAL)
         counts = answer or {"passed": 0, "failed": 0, "errors": 0, "skipped": 0}
         return TestRun(ended=ended, **counts), sha256_hex(source.read_bytes())
 
 
-def signal_hash_in_process(
-    alpha: Alpha, tape: bytes, thresholds: GateBThresholds, *, engine_config: dict[str, Any]
-) -> str:
-    """Hash of an alpha's signal over a tape, computed by a fresh process.
+def signal_in_process(
+    alpha: Alpha,
+    tape: bytes,
+    thresholds: GateBThresholds,
+    *,
+    engine_config: dict[str, Any],
+    surroundings: Surroundings,
+) -> ProcessSignal:
+    """Signal of an alpha over a tape, computed by a fresh process.
 
     Parameters
     ----------
@@ -76,10 +120,12 @@ def signal_hash_in_process(
         Limits of time and memory.
     engine_config : dict
         Of the alpha with its default parameters.
+    surroundings : Surroundings
+        Of that process.
 
     Returns
     -------
-    str
+    ProcessSignal
 
     Raises
     ------
@@ -96,13 +142,13 @@ def signal_hash_in_process(
             "tape": str(folder / "tape.bin"),
             "engine_config": engine_config,
         }
-        answer, ended = _run_child(folder, request, thresholds)
+        answer, ended = _run_child(folder, request, thresholds, surroundings)
     if answer is None:
         raise PlatformError(
             ReasonCode.GATE_NOT_COMPUTED,
             f"the process that evaluates {alpha.alpha_id} ended by {ended.replace('_', ' ')}",
         )
-    return str(answer["signal_sha256"])
+    return ProcessSignal(str(answer["signal_sha256"]), int(answer["event_ns"]))
 
 
 def _copy(alpha: Alpha, folder: Path) -> Path:
@@ -115,7 +161,10 @@ def _copy(alpha: Alpha, folder: Path) -> Path:
 
 
 def _run_child(
-    folder: Path, request: dict[str, Any], thresholds: GateBThresholds
+    folder: Path,
+    request: dict[str, Any],
+    thresholds: GateBThresholds,
+    surroundings: Surroundings,
 ) -> tuple[dict[str, Any] | None, str]:
     full = request | {
         "answer_file": _ANSWER,
@@ -125,7 +174,7 @@ def _run_child(
     child = subprocess.Popen(
         [sys.executable, "-m", "research.gates.sandbox_child"],
         cwd=folder,
-        env=_environment(folder),
+        env=_environment(folder, surroundings),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -139,22 +188,25 @@ def _run_child(
         return None, "time_limit"
     if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return None, "time_limit"
+    if child.returncode == _MEMORY_EXIT:
+        return None, "memory_limit"
     path = folder / _ANSWER
     if child.returncode != 0 or not path.is_file():
         return None, "crashed"
     return json.loads(path.read_bytes()), "finished"
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    # One thread for numeric libraries: results and limits do not depend on the machine's cores.
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
-    root = str(Path(__file__).resolve().parents[2])
+def _environment(folder: Path, surroundings: Surroundings) -> dict[str, str]:
+    names = (
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    )  # fmt: skip
     return {
         "PATH": os.defpath,
         "HOME": str(folder),
         "TMPDIR": str(folder),
-        "PYTHONPATH": root,
-        "PYTHONHASHSEED": "random",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONHASHSEED": str(surroundings.hash_seed),
         "PYTHONDONTWRITEBYTECODE": "1",
         "LC_ALL": "C.UTF-8",
-    } | dict.fromkeys(threads, "1")
+    } | dict.fromkeys(names, str(surroundings.threads))

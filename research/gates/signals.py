@@ -16,6 +16,7 @@ from hft_platform.config.canonical import canonical_json, sha256_hex
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
 from hft_platform.kernels import kernels_of
 from research.gates.record_places import record_offsets
+from research.gates.stepwise import compare_stepwise
 
 if TYPE_CHECKING:
     from hft_platform.market.instruments import Instrument
@@ -122,14 +123,6 @@ def compare_batch_with_incremental(tape: bytes, config: Mapping[str, Any]) -> tu
     rows, mismatches : int
         Values compared, and how many differ.
     """
-    rows = batch_rows(tape, config)
-    offsets = record_offsets(tape)
-    raw = np.frombuffer(tape, dtype=np.uint8)
-    times = raw[offsets[:, None] + np.arange(32, 40)].copy().view("<i8")[:, 0]
-    is_book = raw[offsets + 2] == 1
-    at = np.flatnonzero(is_book)
-    index = at[np.searchsorted(times[at], rows["receive_time_ns"])]
-    values = incremental_signal(tape, config)[index]
-    same = values.view(np.uint64) == np.ascontiguousarray(rows["signal"]).view(np.uint64)
-    same |= np.isnan(values) & np.isnan(rows["signal"])
-    return int(rows.size), int((~same).sum())
+    return compare_stepwise(
+        tape, lambda part: batch_rows(part, config), lambda part: incremental_signal(part, config)
+    )

@@ -44,6 +44,8 @@ class GateAThresholds(_Strict):
     crossed_share_max: _Share
     out_of_order_share_max: _Share
     duplicate_share_max: _Share
+    delay_s_max: Annotated[FiniteFloat, Field(gt=0)]
+    delayed_share_max: _Share
     lookahead_sessions: Annotated[int, Field(ge=1)]
     lookahead_cuts: Annotated[int, Field(ge=1, le=64)]
     lookahead_rows_min: Annotated[int, Field(ge=1)]
@@ -56,6 +58,7 @@ class GateBThresholds(_Strict):
     seconds_max: Annotated[int, Field(ge=1, le=3600)]
     memory_bytes_max: Annotated[int, Field(ge=1 << 28)]
     compared_rows_min: Annotated[int, Field(ge=1)]
+    event_ns_max: Annotated[int, Field(ge=1)]
 
 
 class GateCThresholds(_Strict):

@@ -283,6 +283,11 @@ reason_codes! {
     SessionShed = 722, "a session shed market data for want of space, so it cannot be replayed whole", "a full disk", "no evidence from this session; run it again";
     ThresholdsNotRecorded = 723, "thresholds are not the ones that the audit chain holds", "a threshold changed without a record", "hft-research audit thresholds --why, or put the file back";
     VerdictNotRecorded = 724, "the audit chain holds another verdict, or none, for this gate", "a verdict file made by hand or put back", "run the gate again; find out who put it there";
+    SessionsMissing = 725, "a dataset lacks sessions that its calendar held between its first and its last", "a recorder that was off, or days left out because they went badly", "ingest them, or state why there is no recording in config/data_exceptions.yaml";
+    DataRestated = 726, "a session was ingested before with other records, or was never entered in the ingestion's book", "recordings that were revised or edited after the fact", "judge by the first recording, or state why it was replaced in config/data_exceptions.yaml";
+    ReceiveTimeInvalid = 727, "a record's receive time cannot be when it was received: before its event, or long after", "a recorder's clock, or rows filled in afterwards", "ingest the recording as it was received";
+    NotFrontContract = 728, "a session's contract is not the one that the roll rule trades on that day", "a continuous series under the name of one contract", "record each contract under its own name";
+    FillTooEarly = 729, "a simulated fill came before its order could have been at the exchange", "fills on the tick that caused them, latency left out", "no evidence from this run; correct the backtest";
 
     InvariantBroken = 901, "one of our own invariants does not hold", "a bug", "report it with the session folder";
 }

@@ -7,6 +7,7 @@ contract ends, sessions across midnight and holidays, contract aliases.
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import exchange_calendars
@@ -15,7 +16,13 @@ import pytest
 from hft_platform import _core
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.costs import trade_cost
-from hft_platform.market.instruments import Instrument, InstrumentTable, load_instruments, roll_day
+from hft_platform.market.instruments import (
+    Instrument,
+    InstrumentTable,
+    front_days,
+    load_instruments,
+    roll_day,
+)
 from hft_platform.market.sessions import ExchangeCalendar, session_of, third_wednesday, yyyymmdd
 from hft_platform.records import SCALE
 
@@ -245,6 +252,20 @@ def test_the_roll_day_crosses_a_weekend_and_a_holiday(table: InstrumentTable) ->
     # The trading day before Monday 2023-01-30 was Friday: the calendar knows no holidays of 2023.
     assert roll_day(table.by_symbol("TXFA3")) == 20230127
     assert roll_day(table.by_symbol("TXFD6")) == 20260414
+
+
+def test_a_contract_is_in_front_from_the_day_after_the_roll_of_the_one_before(
+    table: InstrumentTable,
+) -> None:
+    # The third Wednesday of March 2026 was the 18th, of May the 20th.
+    d6 = table.by_symbol("TXFD6")
+    assert front_days(d6) == (20260318, 20260414)
+    earlier = replace(d6, symbol="TXFX", last_trading_day=20260325)
+    assert front_days(d6, [earlier, d6]) == (20260325, 20260414)
+    assert front_days(d6, [replace(earlier, product_root="MXF")]) == (20260318, 20260414)
+    assert front_days(table.by_symbol("TXFA3"))[1] == 20230127
+    endless = load_instruments(Path("no-such-folder")).by_symbol("SIM_EDGE")
+    assert front_days(endless) == (0, 0)
 
 
 SESSIONS = [

@@ -7,6 +7,7 @@ import pytest
 
 from hft_platform.errors import ReasonCode
 from research.gates import gate_a, gate_b, gate_d, gate_e
+from research.gates.data_facts import FAULTS, NO_FAULTS, DataFacts
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GateVerdict
 
@@ -16,15 +17,26 @@ def thresholds(tmp_path_factory):
     return load_thresholds(tmp_path_factory.mktemp("no_config"))
 
 
+def fault(name: str) -> DataFacts:
+    return DataFacts(NO_FAULTS.faults | {name: ("TXFD6 2026-04-10/day",)})
+
+
 SPEC = gate_a.SpecEvidence(
     hypothesis_chars=200,
     reference_count=1,
     label_horizon_s=2.0,
     program={"features": ["imbalance_ema_2s"], "operations": 3, "memory_bytes": 512},
     session_records={"d1": 5000, "d2": 6000},
-    damaged_sessions=(),
+    data=NO_FAULTS,
     quality={"rejected": 0.0, "crossed": 0.0, "out_of_order": 0.0, "duplicate": 0.0},
-    look_ahead=gate_a.LookAhead(rows=1000, truncated_mismatches=0, perturbed_mismatches=0),
+    coverage={"d1": 0.99, "d2": 0.4},
+    look_ahead=gate_a.LookAhead(
+        rows=1000,
+        truncated_mismatches=0,
+        perturbed_mismatches=0,
+        stepwise_rows=1000,
+        stepwise_mismatches=0,
+    ),
 )
 CODE = gate_b.CodeEvidence(
     tests=gate_b.TestRun(passed=3, failed=0, errors=0, skipped=0, ended="finished"),
@@ -32,6 +44,7 @@ CODE = gate_b.CodeEvidence(
     mismatched_rows=0,
     process_hashes=("a" * 64, "a" * 64),
     tests_sha256="b" * 64,
+    event_ns=300,
 )
 
 
@@ -51,7 +64,8 @@ def test_a_sound_specification_passes_gate_a(thresholds):
         ({"label_horizon_s": 1e9}, "label_horizon_s"),
         ({"session_records": {"d1": 5000, "d2": 3}}, "session_records"),
         ({"session_records": {"d1": 5000}}, "sessions"),
-        ({"damaged_sessions": ("d2",)}, "tape_hashes"),
+        *(({"data": fault(name)}, name) for name in FAULTS),
+        ({"data": DataFacts({})}, set(FAULTS)),
         ({"quality": SPEC.quality | {"crossed": 0.01}}, "crossed_share"),
         ({"quality": {"rejected": 0.0, "crossed": 0.0, "duplicate": 0.0}}, "out_of_order_share"),
         ({"program": SPEC.program | {"operations": 10_000}}, "operations"),
@@ -61,10 +75,21 @@ def test_a_sound_specification_passes_gate_a(thresholds):
 def test_each_flaw_of_specification_or_data_has_its_own_check(thresholds, change, check):
     found = gate_a.evaluate(dataclasses.replace(SPEC, **change), thresholds.gate_a)
     assert found.verdict is GateVerdict.FAILED
-    assert missed(found) == {check}
+    assert missed(found) == ({check} if isinstance(check, str) else check)
 
 
-@pytest.mark.parametrize("leak", [{"truncated_mismatches": 1}, {"perturbed_mismatches": 1}])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_data_is_told_with_its_code_and_sessions(thresholds, name):
+    evidence = dataclasses.replace(SPEC, data=fault(name))
+    reason = gate_a.evaluate(evidence, thresholds.gate_a).reasons[0]
+    assert reason["code"] == FAULTS[name][0]
+    assert "TXFD6 2026-04-10/day" in reason["text"]
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [{"truncated_mismatches": 1}, {"perturbed_mismatches": 1}, {"stepwise_mismatches": 1}],
+)
 def test_one_signal_value_that_knows_the_future_fails_gate_a(thresholds, leak):
     evidence = dataclasses.replace(SPEC, look_ahead=dataclasses.replace(SPEC.look_ahead, **leak))
     found = gate_a.evaluate(evidence, thresholds.gate_a)
@@ -73,8 +98,9 @@ def test_one_signal_value_that_knows_the_future_fails_gate_a(thresholds, leak):
 
 
 def test_a_look_ahead_check_without_rows_is_no_check(thresholds):
-    evidence = dataclasses.replace(SPEC, look_ahead=gate_a.LookAhead(0, 0, 0))
-    assert gate_a.evaluate(evidence, thresholds.gate_a).verdict is GateVerdict.FAILED
+    evidence = dataclasses.replace(SPEC, look_ahead=gate_a.NOTHING_COMPARED)
+    found = gate_a.evaluate(evidence, thresholds.gate_a)
+    assert missed(found) == {"look_ahead_rows", "stepwise_rows"}
 
 
 def test_sound_code_passes_gate_b(thresholds):
@@ -93,12 +119,24 @@ def test_sound_code_passes_gate_b(thresholds):
         ({"compared_rows": 0}, "compared_rows"),
         ({"process_hashes": ("a" * 64, "c" * 64)}, "deterministic"),
         ({"process_hashes": ("a" * 64,)}, "deterministic"),
+        ({"event_ns": 10_000_000}, "event_time"),
     ],
 )
 def test_each_flaw_of_the_code_has_its_own_check(thresholds, change, check):
     found = gate_b.evaluate(dataclasses.replace(CODE, **change), thresholds.gate_b)
     assert found.verdict is GateVerdict.FAILED
     assert missed(found) == {check}
+
+
+def test_a_measured_time_is_judged_and_is_no_part_of_the_finding(thresholds):
+    """Two runs never take the same time; their verdicts have the same bytes all the same."""
+    for pair in ((300, 4_000), (900_000, 10_000_000)):
+        found = [
+            gate_b.evaluate(dataclasses.replace(CODE, event_ns=ns), thresholds.gate_b)
+            for ns in pair
+        ]
+        assert found[0] == found[1]
+    assert found[0].verdict is GateVerdict.FAILED
 
 
 def profits(seed: int, *, mean: float = 80.0, days: int = 30) -> dict[int, int]:

@@ -42,8 +42,13 @@ def test_an_endless_test_ends_at_its_time_limit(tmp_path):
     assert run.ended == "time_limit"
 
 
+def test_a_test_that_runs_out_of_memory_is_told_from_one_that_fails(tmp_path):
+    run = outcome(tmp_path, "def test_a():\n    bytearray(8 << 30)\n")
+    assert (run.passed, run.ended) == (0, "memory_limit")
+
+
 REACH = """
-import os, socket, subprocess, pytest
+import os, resource, socket, subprocess, pytest
 
 def test_network():
     with pytest.raises(PermissionError):
@@ -66,6 +71,27 @@ def test_secret():
 def test_memory():
     with pytest.raises(MemoryError):
         bytearray(8 << 30)
+
+def test_ways_around(tmp_path):
+    inside = tmp_path / "x"
+    inside.write_text("y")
+    for act in (
+        lambda: os.rename(inside, "/tmp/escaped"),
+        lambda: os.link("/etc/hostname", tmp_path / "link"),
+        lambda: os.symlink(inside, "/tmp/escaped"),
+        lambda: os.symlink("/tmp", tmp_path / "out"),
+        lambda: os.mkdir("/tmp/escaped"),
+        lambda: os.chmod("/tmp", 0o777),
+        lambda: os.open("/tmp", os.O_RDONLY),
+        lambda: os.kill(os.getppid(), 0),
+        lambda: resource.setrlimit(resource.RLIMIT_CPU, (9999, 9999)),
+    ):
+        with pytest.raises(PermissionError):
+            act()
+
+def test_surroundings():
+    assert os.environ["PYTHONHASHSEED"] == "0"
+    assert os.environ["OMP_NUM_THREADS"] == "1"
 """
 
 
@@ -74,7 +100,7 @@ def test_network_processes_files_elsewhere_secrets_and_memory_are_out_of_reach(
 ):
     monkeypatch.setenv("BROKER_SECRET", "x")
     run = outcome(tmp_path, REACH)
-    assert (run.passed, run.failed, run.errors, run.ended) == (5, 0, 0, "finished")
+    assert (run.passed, run.failed, run.errors, run.ended) == (7, 0, 0, "finished")
 
 
 def test_a_forbidden_reach_fails_the_test_that_tries(tmp_path):

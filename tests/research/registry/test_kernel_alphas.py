@@ -18,7 +18,7 @@ from hft_platform.market.instruments import load_instruments
 from hft_platform.market.sessions import sessions_for
 from research import registry
 from research.gates.look_ahead import find_look_ahead
-from research.gates.sandbox import run_alpha_tests, signal_hash_in_process
+from research.gates.sandbox import USUAL, run_alpha_tests, signal_in_process
 from research.gates.signals import (
     batch_rows,
     compare_batch_with_incremental,
@@ -139,7 +139,11 @@ def test_a_kernel_file_that_no_manifest_names_is_refused(tmp_path: Path):
 def test_gate_a_finds_no_look_ahead_and_batch_equals_record_by_record():
     config = config_of(registry.load_alpha(FOLDER))
     found = find_look_ahead(
-        day(), lambda part: batch_rows(part, config), cuts=5, price_shift=7 * SCALE
+        day(),
+        lambda part: batch_rows(part, config),
+        cuts=5,
+        price_shift=7 * SCALE,
+        lot_size=SCALE,
     )
     assert found.rows > 1_000
     assert (found.truncated_mismatches, found.perturbed_mismatches) == (0, 0)
@@ -153,7 +157,7 @@ def test_gate_b_runs_its_tests_and_computes_its_signal_in_another_process(tmp_pa
     run, _ = run_alpha_tests(alpha, limits)
     assert (run.passed, run.failed, run.errors, run.ended) == (5, 0, 0, "finished")
     config = config_of(alpha)
-    fresh = signal_hash_in_process(alpha, day(), limits, engine_config=config)
+    fresh = signal_in_process(alpha, day(), limits, engine_config=config, surroundings=USUAL).sha256
     expected = f"{alpha.alpha_hash}{signal_sha256(day(), config)}"
     assert fresh == sha256_hex(expected.encode())
 
