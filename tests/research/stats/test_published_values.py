@@ -46,6 +46,20 @@ def test_deflated_sharpe_variants_of_the_paper_example(trials, skewness, kurtosi
     assert probability == pytest.approx(expected, abs=5e-7)
 
 
+@pytest.mark.parametrize(
+    ("days", "trials", "needed", "hurdle"),
+    [(60, 10, 6.75, 3.21), (250, 100, 4.21, 2.53), (250, 1000, 4.94, 3.26), (750, 10, 1.86, 0.91)],
+)
+def test_annual_sharpe_that_null_trials_ask_for(days, trials, needed, hurdle):
+    """V = 1/T, Normal moments, 252 days a year: what DSR 0.95 takes, and SR0."""
+    daily = needed / math.sqrt(252)
+    probability, sr0 = stats.deflated_sharpe(
+        daily, count=days, trials=trials, trial_variance=1.0 / days
+    )
+    assert probability == pytest.approx(0.95, abs=0.004)
+    assert sr0 * math.sqrt(252) == pytest.approx(hurdle, abs=0.02)
+
+
 def test_excess_kurtosis_in_place_of_raw_would_be_noticed():
     """The usual mistake in public code changes the paper's value in the third digit."""
     wrong, _ = stats.deflated_sharpe(
