@@ -177,6 +177,23 @@ def test_cscv_of_pure_noise_is_near_one_half():
     assert 0.35 < np.mean(values) < 0.65
 
 
+def test_cscv_of_the_published_null_size():
+    """T = 1000, N = 100, S = 16: published .476 +- .137; one matrix is worth little."""
+    values = [
+        stats.cscv(np.random.default_rng(seed).standard_normal((1000, 100)), blocks=16).pbo
+        for seed in range(4)
+    ]
+    assert 0.476 - 4 * 0.137 / 2 < np.mean(values) < 0.476 + 4 * 0.137 / 2
+    assert np.ptp(values) > 0.05, "which is why PBO is no condition"
+
+
+def test_copies_of_one_setting_share_a_rank():
+    column = np.random.default_rng(4).standard_normal((80, 1))
+    result = stats.cscv(np.repeat(column, 7, axis=1), blocks=8)
+    assert result.pbo == 1.0, "the best of seven equals is their median, which counts as overfit"
+    assert 0.0 < result.oos_loss_probability < 1.0
+
+
 def test_cscv_of_a_flat_plateau_of_good_settings_does_not_lose():
     rng = np.random.default_rng(3)
     shared = rng.standard_normal((250, 1)) + 0.3
