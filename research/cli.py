@@ -118,6 +118,14 @@ def _add_judging(commands: Any) -> None:  # Any: as above
     )  # fmt: skip
     agree.add_argument("--session", help="session of DATA, e.g. 2026-04-10/day (default: largest)")
 
+    trials = _add(
+        commands, "trials", judging.trials,
+        "Show the trial ledger: what was tried, by alpha, and what all of it amounts to; or SQL.",
+    )  # fmt: skip
+    trials.add_argument(
+        "--sql", help="a statement over the views trials, outcomes and results (DuckDB)"
+    )
+
     prototype = _add(
         commands, "prototype", judging.prototype,
         "SLOW: run a plain Python strategy on one recorded session. For prototypes: at most "
@@ -181,7 +189,7 @@ def _add_promotion(commands: Any) -> None:  # Any: as above
 
 def _add_trust(commands: Any) -> None:  # Any: as above
     approve = _add(
-        commands, "approve", trust.approve,
+        commands, "approve", promotion.approve,
         "The second person: sign for an alpha's evidence, where an approval key is pinned.",
     )  # fmt: skip
     _alpha_argument(approve)
@@ -202,8 +210,9 @@ def _add_trust(commands: Any) -> None:  # Any: as above
 
     audit = _add(
         commands, "audit", trust.audit,
-        "verify: check the audit chain and print its head. thresholds: put gates.yaml and "
-        "canary.yaml on record as they are. override: record what was done outside the program.",
+        "verify: check the chain, and the workspace against it; print its head. thresholds: put "
+        "gates.yaml and canary.yaml on record as they are. override: record what was done "
+        "outside the program.",
     )  # fmt: skip
     audit.add_argument("action", choices=("verify", "thresholds", "override"))
     audit.add_argument("--head", help="verify: a head noted elsewhere; it must be in the chain")

@@ -12,6 +12,7 @@ from hft_platform.errors import ReasonCode
 from research.commands.common import DONE, FAILED, REFUSED, alpha_of, print_result, workspace_of
 
 if TYPE_CHECKING:
+    from research.experiments import TrialFacts
     from research.registry import Alpha
 
 GATES_WITHOUT_SESSIONS = ("gate_a", "gate_b", "gate_c", "gate_d")
@@ -135,3 +136,47 @@ def _prototype_text(facts: dict[str, Any]) -> str:
             f"  folder    {facts['folder']}",
         ]
     )
+
+
+def trials(arguments: argparse.Namespace) -> int:
+    """The trial ledger."""
+    from research.experiments.query import BY_ALPHA, ledger_facts, query
+
+    ws = workspace_of(arguments)
+    try:
+        rows = query(ws, arguments.sql or BY_ALPHA)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
+    if arguments.sql:
+        rows = json.loads(json.dumps(rows, default=str))
+        print_result(arguments, rows, lambda: "\n".join(map(_cells, rows)) or "no rows")
+        return DONE
+    facts = ledger_facts(ws)
+    print_result(
+        arguments, {"alphas": rows, "all": facts.as_dict()}, lambda: _trials_text(rows, facts)
+    )
+    return DONE
+
+
+def _cells(row: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in row.items())
+
+
+def _trials_text(rows: list[dict[str, Any]], facts: TrialFacts) -> str:
+    lines = [
+        f"{row['alpha_id']:<28} {row['trials']:>6} trials, {row['evaluated']} evaluated, "
+        f"{row['failed']} failed"
+        + (
+            ""
+            if row["best_daily_sharpe"] is None
+            else f", best {row['best_daily_sharpe']:.3f} a day"
+        )
+        for row in rows
+    ]
+    lines.append(
+        f"{facts.count} trials amount to {facts.effective:.1f} independent ones "
+        f"({facts.evaluated} evaluated in {facts.clusters} clusters; the others count in full); "
+        f"their Sharpe ratios vary {facts.spread:.2f} times as much as without skill"
+    )
+    return "\n".join(lines)

@@ -148,3 +148,33 @@ def sign(arguments: argparse.Namespace) -> int:
     state = "signed" if promotion.is_new else "already in force"
     print_result(arguments, promotion.as_dict(), lambda: f"{state}: {promotion.path}")
     return DONE
+
+
+def approve(arguments: argparse.Namespace) -> int:
+    """The second person's signature."""
+    from hft_platform.config.settings import load_settings
+    from research.promotion.approve import approve
+
+    alpha = alpha_of(arguments)
+    approval = approve(
+        workspace_of(arguments),
+        alpha,
+        stage=arguments.stage,
+        key_file=arguments.key,
+        weight_ppm_max=arguments.weight_ppm_max,
+        by=user_of(arguments),
+        why=arguments.why,
+        pinned_file=load_settings(arguments.config_dir).pinned_keys_path,
+        config_dir=arguments.config_dir,
+    )
+    print_result(
+        arguments,
+        approval.model_dump() | {"alpha_key": alpha.key, "stage": arguments.stage},
+        lambda: (
+            f"{approval.by} approved {alpha.key} for {arguments.stage} up to "
+            f"{approval.weight_ppm_max / 1e4:g} %\n"
+            f"next, by somebody else: hft-research promote {alpha.alpha_id} "
+            f"--stage {arguments.stage}"
+        ),
+    )
+    return DONE

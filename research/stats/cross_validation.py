@@ -329,9 +329,9 @@ def _train_sums(
 ) -> FloatArray:
     """Sum over the training periods of each split: groups not tested, less what is embargoed."""
     groups = is_test.shape[1]
-    total: FloatArray = (1.0 - is_test) @ np.stack(
-        [values[ranks == g].sum(axis=0) for g in range(groups)]
-    )
+    total: FloatArray = np.zeros((is_test.shape[0], values.shape[1]))
+    for group in range(groups):  # group after group: the same bits on every machine
+        total += (1.0 - is_test[:, group, None]) * values[ranks == group].sum(axis=0)
     first = np.searchsorted(ranks, np.arange(groups))
     after = np.append(first[1:], len(ranks))
     for group in range(groups - 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,31 +60,41 @@ def cscv(profits: npt.NDArray[np.float64], *, blocks: int) -> Cscv | None:
     cut = used.reshape(blocks, length, columns)
     sums, squares = cut.sum(axis=1), (cut * cut).sum(axis=1)
     half = blocks // 2 * length
-    overfit, losses, splits = 0, 0, 0
-    for chosen in itertools.combinations(range(blocks), blocks // 2):
-        inside = np.zeros(blocks, dtype=bool)
-        inside[list(chosen)] = True
-        best = int(np.argmax(_sharpe(sums[inside], squares[inside], half)))
-        outside = _sharpe(sums[~inside], squares[~inside], half)
-        below = int((outside < outside[best]).sum())
-        equal = int((outside == outside[best]).sum())
-        w = (below + (equal + 1) / 2.0) / (columns + 1.0)
-        overfit += math.log(w / (1.0 - w)) <= 0.0
-        losses += float(sums[~inside, best].sum()) < 0.0
-        splits += 1
+    splits = list(itertools.combinations(range(blocks), blocks // 2))
+    is_inside = np.zeros((len(splits), blocks), dtype=bool)
+    np.put_along_axis(is_inside, np.array(splits), values=True, axis=1)
+    inside = _sharpe(_sum_of(sums, is_inside), _sum_of(squares, is_inside), half)
+    best = np.argmax(inside, axis=1)[:, None]
+    net_outside = _sum_of(sums, ~is_inside)
+    outside = _sharpe(net_outside, _sum_of(squares, ~is_inside), half)
+    of_best = np.take_along_axis(outside, best, axis=1)
+    below = (outside < of_best).sum(axis=1)
+    equal = (outside == of_best).sum(axis=1)
+    w = (below + (equal + 1) / 2.0) / (columns + 1.0)
+    losses = np.take_along_axis(net_outside, best, axis=1) < 0.0
     return Cscv(
-        pbo=overfit / splits,
-        oos_loss_probability=losses / splits,
-        split_count=splits,
+        pbo=float((np.log(w / (1.0 - w)) <= 0.0).mean()),
+        oos_loss_probability=float(losses.mean()),
+        split_count=len(splits),
         block_count=blocks,
     )
+
+
+def _sum_of(
+    values: npt.NDArray[np.float64], is_taken: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Sum over the blocks each split takes, block after block: the same bits on every machine."""
+    total = np.zeros((is_taken.shape[0], values.shape[1]))
+    for block, row in enumerate(values):
+        total += np.where(is_taken[:, block, None], row, 0.0)
+    return total
 
 
 def _sharpe(
     sums: npt.NDArray[np.float64], squares: npt.NDArray[np.float64], count: int
 ) -> npt.NDArray[np.float64]:
-    mean = sums.sum(axis=0) / count
-    variance = squares.sum(axis=0) / count - mean * mean
+    mean = sums / count
+    variance = squares / count - mean * mean
     positive = variance > 1e-12 * np.maximum(mean * mean, 1e-300)
     sd = np.sqrt(np.where(positive, variance, 1.0))
     return np.where(positive, mean / sd, 0.0)

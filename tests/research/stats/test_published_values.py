@@ -46,6 +46,20 @@ def test_deflated_sharpe_variants_of_the_paper_example(trials, skewness, kurtosi
     assert probability == pytest.approx(expected, abs=5e-7)
 
 
+@pytest.mark.parametrize(
+    ("days", "trials", "needed", "hurdle"),
+    [(60, 10, 6.75, 3.21), (250, 100, 4.21, 2.53), (250, 1000, 4.94, 3.26), (750, 10, 1.86, 0.91)],
+)
+def test_annual_sharpe_that_null_trials_ask_for(days, trials, needed, hurdle):
+    """V = 1/T, Normal moments, 252 days a year: what DSR 0.95 takes, and SR0."""
+    daily = needed / math.sqrt(252)
+    probability, sr0 = stats.deflated_sharpe(
+        daily, count=days, trials=trials, trial_variance=1.0 / days
+    )
+    assert probability == pytest.approx(0.95, abs=0.004)
+    assert sr0 * math.sqrt(252) == pytest.approx(hurdle, abs=0.02)
+
+
 def test_excess_kurtosis_in_place_of_raw_would_be_noticed():
     """The usual mistake in public code changes the paper's value in the third digit."""
     wrong, _ = stats.deflated_sharpe(
@@ -161,6 +175,23 @@ def test_cscv_of_pure_noise_is_near_one_half():
         for seed in range(12)
     ]
     assert 0.35 < np.mean(values) < 0.65
+
+
+def test_cscv_of_the_published_null_size():
+    """T = 1000, N = 100, S = 16: published .476 +- .137; one matrix is worth little."""
+    values = [
+        stats.cscv(np.random.default_rng(seed).standard_normal((1000, 100)), blocks=16).pbo
+        for seed in range(4)
+    ]
+    assert 0.476 - 4 * 0.137 / 2 < np.mean(values) < 0.476 + 4 * 0.137 / 2
+    assert np.ptp(values) > 0.05, "which is why PBO is no condition"
+
+
+def test_copies_of_one_setting_share_a_rank():
+    column = np.random.default_rng(4).standard_normal((80, 1))
+    result = stats.cscv(np.repeat(column, 7, axis=1), blocks=8)
+    assert result.pbo == 1.0, "the best of seven equals is their median, which counts as overfit"
+    assert 0.0 < result.oos_loss_probability < 1.0
 
 
 def test_cscv_of_a_flat_plateau_of_good_settings_does_not_lose():
