@@ -479,6 +479,21 @@ def count_a_session_twice(desk: Desk) -> Callable[[], Any]:
     return desk.sign
 
 
+def delete_session(desk: Desk) -> Callable[[], Any]:
+    shutil.rmtree(desk.summaries("canary")[-1].parent)
+    return desk.sign
+
+
+def cut_register(desk: Desk) -> Callable[[], Any]:
+    """The session and its line in the register, which is not the last one."""
+    folder = desk.summaries("canary")[-1].parent
+    shutil.rmtree(folder)
+    path = desk.ws / "state" / "sessions.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for line in lines if folder.name.encode() not in line))
+    return desk.sign
+
+
 def delete_summary(desk: Desk) -> Callable[[], Any]:
     desk.summaries("canary")[0].unlink()
     return desk.sign
@@ -661,6 +676,14 @@ CASES = {
     "summary deleted": Case(
         "the summary of a losing session deleted", "the next canary permit",
         R.CANARY_METRIC_MISSING, delete_summary,
+    ),
+    "session deleted": Case(
+        "the whole folder of a losing session deleted", "the next canary permit",
+        R.CANARY_METRIC_MISSING, delete_session,
+    ),
+    "session and its line deleted": Case(
+        "the folder of a losing session and its line in the register deleted",
+        "the next canary permit", R.CANARY_METRIC_MISSING, cut_register,
     ),
     "key opened": Case(
         "the promotion key made readable to others", "a canary permit", R.KEY_PERMISSIONS,
