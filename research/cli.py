@@ -145,8 +145,9 @@ def _parser() -> argparse.ArgumentParser:
 
     audit = _add(
         commands, "audit", _audit,
-        "verify: check the audit chain and print its head. thresholds: put gates.yaml and "
-        "canary.yaml on record as they are. override: record what was done outside the program.",
+        "verify: check the chain, and the workspace against it; print its head. thresholds: put "
+        "gates.yaml and canary.yaml on record as they are. override: record what was done "
+        "outside the program.",
     )  # fmt: skip
     audit.add_argument("action", choices=("verify", "thresholds", "override"))
     audit.add_argument("--head", help="verify: a head noted elsewhere; it must be in the chain")
@@ -532,19 +533,23 @@ def _audit(arguments: argparse.Namespace) -> int:
 
     if arguments.action != "verify":
         return _audit_record(arguments)
+    from research.promotion.audit_check import workspace_problems
+
     entries = verify_chain(_workspace(arguments), expected_head=arguments.head)
     head = entries[-1].hash if entries else ""
+    problems = workspace_problems(_workspace(arguments), entries)
     _print(
         arguments,
-        {"entries": len(entries), "head": head},
+        {"entries": len(entries), "head": head, "problems": problems},
         lambda: (
             f"{len(entries)} entries verify; head {head or 'none'}\n"
-            "note the head elsewhere: hft-research audit verify --head HASH then proves "
+            + "".join(f"but {problem}\n" for problem in problems)
+            + "note the head elsewhere: hft-research audit verify --head HASH then proves "
             "that nothing\n"
             "before it was changed, even by someone with this machine's keys"
         ),
     )
-    return DONE
+    return REFUSED if problems else DONE
 
 
 def _audit_record(arguments: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from hft_platform.config.promotion_folder import head_config, head_path, issued_
 from hft_platform.config.wall_clock import checked_time_ns
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.services.session_summary import sign_summary, write_summary
+from research import cli
 from research.experiments import TrialLedger
 from research.gates.verdict import GATES
 from research.promotion import audit
@@ -730,6 +731,28 @@ def test_an_untouched_workspace_trades_and_keeps_its_permit(desk: Desk) -> None:
     assert evidence["weight_ppm"] == before.weight_ppm
     assert audit.verify_chain(desk.ws)
     assert desk.canary().action in ("hold", "step_up")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("every verdict forged", "VERDICT_NOT_RECORDED"),
+        ("trial deleted", "LEDGER_BEHIND_AUDIT"),
+        ("issue without record", "AUDIT_BROKEN"),
+        ("sequence rolled back", "CONFIG_REPLAYED"),
+        ("session and its line deleted", "SUMMARY_TAMPERED"),
+    ],
+)
+def test_audit_verify_finds_it_before_anybody_asks(
+    name: str, code: str, desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["audit", "verify", "--workspace", str(desk.ws), "--json"]
+    assert cli.main(command) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+    CASES[name].tamper(desk)
+    assert cli.main(command) == cli.REFUSED
+    found = json.loads(capsys.readouterr().out)["problems"]
+    assert any(problem.startswith(code) for problem in found), found
 
 
 def test_the_canary_whose_thresholds_changed_is_withdrawn(desk: Desk) -> None:
