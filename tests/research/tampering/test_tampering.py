@@ -410,6 +410,15 @@ def remove_withdrawal(desk: Desk) -> Callable[[], Any]:
     return desk.trade_next
 
 
+def deny_a_rollback(desk: Desk) -> Callable[[], Any]:
+    """The rolled-back canary's file says that nothing was wrong with the evidence."""
+    done = withdraw(desk.ws, ALPHA_ID, by="the canary", why="the edge is gone", is_rolled_back=True)
+    content = json.loads(done.path.read_bytes())
+    done.path.chmod(0o644)
+    done.path.write_bytes(canonical_json(content | {"is_rolled_back": False}))
+    return desk.sign
+
+
 def raise_a_lowered_weight(desk: Desk) -> Callable[[], Any]:
     """Not refused but without effect: the weight in force stays where a person put it."""
     head = desk.content(head_config(desk.ws, ALPHA_ID))
@@ -645,6 +654,10 @@ CASES = {
     ),
     "withdrawal removed": Case(
         "the file of a withdrawal deleted", "a session", R.CONFIG_WITHDRAWN, remove_withdrawal
+    ),
+    "rollback denied": Case(
+        "the file of a canary's roll-back edited to say that its evidence still holds",
+        "a canary permit on the same evidence", R.CONFIG_WITHDRAWN, deny_a_rollback,
     ),
     "reduction removed": Case(
         "the file that lowered a weight deleted (the weight stays lowered)",
