@@ -15,9 +15,13 @@ from typing import Any
 
 import pytest
 
+from hft_platform.config import promoted as promoted_config
+from hft_platform.config import promotion_folder
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from research import cli
-from research.promotion import audit
+from research.data import catalog
+from research.promotion import audit, on_record, sign
+from research.promotion import evidence as promotion_evidence
 from tests.research.tampering import tamper_evidence as evidence
 from tests.research.tampering import tamper_permits as permits
 from tests.research.tampering.tampered_desk import (
@@ -286,6 +290,33 @@ def test_an_untouched_workspace_trades_and_keeps_its_permit(desk: Desk) -> None:
     assert traded["weight_ppm"] == before.weight_ppm
     assert audit.verify_chain(desk.ws)
     assert desk.canary().action in ("hold", "step_up")
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """A guard that was taken out."""
+
+
+GUARDS: dict[str, tuple[Any, str, Any]] = {
+    "every verdict forged": (on_record, "require_verdicts_on_record", _nothing),
+    "canary thresholds loosened": (on_record, "require_thresholds_on_record", _nothing),
+    "judged tape edited": (sign, "require_tapes_unchanged", _nothing),
+    "withdrawal removed": (
+        promotion_folder, "_on_record", lambda *_, **__: promotion_folder._OnRecord()
+    ),
+    "session deleted": (promotion_evidence, "begun_sessions", lambda _: []),
+    "dataset swapped": (catalog, "content_sha256", lambda content: content["sha256"]),
+    "permit in another alpha's place": (promoted_config, "_require_place", _nothing),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_without_its_guard_the_tampering_goes_through(
+    name: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: what refuses is the guard that the case is about, and nothing else."""
+    module, function, instead = GUARDS[name]
+    monkeypatch.setattr(module, function, instead)
+    CASES[name].tamper(desk)()
 
 
 @pytest.mark.parametrize(
