@@ -61,6 +61,14 @@ def swap_verdict(desk: Desk) -> Callable[[], Any]:
     return desk.sign
 
 
+def choose_the_shadow_sessions(desk: Desk) -> Callable[[], Any]:
+    """A bad shadow session deleted before gate E looks: the verdict is not a pass."""
+    shutil.rmtree(desk.summaries("shadow")[1].parent)
+    verdict = desk.gate("gate_e")
+    assert verdict.reasons[0]["name"] == "SUMMARY_TAMPERED"
+    return desk.sign
+
+
 def put_old_verdict_back(desk: Desk) -> Callable[[], Any]:
     head = desk.verdict_file("gate_e").parent / "gate_e.head"
     passed = head.read_bytes()

@@ -107,7 +107,7 @@ class Desk:
 
     def summaries(self, stage: str) -> list[Path]:
         """Session summaries of a stage, oldest first."""
-        return sorted((self.ws / "sessions").glob(f"*-{stage}/summary.json"))
+        return sorted((self.ws / "sessions").glob(f"*-{ALPHA_ID}-{stage}/summary.json"))
 
 
 def build(root: Path) -> Desk:

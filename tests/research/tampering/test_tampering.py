@@ -77,6 +77,10 @@ CASES = {
         "gate E's earlier pass put back after a later run did not pass", "a canary permit",
         R.VERDICT_NOT_RECORDED, evidence.put_old_verdict_back,
     ),
+    "shadow sessions chosen": Case(
+        "a shadow session deleted before gate E ran again", "a canary permit",
+        R.UPSTREAM_VERDICT_FAILED, evidence.choose_the_shadow_sessions,
+    ),
     "gate deleted": Case(
         "gate D's verdict removed", "a canary permit", R.UPSTREAM_VERDICT_MISSING,
         evidence.delete_a_gate
