@@ -212,8 +212,14 @@ def highest_issued(ws: Path, alpha_id: str) -> int:
     -------
     int
         No signature is verified: a number too high refuses, and opens nothing.
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_REPLAYED when the chain is there and cannot be read.
     """
-    return max([*issued_seqs(promotions_root(ws), alpha_id), _on_record(ws, alpha_id).issued_seq])
+    recorded = _on_record(ws, alpha_id, is_required=True)
+    return max([*issued_seqs(promotions_root(ws), alpha_id), recorded.issued_seq])
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +231,8 @@ class _OnRecord:
     weights_ppm: tuple[tuple[int, int], ...] = ()
 
 
-def _on_record(ws: Path, alpha_id: str) -> _OnRecord:
+def _on_record(ws: Path, alpha_id: str, *, is_required: bool = False) -> _OnRecord:
+    # A running session must not end for want of a second witness; a start refuses instead.
     path = ws / "audit" / "chain.jsonl"
     try:
         status = path.stat()
@@ -233,7 +240,9 @@ def _on_record(ws: Path, alpha_id: str) -> _OnRecord:
     except FileNotFoundError:
         return _OnRecord()
     except OSError as error:
-        raise _unreadable(path, str(error.strerror)) from error
+        if is_required:
+            raise _unreadable(path, str(error.strerror)) from error
+        return _OnRecord()
 
 
 @functools.lru_cache(maxsize=64)

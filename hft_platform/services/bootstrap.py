@@ -52,6 +52,7 @@ from hft_platform.services.live_report import SUMMARY_FILE
 from hft_platform.services.parity import engine_config_of
 from hft_platform.services.premarket import PreMarket
 from hft_platform.services.session_governor import SessionGovernor
+from hft_platform.services.session_register import register_begin
 from hft_platform.services.venues import VenueFactory, VenueRequest
 from hft_platform.services.workspace_lock import WorkspaceLock
 
@@ -142,6 +143,13 @@ class SystemBootstrapper:
             folder = self._new_folder() if unfinished is None else self._old_folder(unfinished[0])
             session = self._session(folder, lock.epoch)
             try:
+                if folder.is_new and not before.request.is_rehearsal:
+                    register_begin(
+                        before.request.workspace,
+                        folder.path.name,
+                        before.config,
+                        before.ring.session_key(),
+                    )
                 system = self._assemble(folder, session)
                 try:
                     yield Opened(system, folder.engine_config, session, session.recovered())

@@ -57,6 +57,7 @@ from hft_platform.services.parity import (
     write_report,
 )
 from hft_platform.services.session_facts import SessionFacts, evidence_of
+from hft_platform.services.session_register import register_begin
 
 STEP_RECORDS = 20_000
 """Records between two looks at the latch when running unpaced: some 50 ms."""
@@ -191,6 +192,8 @@ def run_session(
     session_dir = _new_session_dir(request, ready.config)
     try:
         paper = _open(session_dir, request, ready, ring, settings.disk_pressure, bus=bus)
+        if request.faults is None:
+            register_begin(request.workspace, session_dir.name, ready.config, ring.session_key())
     except BaseException:
         # Nothing was traded: a refused session leaves nothing behind.
         shutil.rmtree(session_dir, ignore_errors=True)

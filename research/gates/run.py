@@ -243,6 +243,7 @@ def _gate_d(context: GateContext) -> Collected:
 def _gate_e(context: GateContext) -> Collected:
     from research.gates import gate_e
 
+    on_record.require_sessions_kept(context.ws, context.alpha, "shadow")
     evidence = collect_e.collect(context)
     summaries = [session.summary_sha256 for session in evidence.sessions]
     return gate_e.evaluate(evidence, context.thresholds.gate_e), {"summaries": summaries}

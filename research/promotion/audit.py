@@ -7,8 +7,8 @@ Invariants:
 2. Every entry and the head are signed by the audit key: entries cannot be added by others, and a
    chain shorter than its signed head was cut.
 3. An entry is durable before the thing it records takes effect.
-4. A crash leaves at most one torn line or one entry beyond the head; both are recognized and
-   healed by the next append, never taken for damage.
+4. A write that failed leaves nothing behind. A crash leaves at most one torn line or one entry
+   beyond the head; both are recognized and healed by the next append, never taken for damage.
 
 A chain put back together with an old head is told only by comparing with a head kept elsewhere
 (`verify_chain(expected_head=...)`). Operator's page: `docs/audit.md`.
@@ -16,6 +16,7 @@ A chain put back together with an old head is told only by comparing with a head
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -280,10 +281,16 @@ def _heal(ws: Path, key: SigningKey) -> tuple[int, str]:
 def _append_durably(path: Path, raw: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        written = 0
-        while written < len(raw):
-            written += os.write(descriptor, raw[written:])
-        os.fsync(descriptor)
+        length, written = os.fstat(descriptor).st_size, 0
+        try:
+            while written < len(raw):
+                written += os.write(descriptor, raw[written:])
+            os.fsync(descriptor)
+        except OSError:
+            # What was not acknowledged must not be found later: the act will not happen.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, length)
+            raise
     finally:
         os.close(descriptor)
 

@@ -13,7 +13,7 @@ It decides nothing. Operator's page: `docs/promotion.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from hft_platform.feed.recording import (
     load_tape,
     sessions_in,
 )
+from hft_platform.services.session_register import begun_sessions
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
 from research.data import catalog
 from research.gates.thresholds import load_thresholds
@@ -49,6 +50,8 @@ class SessionSummary:
     run_id: str
     evidence: SessionEvidence | None
     problem: str
+    promotion_seq: int | None = None
+    """Of a session without evidence, as the runtime registered it; None when nothing says."""
 
 
 def passed_verdicts(
@@ -186,8 +189,13 @@ def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> lis
     -------
     list of SessionSummary
         Verified ones, and those that should have one: a folder whose summary does not verify, or
-        is missing although a later session has ended.
+        is missing although a later session has ended; a session that the runtime registered and
+        whose folder is gone. A register that does not hold is the only row.
     """
+    try:
+        begun = {row.run_id: row for row in begun_sessions(ws) if row.alpha_id == alpha.alpha_id}
+    except PlatformError as error:
+        return [SessionSummary("register", None, error.message)]
     suffixes = tuple(f"-{alpha.alpha_id}-{stage}" for stage in stages)
     rows: list[SessionSummary] = []
     for folder in sorted((ws / "sessions").glob("*")):
@@ -209,7 +217,18 @@ def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> lis
             continue
         if evidence.alpha_hash == alpha.alpha_hash and evidence.stage in stages:
             rows.append(SessionSummary(folder.name, evidence, ""))
+    rows = [
+        replace(row, promotion_seq=begun[row.run_id].promotion_seq) if row.run_id in begun else row
+        for row in rows
+    ]
     # A session still running has no summary yet: only gaps before a finished one are missing.
     while rows and rows[-1].evidence is None and rows[-1].problem == "the session did not end":
         rows.pop()
-    return rows
+    gone = [
+        SessionSummary(row.run_id, None, "it began and its folder is gone", row.promotion_seq)
+        for row in begun.values()
+        if row.alpha_hash == alpha.alpha_hash
+        and row.stage in stages
+        and not (ws / "sessions" / row.run_id).is_dir()
+    ]
+    return sorted(rows + gone, key=lambda row: row.run_id)

@@ -159,6 +159,8 @@ def canary_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
     history = []
     for row in session_summaries(ws, alpha, stages=("canary", "live")):
         if row.evidence is None:
+            if row.promotion_seq is not None and row.promotion_seq <= floor:
+                continue  # of a life that was withdrawn
             history.append(SessionFacts.unreadable(row.run_id, row.problem))
         elif row.evidence.promotion_seq > floor:
             history.append(facts_of(row.evidence))

@@ -7,9 +7,10 @@ Invariants:
 1. A gate's verdict counts when the newest entry about that gate of that alpha names its hash.
 2. Thresholds count when the newest entry about their file names their hash; the first use in a
    workspace is an entry too, so there is no unrecorded state.
-3. The trial ledger holds at least what any verdict was recorded with, also when every verdict
+3. Every session that the runtime registered is still there: none is left out of the evidence.
+4. The trial ledger holds at least what any verdict was recorded with, also when every verdict
    file was removed.
-4. What is on record is written before it has an effect, and never twice in a row.
+5. What is on record is written before it has an effect, and never twice in a row.
 
 It judges nothing and signs nothing itself. Operator's page: `docs/audit.md`.
 """
@@ -23,12 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.canonical import canonical_sha256
+from hft_platform.config.promotion_folder import promotions_root, withdrawn_seq
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.session_register import begun_sessions
 from research.experiments import TrialLedger
 from research.promotion import audit
 
 if TYPE_CHECKING:
     from research.gates.verdict import Verdict
+    from research.registry import Alpha
 
 VERDICT = "verdict"
 THRESHOLDS = "thresholds"
@@ -147,6 +151,39 @@ def require_ledger_on_record(ws: Path, entries: Sequence[audit.AuditEntry]) -> N
     ]
     if heads:
         TrialLedger(ws).require_superset(max(heads, key=lambda head: int(head["count"])))
+
+
+def require_sessions_kept(ws: Path, alpha: Alpha, stage: str) -> None:
+    """Refuse evidence from which a session was left out: it began, and its folder is gone.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Sessions of this version of it, since it was last withdrawn, are looked for.
+    stage : str
+        Stage of the sessions.
+
+    Raises
+    ------
+    PlatformError
+        SUMMARY_TAMPERED naming the first one, or for a register that does not hold.
+    """
+    floor = withdrawn_seq(promotions_root(ws), alpha.alpha_id)
+    gone = [
+        row.run_id
+        for row in begun_sessions(ws)
+        if (row.alpha_id, row.alpha_hash, row.stage) == (alpha.alpha_id, alpha.alpha_hash, stage)
+        and row.promotion_seq > floor
+        and not (ws / "sessions" / row.run_id).is_dir()
+    ]
+    if gone:
+        raise PlatformError(
+            ReasonCode.SUMMARY_TAMPERED,
+            f"{len(gone)} {stage} sessions of {alpha.key} began and are gone, {gone[0]} first",
+            next_step="restore the folder from a copy, or withdraw the alpha and start over",
+        )
 
 
 def thresholds_on_record(entries: Sequence[audit.AuditEntry], file: str) -> str | None:

@@ -115,7 +115,7 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         _, canary_sha256 = load_canary_thresholds(context.config_dir)
         on_record.require_thresholds_on_record(ws, {on_record.CANARY_FILE: canary_sha256})
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}
-        _require_not_rolled_back(ws, alpha, hashes)
+        _require_not_rolled_back(ws, alpha, hashes, entries)
         current = newest_issue(ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path)
         if current is not None and _includes_shadow(current, alpha, request.stage):
             return issue_in_force(ws, alpha, current)
@@ -168,7 +168,19 @@ def _key_for(stage: str, context: SignerContext) -> SigningKey:
     return key
 
 
-def _require_not_rolled_back(ws: Path, alpha: Alpha, hashes: Mapping[str, str]) -> None:
+def _require_not_rolled_back(
+    ws: Path, alpha: Alpha, hashes: Mapping[str, str], entries: list[audit.AuditEntry]
+) -> None:
+    # The chain remembers it when the file was edited, the file when the chain could not be written.
+    for entry in entries:
+        facts = entry.record["facts"]
+        if (
+            entry.record["kind"] == "withdrawn"
+            and facts.get("alpha_id") == alpha.alpha_id
+            and facts.get("is_rolled_back")
+            and all(facts["verdicts"].get(gate) == sha for gate, sha in hashes.items())
+        ):
+            raise _rolled_back(alpha)
     root = promotions_root(ws)
     seq = withdrawn_seq(root, alpha.alpha_id)
     if seq == 0:
@@ -185,11 +197,15 @@ def _require_not_rolled_back(ws: Path, alpha: Alpha, hashes: Mapping[str, str]) 
             next_step="hft-research audit verify; restore the file from a copy",
         ) from error
     if is_rolled_back and is_same:
-        raise PlatformError(
-            ReasonCode.CONFIG_WITHDRAWN,
-            f"{alpha.key} was rolled back on the evidence that it is to be promoted by again",
-            next_step="run the gates on newer data, or change the alpha",
-        )
+        raise _rolled_back(alpha)
+
+
+def _rolled_back(alpha: Alpha) -> PlatformError:
+    return PlatformError(
+        ReasonCode.CONFIG_WITHDRAWN,
+        f"{alpha.key} was rolled back on the evidence that it is to be promoted by again",
+        next_step="run the gates on newer data, or change the alpha",
+    )
 
 
 def _weight(

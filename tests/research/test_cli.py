@@ -227,7 +227,11 @@ def test_audit_verify_counts_and_refuses(
     ws = tmp_path / "ws"
     entry = audit.append(ws, kind="k", who="w", why="y", subject="s", facts={})
     assert cli.main(["audit", "verify", "--head", entry.hash, "--json", *place]) == 0
-    assert json.loads(capsys.readouterr().out) == {"entries": 1, "head": entry.hash}
+    assert json.loads(capsys.readouterr().out) == {
+        "entries": 1,
+        "head": entry.hash,
+        "problems": [],
+    }
     assert cli.main(["audit", "verify", "--head", "0" * 64, *place]) == 3
     chain = audit.chain_path(ws)
     chain.write_bytes(chain.read_bytes().replace(b'"kind":"k"', b'"kind":"x"'))

@@ -8,7 +8,12 @@ import pytest
 from market import SHADOW_SESSIONS
 
 from hft_platform.config.keys import signing_key
+from hft_platform.config.promotion_folder import head_config
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.market.instruments import load_instruments
+from hft_platform.services.session_register import register_path
+from hft_platform.services.session_runner import RunRequest, run_session
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research import registry
 from research.gates import run_gate
@@ -76,14 +81,22 @@ def test_a_session_that_shed_market_data_is_no_session(ws):
 
 def test_a_session_counts_once_however_often_its_summary_is_copied(ws):
     first = summaries(ws)[0].parent
-    shutil.rmtree(summaries(ws)[-1].parent)
+    summaries(ws)[-1].unlink()
     shutil.copytree(first, first.with_name(first.name + "-2"))
     verdict = run_gate(ws, ALPHA, "gate_e")
     assert verdict.results["session_count"] == SESSIONS - 1
     assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
 
 
+def test_a_session_that_was_deleted_is_missed(ws):
+    shutil.rmtree(summaries(ws)[-1].parent)
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.verdict is GateVerdict.NOT_COMPUTED
+    assert verdict.reasons[0]["code"] == ReasonCode.SUMMARY_TAMPERED
+
+
 def test_sessions_signed_by_another_workspace_do_not_count(ws):
+    register_path(ws).unlink()  # signed with the same key; with it nothing is computed
     for name in ("session.key", "session.pub"):
         (ws / "keys" / name).unlink()
     path = ws / "keys" / "session.pub"
