@@ -131,6 +131,7 @@ def reduce_run(result: SessionResult, instrument: Instrument, *, trading_day: in
     SessionRun
     """
     account = result.account
+    market_qty, volatility_ticks = _market_of(result, instrument)
     return SessionRun(
         session_id=result.session_id,
         symbol=instrument.symbol,
@@ -142,7 +143,29 @@ def reduce_run(result: SessionResult, instrument: Instrument, *, trading_day: in
         max_drawdown=account.max_drawdown,
         trips=_trips(account, instrument),
         displayed_share=_displayed_share(result),
+        market_qty=market_qty,
+        volatility_ticks=volatility_ticks,
     )
+
+
+VOLATILITY_STEP_NS = 60_000_000_000
+"""Moves over a minute: long enough that the bounce between bid and ask is not counted."""
+
+
+def _market_of(result: SessionResult, instrument: Instrument) -> tuple[int, float]:
+    """Quantity the market traded, and the root of the mid's squared one-minute moves in ticks."""
+    from hft_platform.execution.position_store import mids_of
+
+    kinds = records.split(result.inputs)
+    trades = kinds.get("Trade")
+    qty = int(trades["qty"].sum()) if trades is not None and trades.size else 0
+    times, mids = mids_of(kinds["Book"])
+    if times.size < 2:
+        return qty, 0.0
+    grid = np.arange(int(times[0]), int(times[-1]) + 1, VOLATILITY_STEP_NS)
+    sampled = mids[np.searchsorted(times, grid, side="right") - 1]
+    moves = np.diff(np.append(sampled, mids[-1])) / float(instrument.tick_size)
+    return qty, float(np.sqrt(np.square(moves).sum()))
 
 
 def _trips(account: SessionAccount, instrument: Instrument) -> tuple[Trip, ...]:
@@ -209,29 +232,6 @@ def shifted_profit(path: PositionPath, market: PositionPath, *, delay_ns: int = 
         for position, before, after in zip(path.position, marks, marks[1:], strict=False)
     )
     return total * market.multiplier // (SCALE * SCALE)
-
-
-def placebo_shift(outputs: Sequence[RunOutput]) -> list[int]:
-    """Trade each session's positions in the next session's market.
-
-    Parameters
-    ----------
-    outputs : sequence of RunOutput
-        The chosen setting out of sample, in time order.
-
-    Returns
-    -------
-    list of int
-        Profit by session; a single session is shifted by half of its own length.
-    """
-    if len(outputs) == 1:
-        path = outputs[0].path
-        half = int(path.mid_offset_ns[-1]) // 2 if path.mid_offset_ns.size else 0
-        return [shifted_profit(path, path, delay_ns=half)]
-    return [
-        shifted_profit(output.path, outputs[(i + 1) % len(outputs)].path)
-        for i, output in enumerate(outputs)
-    ]
 
 
 def flipped(spec: RunSpec) -> RunSpec:

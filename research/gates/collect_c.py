@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from research.gates import gate_c
+from research.experiments import TrialFacts
 from research.gates.backtests import (
     RunBacktests,
     RunOutput,
     RunSpec,
     flipped,
-    placebo_shift,
     run_all,
 )
 from research.gates.evidence import BacktestEvidence, GridPoint, SessionRun, daily
+from research.gates.placebo import shifted_time, shuffled_days
+from research.gates.selection import choose, purge
 from research.gates.thresholds import GateCThresholds
 from research.registry import AlphaManifest
 
@@ -46,6 +47,7 @@ def collect(
     in_sample: int,
     out_of_sample: int,
     trial_count: int,
+    trials: TrialFacts | None = None,
     map_sessions: Callable[..., Any] = map,
 ) -> CollectedEvidence:
     """Run everything gate C judges.
@@ -62,6 +64,8 @@ def collect(
         Numbers of sessions by role.
     trial_count : int
         Trials in the ledger.
+    trials : TrialFacts, optional
+        What these amount to; without it they count as independent ones.
     map_sessions : callable, optional
         Order-keeping map over sessions.
 
@@ -72,8 +76,9 @@ def collect(
     Notes
     -----
     Every setting is run on every judged session at the base corner: in-sample sessions choose,
-    the whole matrix goes into cross-validation and into the comparison of costs with edge. The
-    choice is made before anything out of sample is looked at.
+    the whole matrix goes into cross-validation, into the test of the family and into the comparison
+    of costs with edge. The choice is made before anything out of sample is looked at, from sessions
+    of no trading day that is out of sample too or within the embargo before it.
     """
     first_cell = next(iter(thresholds.latency_cells))
     base = (first_cell, manifest.queue_model)
@@ -86,8 +91,16 @@ def collect(
         map_sessions=map_sessions,
     )
     by_point = [runs[i * judged : (i + 1) * judged] for i in range(len(points))]
-    chosen = gate_c.choose(
-        [(p, _runs(made[:in_sample])) for p, made in zip(points, by_point, strict=True)],
+    grid = tuple(
+        GridPoint(point, _runs(made[:in_sample]), _runs(made[in_sample:]))
+        for point, made in zip(points, by_point, strict=True)
+    )
+    embargo = thresholds.embargo_days
+    chosen = choose(
+        [
+            (point.parameters, purge(point.in_sample, point.out_of_sample, embargo_days=embargo))
+            for point in grid
+        ],
         trips_min=thresholds.selection_round_trips_min,
     )
     outside = range(in_sample, judged)
@@ -105,21 +118,16 @@ def collect(
         backtest,
         map_sessions=map_sessions,
     )
-    placebos = {
-        "sign_flipped": daily((o.run.trading_day, o.run.net) for o in flips),
-        "session_shifted": daily(
-            (o.run.trading_day, profit)
-            for o, profit in zip(base_outputs, placebo_shift(base_outputs), strict=True)
-        )
-        if base_outputs
-        else {},
+    moved = {
+        "days_shuffled": shuffled_days(base_outputs, seed=thresholds.placebo_seed),
+        "time_shifted": shifted_time(base_outputs),
     }
-    grid = tuple(
-        GridPoint(point, _runs(made[:in_sample]), _runs(made[in_sample:]))
-        for point, made in zip(points, by_point, strict=True)
-    )
+    placebos = {"sign_flipped": daily((o.run.trading_day, o.run.net) for o in flips)} | {
+        name: daily((o.run.trading_day, p) for o, p in zip(base_outputs, profits, strict=True))
+        for name, profits in moved.items()
+    }
     return CollectedEvidence(
-        evidence=BacktestEvidence(grid, chosen, corners, placebos, trial_count),
+        evidence=BacktestEvidence(grid, chosen, corners, placebos, trial_count, trials),
         promise=promise_of(base_outputs, weight_ppm=manifest.gate_weight_ppm),
         displayed_share=tuple(s for o in base_outputs for s in o.run.displayed_share),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from research.experiments import TrialFacts, independent_trials
+
 
 @dataclass(frozen=True, slots=True)
 class Trip:
@@ -35,7 +37,8 @@ class SessionRun:
     """One backtested session, reduced to what statistics need.
 
     Money is scaled; `displayed_share` holds, for every fill, its quantity over the quantity that
-    was displayed at its price's side of the book.
+    was displayed at its price's side of the book. `market_qty` is what the market traded, and
+    `volatility_ticks` how far the mid moved, as the root of its squared one-minute moves.
     """
 
     session_id: str
@@ -48,6 +51,8 @@ class SessionRun:
     max_drawdown: int
     trips: tuple[Trip, ...]
     displayed_share: tuple[float, ...] = ()
+    market_qty: int = 0
+    volatility_ticks: float = 0.0
 
     @property
     def net(self) -> int:
@@ -82,6 +87,11 @@ def daily_net(runs: Sequence[SessionRun]) -> dict[int, int]:
     return daily((run.trading_day, run.net) for run in runs)
 
 
+def daily_trips(runs: Sequence[SessionRun]) -> dict[int, int]:
+    """Round trips by trading day."""
+    return daily((run.trading_day, len(run.trips)) for run in runs)
+
+
 def all_trips(runs: Sequence[SessionRun]) -> list[Trip]:
     """Round trips of all sessions, in order."""
     return [trip for run in runs for trip in run.trips]
@@ -112,6 +122,8 @@ class BacktestEvidence:
         Profit by trading day of runs in which the idea is destroyed.
     trial_count : int
         Trials in the ledger.
+    trials : TrialFacts, optional
+        What these amount to; without it they count as independent ones.
     """
 
     grid: tuple[GridPoint, ...]
@@ -119,3 +131,9 @@ class BacktestEvidence:
     corners: dict[str, tuple[SessionRun, ...]]
     placebos: dict[str, dict[int, int]]
     trial_count: int
+    trials: TrialFacts | None = None
+
+    @property
+    def trial_facts(self) -> TrialFacts:
+        """Facts of the ledger, or of as many independent trials."""
+        return self.trials if self.trials is not None else independent_trials(self.trial_count)

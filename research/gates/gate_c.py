@@ -5,10 +5,12 @@ Why: a profit that was looked for long enough is always found.
 Invariants:
 1. The setting is chosen on in-sample sessions only; the verdict is taken out of sample, at every
    stated corner of latency and queue model, and the worst corner decides.
-2. The unit of evidence is the trading day. The number of trials comes from the ledger.
+2. The unit of evidence is the trading day. The effective number of trials and their spread come
+   from the ledger.
 3. Missing evidence is `insufficient_evidence` with the days that would decide, never a pass.
 
-It runs nothing (see `collect`). Operator's page: `docs/gates.md`.
+It decides; `corner_statistics` and `selection` compute, `gate_c_checks` compares. It runs nothing
+(see `collect_c`). Operator's page: `docs/gates.md`.
 """
 
 from __future__ import annotations
@@ -17,51 +19,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hft_platform.errors import ReasonCode
 from research import stats
-from research.gates.checks import Check, above, at_least, at_most
-from research.gates.evidence import (
-    BacktestEvidence,
-    GridPoint,
-    SessionRun,
-    Trip,
-    all_trips,
-    daily_net,
-)
+from research.gates.corner_statistics import corner_statistics, cost_against_edge, trial_spread
+from research.gates.evidence import BacktestEvidence, SessionRun, daily_net
+from research.gates.gate_c_checks import POWER_CHECKS, checks_of
+from research.gates.selection import choose, selection_statistics
 from research.gates.thresholds import GateCThresholds
 from research.gates.verdict import Finding, GateVerdict, reason
-from research.stats.sharpe import periods_to_pass
 
-POWER_CHECKS = frozenset({"newey_west_t", "deflated_sharpe", "min_track_record_days"})
-"""Misses of these alone can mean too few days rather than no edge."""
-
-
-def choose(
-    grid: Sequence[tuple[dict[str, float], tuple[SessionRun, ...]]], *, trips_min: int
-) -> int:
-    """Choose the setting with the best mean in-sample session among those that trade.
-
-    Parameters
-    ----------
-    grid : sequence of (parameters, in-sample runs)
-        In grid order.
-    trips_min : int
-        Round trips a setting needs to be eligible; if none has them, the one that trades most is
-        taken. Otherwise a setting that never trades would win among losing ones.
-
-    Returns
-    -------
-    int
-        Index into `grid`; ties go to the first.
-    """
-    counts = [len(all_trips(runs)) for _, runs in grid]
-    nets = [sum(run.net for run in runs) for _, runs in grid]
-    eligible = [i for i, count in enumerate(counts) if count >= trips_min]
-    if not eligible:
-        return max(range(len(grid)), key=lambda i: (counts[i], -i))
-    return max(eligible, key=lambda i: (nets[i], -i))
+__all__ = ["choose", "evaluate"]
 
 
 def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding:
@@ -79,12 +46,14 @@ def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding
     Finding
         Reasons are in the order of the checks; the first one names what to look at.
     """
+    trials = evidence.trial_facts
+    spread = trial_spread(evidence.grid, trials)
     corners = {
-        name: corner_statistics(runs, trials=evidence.trial_count, grid=evidence.grid, t=thresholds)
+        name: corner_statistics(runs, trials=trials, spread=spread, t=thresholds)
         for name, runs in evidence.corners.items()
     }
     costs = [cost_against_edge(point, thresholds) for point in evidence.grid]
-    selection = _selection(evidence, thresholds)
+    selection = selection_statistics(evidence, thresholds)
     worst = min(corners, key=lambda name: (corners[name]["mean_daily_net"] or 0.0, name))
     placebos = {
         name: stats.newey_west_t([float(v) for v in days.values()])
@@ -97,7 +66,8 @@ def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding
         "costs": costs,
         "selection": selection,
         "placebo_t": placebos,
-        "trial_count": evidence.trial_count,
+        "trial_count": trials.count,
+        "trials": trials.as_dict() | {"spread_used": spread},
         "in_sample": [run.as_dict() for run in evidence.grid[evidence.chosen].in_sample],
         "out_of_sample": [run.as_dict() for run in evidence.corners[worst]],
         "daily_net": _by_day(evidence.corners[worst]),
@@ -106,190 +76,6 @@ def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding
         corners[worst], worst, costs, selection, placebos, thresholds
     )
     return Finding(verdict, tuple(reasons), results | decided)
-
-
-def corner_statistics(
-    runs: Sequence[SessionRun],
-    *,
-    trials: int,
-    grid: Sequence[GridPoint],
-    t: GateCThresholds,
-) -> dict[str, Any]:
-    """Statistics of one corner's out-of-sample days.
-
-    Parameters
-    ----------
-    runs : sequence of SessionRun
-        The chosen setting at this corner.
-    trials : int
-        Trials in the ledger.
-    grid : sequence of GridPoint
-        All settings, for the variance of the Sharpe ratio across trials.
-    t : GateCThresholds
-        Levels and seeds.
-
-    Returns
-    -------
-    dict
-        A statistic that does not exist for these days is None.
-    """
-    days = [float(value) for value in daily_net(runs).values()]
-    trips = all_trips(runs)
-    moments = stats.moments_of(days)
-    bootstrap = stats.block_bootstrap_mean(
-        days, level=t.confidence, draws=t.bootstrap_draws, seed=t.bootstrap_seed
-    )
-    nets = [trip.net for trip in trips]
-    result: dict[str, Any] = {
-        "days": len(days),
-        "sessions": len(runs),
-        "fills": sum(run.fill_count for run in runs),
-        "round_trips": len(trips),
-        "round_trips_per_day": len(trips) / len(days) if days else 0.0,
-        "net": sum(run.net for run in runs),
-        "gross": sum(run.gross for run in runs),
-        "fees": sum(run.fees for run in runs),
-        "max_drawdown": max((run.max_drawdown for run in runs), default=0),
-        "mean_daily_net": math.fsum(days) / len(days) if days else None,
-        "newey_west_t": stats.newey_west_t(days),
-        "bootstrap_lower": bootstrap.lower if bootstrap else None,
-        "bootstrap_upper": bootstrap.upper if bootstrap else None,
-        "net_without_best_days": stats.without_best(
-            [int(v) for v in days], count=t.best_days_dropped
-        ),
-        "net_without_best_trips": stats.without_best_share(nets, share=t.best_trips_dropped_share),
-        "net_edge_ticks": _mean([trip.net_ticks for trip in trips]),
-        "mid_edge_ticks": _mean([trip.mid_edge_ticks for trip in trips]),
-        "cost_ticks": _mean([trip.cost_ticks for trip in trips]),
-    }
-    return result | _sharpe_statistics(moments, trials=trials, grid=grid, t=t)
-
-
-def _sharpe_statistics(
-    moments: stats.Moments | None, *, trials: int, grid: Sequence[GridPoint], t: GateCThresholds
-) -> dict[str, Any]:
-    if moments is None:
-        names = ("sharpe", "skewness", "kurtosis", "psr", "deflated_sharpe", "sharpe_hurdle")
-        return dict.fromkeys((*names, "trial_variance", "min_track_record_days", "days_to_pass"))
-    shape = {"skewness": moments.skewness, "kurtosis": moments.kurtosis}
-    variance = trial_variance(grid, days=moments.count)
-    deflated, hurdle = stats.deflated_sharpe(
-        moments.sharpe, count=moments.count, trials=trials, trial_variance=variance, **shape
-    )
-    return {
-        "sharpe": moments.sharpe,
-        **shape,
-        "psr": stats.probabilistic_sharpe(moments.sharpe, count=moments.count, **shape),
-        "deflated_sharpe": deflated,
-        "sharpe_hurdle": hurdle,
-        "trial_variance": variance,
-        "min_track_record_days": stats.min_track_record_length(
-            moments.sharpe, confidence=t.confidence, **shape
-        ),
-        "days_to_pass": periods_to_pass(
-            moments.sharpe,
-            trials=trials,
-            t_min=t.newey_west_t_min,
-            confidence=t.deflated_sharpe_min,
-            **shape,
-        ),
-    }
-
-
-def trial_variance(grid: Sequence[GridPoint], *, days: int) -> float:
-    """Variance of the daily Sharpe ratio across trials, at least that of trials without skill.
-
-    Parameters
-    ----------
-    grid : sequence of GridPoint
-        This alpha's settings; other alphas' results are not used, so that a verdict does not
-        depend on which of them were judged before.
-    days : int
-        Out-of-sample days; skill-less trials have a variance of 1 over this.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    Settings of one alpha resemble each other, so their variance alone would understate the hurdle:
-    hence the floor (Bailey and Lopez de Prado 2014, with V of the null).
-    """
-    ratios = []
-    for point in grid:
-        moments = stats.moments_of([float(v) for v in daily_net(point.in_sample).values()])
-        ratios.append(moments.sharpe if moments else 0.0)
-    mean = math.fsum(ratios) / len(ratios)
-    spread = math.fsum((r - mean) ** 2 for r in ratios) / max(len(ratios) - 1, 1)
-    return max(spread, 1.0 / days)
-
-
-def cost_against_edge(point: GridPoint, t: GateCThresholds) -> dict[str, Any]:
-    """Compare the gross edge of a round trip with its costs, over every judged session.
-
-    Parameters
-    ----------
-    point : GridPoint
-        One setting. In-sample sessions are included: they can only flatter the edge.
-    t : GateCThresholds
-        Levels and seeds.
-
-    Returns
-    -------
-    dict
-        `exceeds_edge` is True when the upper bound of the mean gross edge, mid to mid (the larger
-        of a block bootstrap over consecutive round trips and Student's t), is below the mean cost
-        of a round trip; None when there are too few round trips to say.
-    """
-    trips: list[Trip] = all_trips(point.in_sample + point.out_of_sample)
-    row: dict[str, Any] = {
-        "parameters": point.parameters,
-        "round_trips": len(trips),
-        "cost_ticks": _mean([trip.cost_ticks for trip in trips]),
-        "mid_edge_ticks": _mean([trip.mid_edge_ticks for trip in trips]),
-        "mid_edge_upper": None,
-        "exceeds_edge": None,
-    }
-    if len(trips) < t.cost_round_trips_min:
-        return row
-    edges = [trip.mid_edge_ticks for trip in trips]
-    bound = stats.block_bootstrap_mean(
-        edges,
-        level=t.confidence,
-        draws=t.bootstrap_draws,
-        seed=t.bootstrap_seed,
-        block_length=math.isqrt(len(trips)),
-    )
-    student = stats.student_upper_bound(edges, level=t.confidence)
-    if bound is not None and student is not None:
-        # Blocks see dependence, Student's t sees how few there are: the wider one counts.
-        row["mid_edge_upper"] = max(bound.upper, student)
-        row["exceeds_edge"] = row["mid_edge_upper"] < row["cost_ticks"]
-    return row
-
-
-def _selection(evidence: BacktestEvidence, t: GateCThresholds) -> dict[str, Any]:
-    by_point = [daily_net(point.in_sample + point.out_of_sample) for point in evidence.grid]
-    days = sorted(set().union(*by_point))
-    matrix = np.array(
-        [[float(point.get(day, 0)) for point in by_point] for day in days], dtype=np.float64
-    ).reshape(len(days), len(by_point))
-    blocks = min(t.cscv_blocks, len(days) // 2 * 2)
-    result = stats.cscv(matrix, blocks=blocks) if blocks >= t.cscv_blocks else None
-    why = None
-    if result is None:
-        why = (
-            "one setting only" if len(by_point) < 2 else f"{len(days)} days, {t.cscv_blocks} blocks"
-        )
-    return {
-        "settings": len(by_point),
-        "days": len(days),
-        "pbo": result.pbo if result else None,
-        "oos_loss_probability": result.oos_loss_probability if result else None,
-        "splits": result.split_count if result else 0,
-        "not_computed": why,
-    }
 
 
 def _decide(
@@ -301,7 +87,7 @@ def _decide(
     t: GateCThresholds,
 ) -> tuple[GateVerdict, list[dict[str, Any]], dict[str, Any]]:
     decided: dict[str, Any] = {
-        "days_needed": _days_needed(corner, t),
+        "days_needed": _days_needed(corner, selection, t),
         "days_missing": None,
         "checks": [],
     }
@@ -310,7 +96,7 @@ def _decide(
         return GateVerdict.FAILED, [killed], decided
     if corner["days"] < t.days_min or corner["round_trips"] < t.round_trips_min:
         return _too_little(corner, worst, decided, t)
-    checks = _checks(corner, worst, selection, placebos, t)
+    checks = checks_of(corner, worst, selection, placebos, t)
     decided["checks"] = [c.row() for c in checks]
     missed = [c for c in checks if not c.passed]
     if not missed:
@@ -360,14 +146,23 @@ def _too_little(
     return GateVerdict.INSUFFICIENT_EVIDENCE, [_missing_days(corner, decided, worst)], decided
 
 
-def _days_needed(corner: dict[str, Any], t: GateCThresholds) -> int | None:
-    """Days after which the present estimate would pass, or the fewest that could decide at all."""
+def _days_needed(
+    corner: dict[str, Any], selection: dict[str, Any], t: GateCThresholds
+) -> int | None:
+    """Days after which the present estimate would pass, or the fewest that could decide at all.
+
+    The family's test is over all judged days; the share of them that is out of sample is kept.
+    """
     rate: float = corner["round_trips_per_day"]
     if corner["days"] == 0 or rate == 0.0:
         return None
     needed = max(t.days_min, math.ceil(t.round_trips_min / rate))
     to_pass: int = corner["days_to_pass"] or 0
-    return max(needed, to_pass)
+    for_family = 0
+    if selection["spa_days_to_pass"] is not None and selection["days"]:
+        share = corner["days"] / selection["days"]
+        for_family = math.ceil(selection["spa_days_to_pass"] * share)
+    return max(needed, to_pass, for_family)
 
 
 def _missing_days(corner: dict[str, Any], decided: dict[str, Any], worst: str) -> dict[str, Any]:
@@ -384,53 +179,5 @@ def _missing_days(corner: dict[str, Any], decided: dict[str, Any], worst: str) -
     )
 
 
-def _checks(
-    corner: dict[str, Any],
-    worst: str,
-    selection: dict[str, Any],
-    placebos: dict[str, float | None],
-    t: GateCThresholds,
-) -> list[Check]:
-    rows = (
-        (at_least, "newey_west_t", t.newey_west_t_min, "Newey-West t of the mean daily net"),
-        (at_least, "deflated_sharpe", t.deflated_sharpe_min, "deflated Sharpe ratio"),
-        (at_most, "min_track_record_days", corner["days"], "minimum track record in days"),
-        (above, "bootstrap_lower", 0.0, "bootstrap lower bound of the mean daily net"),
-        (above, "net_without_best_days", 0, "net profit without its best day"),
-        (above, "net_without_best_trips", 0, "net profit without its best trades"),
-        (above, "net_edge_ticks", t.net_edge_ticks_min, "net edge of a round trip in ticks"),
-        (at_most, "round_trips_per_day", t.round_trips_per_day_max, "number of round trips a day"),
-    )
-    checks = [
-        compare(name, corner[name], limit, f"{what} ({worst})")
-        for compare, name, limit, what in rows
-    ]
-    if selection["settings"] > 1:
-        checks.append(
-            at_most(
-                "oos_loss_probability",
-                selection["oos_loss_probability"],
-                t.cscv_loss_probability_max,
-                "probability that the chosen setting loses out of sample (CSCV)",
-            )
-        )
-    for name, value in sorted(placebos.items()):
-        # A placebo whose profit never changes made nothing, which is what it should make.
-        checks.append(
-            at_most(
-                f"placebo_{name}",
-                0.0 if value is None else value,
-                t.placebo_t_max,
-                f"t value of the placebo {name.replace('_', ' ')}",
-                code=ReasonCode.PLACEBO_PASSED,
-            )
-        )
-    return checks
-
-
 def _by_day(runs: Sequence[SessionRun]) -> dict[str, int]:
     return {str(day): value for day, value in daily_net(runs).items()}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None

@@ -40,7 +40,7 @@ from research.gates.verdict import (
     require_verdict,
     write_verdict,
 )
-from research.registry import Alpha, declare, find_alpha, trials_of
+from research.registry import Alpha, declare, find_alpha
 
 log = structlog.get_logger(__name__)
 Collected = tuple[Finding, dict[str, Any]]
@@ -192,10 +192,15 @@ def _gate_b(context: GateContext) -> Collected:
 
 
 def _gate_c(context: GateContext) -> Collected:
+    from research.gates import trials_c
+    from research.gates.foresight_c import foresight_of
+
     ledger = TrialLedger(context.ws).head()
-    trials = trials_of(context.alpha, context.judged)
     roles = context.judged.roles
-    with ThreadPoolExecutor(max_workers=context.workers) as pool:
+    with (
+        trials_c.failures_recorded(context, declared=ledger.count),
+        ThreadPoolExecutor(max_workers=context.workers) as pool,
+    ):
         made = collect_c.collect(
             context.alpha.manifest,
             context.thresholds.gate_c,
@@ -205,14 +210,16 @@ def _gate_c(context: GateContext) -> Collected:
             trial_count=ledger.count,
             map_sessions=map if context.workers == 1 else pool.map,
         )
-    found = gate_c.evaluate(made.evidence, context.thresholds.gate_c)
+    evidence, counted = trials_c.count_trials(context, made.evidence, declared=ledger.count)
+    found = gate_c.evaluate(evidence, context.thresholds.gate_c)
     results = found.results | {
         "promise": made.promise,
         "displayed_share": list(made.displayed_share),
+        "signal": foresight_of(context, found.results["chosen_parameters"]),
     }
     inputs = {
-        "ledger": ledger.as_dict(),
-        "trials": canonical_sha256(sorted(trial.key for trial in trials)),
+        "ledger": counted,
+        "trials": canonical_sha256(trials_c.trial_keys(context)),
         "account_limits": canonical_sha256(context.account_limits),
         "storm_guard": canonical_sha256(context.storm_guard),
     }

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256
 from hft_platform.errors import PlatformError, ReasonCode
@@ -73,16 +73,34 @@ class GateCThresholds(_Strict):
     confidence: _Level
     cscv_blocks: Annotated[int, Field(ge=2, le=16, multiple_of=2)]
     cscv_loss_probability_max: _Share
+    embargo_days: _Count
+    walk_forward_folds: Annotated[int, Field(ge=1, le=50)]
+    cpcv_groups: Annotated[int, Field(ge=2, le=16)]
+    cpcv_test_groups: Annotated[int, Field(ge=1, le=8)]
+    cpcv_sharpe_quantile: _Share
+    spa_p_max: _Share
+    spa_draws: Annotated[int, Field(ge=100, le=100_000)]
+    spa_seed: int
     bootstrap_draws: Annotated[int, Field(ge=100, le=100_000)]
     bootstrap_seed: int
     best_days_dropped: _Count
     best_trips_dropped_share: _Share
     placebo_t_max: FiniteFloat
+    placebo_seed: int
     cost_round_trips_min: Annotated[int, Field(ge=2)]
     net_edge_ticks_min: FiniteFloat
     round_trips_per_day_max: FiniteFloat
     losing_days_min: Annotated[int, Field(ge=2)]
     days_horizon_max: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _some_group_is_left_to_learn_from(self) -> Self:
+        if self.cpcv_test_groups >= self.cpcv_groups:
+            raise ValueError(
+                f"cpcv_test_groups is {self.cpcv_test_groups} of {self.cpcv_groups} groups; "
+                "one at least must be left to learn from"
+            )
+        return self
 
 
 class GateDThresholds(_Strict):

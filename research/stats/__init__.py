@@ -5,6 +5,15 @@ moments, and kurtosis is *raw* (3 for a Normal). A quantity that is not defined 
 None, never a stand-in number.
 """
 
+from research.stats.cross_validation import (
+    Paths,
+    WalkForward,
+    combinatorial_paths,
+    combinatorial_splits,
+    walk_forward,
+    walk_forward_splits,
+)
+from research.stats.economics import capacity, square_root_impact, turnover
 from research.stats.inference import (
     Bootstrap,
     benjamini_hochberg,
@@ -24,15 +33,25 @@ from research.stats.sharpe import (
     min_track_record_length,
     probabilistic_sharpe,
 )
+from research.stats.spa import Spa, stationary_block_length, superior_predictive_ability
+from research.stats.trials import EffectiveTrials, effective_trials, standardized_variance
 
 __all__ = [
     "Bootstrap",
     "Cscv",
+    "EffectiveTrials",
     "Moments",
+    "Paths",
+    "Spa",
+    "WalkForward",
     "benjamini_hochberg",
     "block_bootstrap_mean",
+    "capacity",
+    "combinatorial_paths",
+    "combinatorial_splits",
     "cscv",
     "deflated_sharpe",
+    "effective_trials",
     "expected_max_z",
     "haircut_sharpe_bonferroni",
     "min_backtest_length_years",
@@ -41,7 +60,14 @@ __all__ = [
     "newey_west_lag",
     "newey_west_t",
     "probabilistic_sharpe",
+    "square_root_impact",
+    "standardized_variance",
+    "stationary_block_length",
     "student_upper_bound",
+    "superior_predictive_ability",
+    "turnover",
+    "walk_forward",
+    "walk_forward_splits",
     "without_best",
     "without_best_share",
 ]

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+RESAMPLE_CELLS_MAX = 1 << 20
+"""Blocks drawn at a time, so that many long resamples need no more memory than one."""
+
 
 def newey_west_lag(count: int) -> int:
     """Bandwidth ``floor(4 (n / 100)^(2/9))`` of Newey and West (1994) for daily series.
@@ -148,9 +151,10 @@ def block_bootstrap_mean(
     blocks = -(-count // length)
     generator = np.random.Generator(np.random.Philox(seed))
     means = np.empty(draws)
-    for index in range(draws):
-        starts = generator.integers(0, count, size=blocks)
-        means[index] = block_sums[starts].sum() / (blocks * length)
+    rows = max(1, RESAMPLE_CELLS_MAX // blocks)
+    for first in range(0, draws, rows):
+        starts = generator.integers(0, count, size=(min(rows, draws - first), blocks))
+        means[first : first + rows] = block_sums[starts].sum(axis=1) / (blocks * length)
     means.sort()
     below = math.floor((1.0 - level) * draws)
     return Bootstrap(

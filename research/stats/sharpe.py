@@ -78,13 +78,14 @@ def probabilistic_sharpe(
     return normal_cdf((sharpe - benchmark) * math.sqrt(count - 1) / math.sqrt(factor))
 
 
-def expected_max_z(trials: int) -> float:
+def expected_max_z(trials: float) -> float:
     """Expected maximum of N independent standard Normal draws.
 
     Parameters
     ----------
-    trials : int
-        N, the number of independent trials; with one trial nothing was selected and it is 0.
+    trials : float
+        N, the number of independent trials, an effective number among them; with one trial
+        nothing was selected and it is 0.
 
     Returns
     -------
@@ -97,16 +98,17 @@ def expected_max_z(trials: int) -> float:
     """
     if trials <= 1:
         return 0.0
-    return (1.0 - EULER_GAMMA) * normal_quantile(1.0 - 1.0 / trials) + EULER_GAMMA * (
+    expected = (1.0 - EULER_GAMMA) * normal_quantile(1.0 - 1.0 / trials) + EULER_GAMMA * (
         normal_quantile(1.0 - 1.0 / (trials * math.e))
     )
+    return max(expected, 0.0)  # between one and two trials the approximation falls below
 
 
 def deflated_sharpe(
     sharpe: float,
     *,
     count: int,
-    trials: int,
+    trials: float,
     trial_variance: float,
     skewness: float = 0.0,
     kurtosis: float = 3.0,
@@ -119,8 +121,8 @@ def deflated_sharpe(
         Estimated per-period Sharpe ratio of the chosen trial.
     count : int
         Number of periods.
-    trials : int
-        Number of trials that were run, the failed ones included.
+    trials : float
+        Effective number of the trials that were run, the failed ones included.
     trial_variance : float
         Variance of the per-period Sharpe ratio across the trials.
     skewness, kurtosis : float
@@ -252,11 +254,12 @@ def haircut_sharpe_bonferroni(
 def periods_to_pass(
     sharpe: float,
     *,
-    trials: int,
+    trials: float,
     t_min: float,
     confidence: float,
     skewness: float,
     kurtosis: float,
+    standardized_variance: float = 1.0,
 ) -> int | None:
     """Periods after which a persisting Sharpe ratio passes both the t and the deflation hurdle.
 
@@ -264,14 +267,16 @@ def periods_to_pass(
     ----------
     sharpe : float
         Per-period Sharpe ratio, assumed to persist.
-    trials : int
-        Number of trials for the deflation; their variance is taken as the null's, 1/T.
+    trials : float
+        Effective number of trials for the deflation.
     t_min : float
         Smallest t value of the mean.
     confidence : float
         Deflated Sharpe ratio to reach.
     skewness, kurtosis : float
         Moments of the series; kurtosis raw.
+    standardized_variance : float, optional
+        Variance of the Sharpe ratio across trials over that of trials without skill, 1/T.
 
     Returns
     -------
@@ -280,14 +285,15 @@ def periods_to_pass(
 
     Notes
     -----
-    The larger of ``(t_min / SR)^2`` and, with V = 1/T, the root T of
-    ``SR sqrt(T - 1) - E[max z_N] sqrt((T - 1) / T) = z sqrt(factor)``, by bisection.
+    The larger of ``(t_min / SR)^2`` and, with V = v/T, the root T of
+    ``SR sqrt(T - 1) - E[max z_N] sqrt(v (T - 1) / T) = z sqrt(factor)``, by bisection.
     """
     factor = sharpe_variance_factor(sharpe, skewness, kurtosis)
     if sharpe <= 0.0 or factor <= 0.0:
         return None
     for_t = (t_min / sharpe) ** 2
-    hurdle, z = expected_max_z(trials), normal_quantile(confidence) * math.sqrt(factor)
+    hurdle = expected_max_z(trials) * math.sqrt(standardized_variance)
+    z = normal_quantile(confidence) * math.sqrt(factor)
 
     def missing(periods: float) -> float:
         return sharpe * math.sqrt(periods - 1.0) - hurdle * math.sqrt((periods - 1.0) / periods) - z

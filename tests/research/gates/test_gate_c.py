@@ -69,7 +69,7 @@ def evidence(
             20260101 + d: round(v * TICK_MONEY)
             for d, v in enumerate(rng.normal(placebo, 3.0, days))
         }
-        for name in ("sign_flipped", "session_shifted")
+        for name in ("sign_flipped", "days_shuffled", "time_shifted")
     }
     return BacktestEvidence(grid, chosen, {"sampled/risk_adverse": out}, placebos, trials)
 

@@ -1,4 +1,4 @@
-"""ExperimentTracker: the trial ledger, an append-only count of everything that was tried.
+"""TrialLedger: an append-only count of everything that was tried.
 
 Why: the best of many tries looks good by luck; only an honest count can take the luck out.
 
@@ -9,7 +9,7 @@ Invariants:
    their order, so a verdict can prove later that none of the trials it counted was removed.
 3. Trials are declared before their results exist: the count does not depend on which of them ran.
 
-It knows nothing of results. Operator's page: `docs/formats.md`.
+It knows nothing of results (see `outcomes`). Operator's page: `docs/formats.md`.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class TrialLedger:
     """
 
     def __init__(self, ws: Path) -> None:
+        self._ws = ws
         self._folder = ws / "ledger"
         self._path = self._folder / LEDGER_FILE
 
@@ -109,7 +110,7 @@ class TrialLedger:
         int
             How many were new.
         """
-        with self._locked():
+        with ledger_lock(self._folder):
             known = set(self._read(cut_torn_tail=True))
             new = b""
             added = 0
@@ -129,7 +130,7 @@ class TrialLedger:
 
     def keys(self) -> list[str]:
         """Keys in the order of declaration, each checked against its row."""
-        with self._locked():
+        with ledger_lock(self._folder):
             return self._read(cut_torn_tail=False)
 
     def head(self, count: int | None = None) -> LedgerHead:
@@ -138,12 +139,12 @@ class TrialLedger:
         return _head_of(keys if count is None else keys[:count])
 
     def require_superset(self, recorded: Mapping[str, Any]) -> None:
-        """Check that every trial a verdict counted is still in the ledger.
+        """Check that every trial and outcome a verdict counted is still in the ledger.
 
         Parameters
         ----------
         recorded : mapping
-            ``{"count": int, "head": str}`` as a verdict holds it.
+            ``count`` and ``head``, ``outcomes`` and ``outcomes_head`` as a verdict holds them.
 
         Raises
         ------
@@ -159,6 +160,9 @@ class TrialLedger:
                 "and its first ones are not the same",
                 next_step="restore ledger/trials.jsonl from a copy; the count cannot be reset",
             )
+        from research.experiments.outcomes import OutcomeLog  # it builds on this module
+
+        OutcomeLog(self._ws).require_superset(recorded)
 
     def _read(self, *, cut_torn_tail: bool) -> list[str]:
         if not self._path.exists():
@@ -171,16 +175,18 @@ class TrialLedger:
                 file.truncate(len(complete))
         return [_checked_key(line, n) for n, line in enumerate(complete.splitlines(), 1)]
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        # The lock file is never removed: unlinking it would let two holders in.
-        self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+@contextlib.contextmanager
+def ledger_lock(folder: Path) -> Iterator[None]:
+    """Hold the one lock over the files of a ledger folder."""
+    # The lock file is never removed: unlinking it would let two holders in.
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _head_of(keys: list[str]) -> LedgerHead:
