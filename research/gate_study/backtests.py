@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ from research.gates.execution import slippage_of
 from research.registry import AlphaManifest
 
 _Key = tuple[int, tuple[tuple[str, float], ...], float | None, str, bool]
+_NUMBERS = tuple(
+    field.name for field in fields(SessionRun) if field.name not in ("trips", "displayed_share")
+)
+"""What of a run is kept as it is."""
 
 
 @cache
@@ -97,7 +101,7 @@ class MarketBacktests:
         offsets, mids = self._mids[index]
         return RunOutput(
             run=SessionRun(
-                *run,
+                **run,
                 trips=tuple(Trip(*trip) for trip in trips),
                 displayed_share=tuple(share),
             ),
@@ -153,17 +157,9 @@ class MarketBacktests:
 
 def _as_row(output: RunOutput) -> list[Any]:
     run, path = output.run, output.path
+    numbers = {name: getattr(run, name) for name in _NUMBERS}
     return [
-        [
-            run.session_id,
-            run.symbol,
-            run.trading_day,
-            run.gross,
-            run.fees,
-            run.fill_count,
-            run.traded_qty,
-            run.max_drawdown,
-        ],
+        numbers,
         [[trip.mid_edge_ticks, trip.net_ticks, trip.net] for trip in run.trips],
         list(run.displayed_share),
         path.step_offset_ns.tolist(),

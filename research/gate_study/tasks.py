@@ -25,7 +25,7 @@ from research.gates.thresholds import GateThresholds
 
 Row = dict[str, Any]
 ROWS = ("null", "truth", "planted", "recorded", "fair")
-_EAGERNESS = {"null": 0.5, "truth": 0.3, "planted": 1.0, "recorded": 0.9, "fair": 1.0}
+_EAGERNESS = {"null": 0.4, "truth": 0.3, "planted": 1.0, "recorded": 0.9, "fair": 1.6}
 """Where a task of a row stands in the queue: a study cut short still says something of each row."""
 _NUMBER = {row: number for number, row in enumerate(ROWS)}
 
