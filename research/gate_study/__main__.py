@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from research.gate_study import recorded, report
-from research.gate_study.running import run
+from research.gate_study import page, recorded, results
+from research.gate_study.running import read_rows, run
 from research.gate_study.settings import FULL, SMALL
-from research.gate_study.tasks import ROWS, Bench, tasks_of
+from research.gate_study.tasks import ROWS, Bench, Row, tasks_of
 from research.gates.thresholds import load_thresholds
 
 
@@ -24,6 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
     settings = SMALL if options.size == "small" else FULL
+    thresholds = load_thresholds()
+    if options.report:
+        known = read_rows(options.folder, study=settings.sha256(thresholds))
+        return _say(known, Bench(settings, thresholds), console, options.write)
     rows = tuple(options.rows.split(",")) if options.rows else ROWS
     cut = None
     if "recorded" in rows and settings.recorded_count:
@@ -38,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             console.print(f"no recordings at {options.data}: the row 'recorded' is left out")
             rows = tuple(row for row in rows if row != "recorded")
-    bench = Bench(settings, load_thresholds(), cut, options.folder / "runs")
+    bench = Bench(settings, thresholds, cut, options.folder / "runs")
     tasks = tasks_of(settings, rows)
     deadline = time.monotonic() + options.minutes * 60.0
     with Progress(
@@ -57,11 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
         made = run(
             tasks, bench=bench, folder=options.folder, workers=options.workers, progress=tell
         )
-    result = report.result_of(made, bench)
-    console.print(report.text_of(result))
-    if options.write:
-        for path in report.write(result, options.write):
-            console.print(f"wrote {path}")
+    return _say(made, bench, console, options.write)
+
+
+def _say(rows: list[Row], bench: Bench, console: Console, write: Path | None) -> int:
+    result = results.result_of(rows, settings=bench.settings, thresholds=bench.thresholds)
+    console.print(page.tables(result), markup=False, soft_wrap=True)
+    for path in page.write(result, write) if write is not None else ():
+        console.print(f"wrote {path}")
     return 0
 
 
@@ -75,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--folder", type=Path, default=Path("build/gate_study"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="recordings")
+    parser.add_argument("--report", action="store_true", help="only say what is known so far")
     parser.add_argument("--write", type=Path, help="repository to write results and page into")
     return parser
 

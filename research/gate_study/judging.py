@@ -43,6 +43,7 @@ _STATISTICS = (
     "round_trips",
     "net_edge_ticks",
 )
+_SELECTION = ("oos_loss_probability", "pbo", "spa_p", "cpcv_sharpe_quantile")
 
 
 class Judge:
@@ -154,7 +155,7 @@ def _row(found: Finding) -> dict[str, Any]:
         "worst": _numbers(results["corners"][results["worst_corner"]]),
         "checks": {row["name"]: row["passed"] for row in results["checks"]},
         "placebo_t": results["placebo_t"],
-        "oos_loss_probability": results["selection"].get("oos_loss_probability"),
+        "selection": {name: results["selection"].get(name) for name in _SELECTION},
     }
 
 

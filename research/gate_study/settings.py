@@ -65,6 +65,10 @@ class StudySettings:
         Alphas of each strength.
     strengths_ticks : tuple of float
         Mean move that is planted, over `horizon_s`.
+    eaten_count : int
+        Alphas whose edge is real and smaller than its costs.
+    eaten_ticks : float
+        Mean move that is planted for them.
     horizon_s : float
         Life of the planted state.
     power_trials : int
@@ -86,6 +90,8 @@ class StudySettings:
     mistakes_count: int
     planted_count: int
     strengths_ticks: tuple[float, ...]
+    eaten_count: int
+    eaten_ticks: float
     horizon_s: float
     power_trials: int
     truth_sessions: int
@@ -104,19 +110,20 @@ class StudySettings:
         return max(self.null_count, self.fair_count, self.recorded_count) * GRID_POINTS
 
     def sha256(self, thresholds: GateThresholds) -> str:
-        """Hash over settings, thresholds and latency profile: what makes rows comparable."""
+        """Hash over settings, runs, thresholds and judging code: what makes rows comparable."""
         # How many alphas a row gets decides none of them, but for the trials they count against.
-        counts = ("fair_count", "recorded_count", "mistakes_count", "planted_count", "null_count")
+        counts = [name for name in asdict(self) if name.endswith("_count")]
         content = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in (*counts, "strengths_ticks")
+            if name not in (*counts, "strengths_ticks", "eaten_ticks")
         }
         return canonical_sha256(
             {
                 "settings": content | {"null_trials": self.null_trials},
                 "thresholds": [thresholds.sha256_of(gate) for gate in ("gate_c", "gate_d")],
-                "latency": load_latency_profile(LATENCY_PROFILE)[1],
+                "runs": self.runs_sha256(),
+                "judges": judges_sha256(),
             }
         )
 
@@ -130,6 +137,19 @@ class StudySettings:
                 "latency": load_latency_profile(LATENCY_PROFILE)[1],
             }
         )
+
+
+@cache
+def judges_sha256() -> str:
+    """Hash of the code that judges: gates and statistics."""
+    digest = hashlib.sha256()
+    for folder in ("gates", "stats"):
+        files = resources.files("research").joinpath(folder).iterdir()
+        for file in sorted((f for f in files if f.name.endswith(".py")), key=lambda f: f.name):
+            digest.update(f"{folder}/{file.name}\0".encode() + file.read_bytes())
+    for name in ("judging.py", "tasks.py", "truth.py"):
+        digest.update(resources.files("research").joinpath("gate_study", name).read_bytes())
+    return digest.hexdigest()
 
 
 @cache
@@ -155,6 +175,8 @@ FULL = StudySettings(
     mistakes_count=100,
     planted_count=60,
     strengths_ticks=(5.5, 6.5, 7.5, 8.5, 10.0),
+    eaten_count=60,
+    eaten_ticks=4.5,
     horizon_s=15.0,
     power_trials=100,
     truth_sessions=5_000,
@@ -174,6 +196,7 @@ SMALL = replace(
     mistakes_count=3,
     planted_count=1,
     strengths_ticks=(40.0,),
+    eaten_count=1,
     truth_sessions=24,
     truth_chunk=24,
 )

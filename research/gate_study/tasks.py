@@ -17,15 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from hft_platform.config.code_hash import code_sha256
 from research.gate_study import markets, programs, recorded, truth
 from research.gate_study.judging import MISTAKES, Judge
 from research.gate_study.settings import StudySettings
 from research.gates.thresholds import GateThresholds
 
 Row = dict[str, Any]
-ROWS = ("null", "truth", "planted", "recorded", "fair")
-_EAGERNESS = {"null": 0.4, "truth": 0.3, "planted": 1.0, "recorded": 0.9, "fair": 1.6}
+ROWS = ("null", "truth", "planted", "recorded", "fair", "eaten")
+_EAGERNESS = {"null": 0.4, "truth": 0.3, "eaten": 0.7, "planted": 1.0, "recorded": 0.9, "fair": 1.6}
 """Where a task of a row stands in the queue: a study cut short still says something of each row."""
 _NUMBER = {row: number for number, row in enumerate(ROWS)}
 
@@ -92,9 +91,13 @@ def _all(settings: StudySettings) -> Iterator[tuple[Task, int]]:
         for index in range(count):
             yield Task(row, index), count
     chunks = settings.truth_sessions // settings.truth_chunk
-    for strength in settings.strengths_ticks:
+    for index in range(settings.eaten_count):
+        yield Task("eaten", index, settings.eaten_ticks), settings.eaten_count
+    planted = settings.strengths_ticks
+    for strength in (*planted, settings.eaten_ticks) if settings.eaten_count else planted:
         for index in range(chunks):
             yield Task("truth", index, strength), chunks
+    for strength in planted:
         for index in range(settings.planted_count):
             yield Task("planted", index, strength), settings.planted_count
 
@@ -151,7 +154,6 @@ def work(task: Task, bench: Bench) -> list[Row]:
         "task": task.name,
         "row": task.row,
         "strength_ticks": task.strength_ticks,
-        "code": code_sha256()[:12],
     }
     rows = [common | row for row in made]
     rows[0]["cpu_s"] = round(spent, 3)
@@ -163,11 +165,23 @@ def _null(task: Task, bench: Bench) -> list[Row]:
     judge = _random_judge(task, bench, is_fair=False)
     rows = [{"view": "honest"} | judge.verdict(days=s.days_max, trials=s.null_trials)]
     if task.index < s.mistakes_count:
-        rows += [
-            {"view": view} | judge.verdict(days=s.days_max, trials=s.null_trials, mistakes=mistakes)
-            for view, mistakes in MISTAKES.items()
-        ]
+        rows += _mistaken(judge, days=s.days_max, trials=s.null_trials)
     return _finished(rows, judge)
+
+
+def _eaten(task: Task, bench: Bench) -> list[Row]:
+    s = bench.settings
+    judge = _planted_judge(task, bench)
+    rows = [{"view": "honest"} | judge.verdict(days=s.days_max, trials=s.power_trials)]
+    rows += _mistaken(judge, days=s.days_max, trials=s.power_trials)
+    return _finished(rows, judge)
+
+
+def _mistaken(judge: Judge, *, days: int, trials: int) -> list[Row]:
+    return [
+        {"view": view} | judge.verdict(days=days, trials=trials, mistakes=mistakes)
+        for view, mistakes in MISTAKES.items()
+    ]
 
 
 def _fair(task: Task, bench: Bench) -> list[Row]:
@@ -215,6 +229,16 @@ def _recorded(task: Task, bench: Bench) -> list[Row]:
 
 def _planted(task: Task, bench: Bench) -> list[Row]:
     s = bench.settings
+    judge = _planted_judge(task, bench)
+    rows = [
+        {"view": "honest"} | judge.verdict(days=days, trials=s.power_trials)
+        for days in sorted(s.days, reverse=True)
+    ]
+    return _finished(rows, judge)
+
+
+def _planted_judge(task: Task, bench: Bench) -> Judge:
+    s = bench.settings
     market = markets.generated(
         seed=task.seed(s),
         count=s.in_sample + s.days_max,
@@ -222,18 +246,13 @@ def _planted(task: Task, bench: Bench) -> list[Row]:
         strength_ticks=task.strength_ticks,
         horizon_s=s.horizon_s,
     )
-    judge = Judge(
+    return Judge(
         programs.planted_alpha(symbol=market.instrument.symbol),
         market,
         thresholds=bench.thresholds,
         in_sample=s.in_sample,
         kept=bench.kept(task),
     )
-    rows = [
-        {"view": "honest"} | judge.verdict(days=days, trials=s.power_trials)
-        for days in sorted(s.days, reverse=True)
-    ]
-    return _finished(rows, judge)
 
 
 def _finished(rows: list[Row], judge: Judge) -> list[Row]:
@@ -257,5 +276,6 @@ _WORK: dict[str, Callable[[Task, Bench], list[Row]]] = {
     "fair": _fair,
     "recorded": _recorded,
     "planted": _planted,
+    "eaten": _eaten,
     "truth": _truth,
 }
