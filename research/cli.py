@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hft_platform.errors import PlatformError, ReasonCode
 
 if TYPE_CHECKING:
+    from research.experiments import TrialFacts
     from research.registry import Alpha
 
 DONE, FAILED, REFUSED = 0, 1, 3
@@ -68,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         "--why", action="store_true",
         help="run nothing: name the nearest failing threshold, and the days or edge that decide",
     )  # fmt: skip
+
+    trials = _add(
+        commands, "trials", _trials,
+        "Show the trial ledger: what was tried, by alpha, and what all of it amounts to; or SQL.",
+    )  # fmt: skip
+    trials.add_argument(
+        "--sql", help="a statement over the views trials, outcomes and results (DuckDB)"
+    )
 
     agree = _add(
         commands, "agree", _agree,
@@ -264,6 +273,47 @@ def _expression_place(row: dict[str, Any], alpha: Alpha) -> str:
 def _verdict_text(row: dict[str, Any]) -> str:
     lines = [f"{row['gate']} {row['verdict']} {row['sha256'][:12]}"]
     lines += [f"  {item['name']} ({item['code']}): {item['text']}" for item in row["reasons"]]
+    return "\n".join(lines)
+
+
+def _trials(arguments: argparse.Namespace) -> int:
+    from research.experiments.query import BY_ALPHA, ledger_facts, query
+
+    ws = _workspace(arguments)
+    try:
+        rows = query(ws, arguments.sql or BY_ALPHA)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
+    if arguments.sql:
+        rows = json.loads(json.dumps(rows, default=str))
+        _print(arguments, rows, lambda: "\n".join(map(_cells, rows)) or "no rows")
+        return DONE
+    facts = ledger_facts(ws)
+    _print(arguments, {"alphas": rows, "all": facts.as_dict()}, lambda: _trials_text(rows, facts))
+    return DONE
+
+
+def _cells(row: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in row.items())
+
+
+def _trials_text(rows: list[dict[str, Any]], facts: TrialFacts) -> str:
+    lines = [
+        f"{row['alpha_id']:<28} {row['trials']:>6} trials, {row['evaluated']} evaluated, "
+        f"{row['failed']} failed"
+        + (
+            ""
+            if row["best_daily_sharpe"] is None
+            else f", best {row['best_daily_sharpe']:.3f} a day"
+        )
+        for row in rows
+    ]
+    lines.append(
+        f"{facts.count} trials amount to {facts.effective:.1f} independent ones "
+        f"({facts.evaluated} evaluated in {facts.clusters} clusters; the others count in full); "
+        f"their Sharpe ratios vary {facts.spread:.2f} times as much as without skill"
+    )
     return "\n".join(lines)
 
 

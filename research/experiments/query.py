@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from research.experiments.facts import TrialFacts, trial_facts
 from research.experiments.ledger import LEDGER_FILE, TrialLedger
 from research.experiments.outcomes import OUTCOMES_FILE, OutcomeLog
 
@@ -82,6 +83,8 @@ def query(ws: Path, sql: str = BY_ALPHA) -> list[dict[str, Any]]:
     ------
     PlatformError
         LEDGER_BEHIND_AUDIT when a file was edited.
+    ValueError
+        When the statement is refused, with DuckDB's own words.
     """
     import duckdb  # on first use
 
@@ -96,9 +99,17 @@ def query(ws: Path, sql: str = BY_ALPHA) -> list[dict[str, Any]]:
         connection.execute(_RESULTS)
         # The statement sees these tables and nothing of the machine.
         connection.execute("SET enable_external_access = false")
-        cursor = connection.execute(sql)
+        try:
+            cursor = connection.execute(sql)
+        except duckdb.Error as error:
+            raise ValueError(f"the statement was refused: {error}") from error
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def ledger_facts(ws: Path) -> TrialFacts:
+    """What all trials of a workspace amount to now."""
+    return trial_facts(OutcomeLog(ws).newest().values(), declared=TrialLedger(ws).head().count)
 
 
 def _load(connection: Any, name: str, path: Path, columns: dict[str, str]) -> None:

@@ -98,10 +98,12 @@ def expected_max_z(trials: float) -> float:
     """
     if trials <= 1:
         return 0.0
-    expected = (1.0 - EULER_GAMMA) * normal_quantile(1.0 - 1.0 / trials) + EULER_GAMMA * (
+    if trials < 2:
+        # The approximation falls below zero there; an effective number may lie between.
+        return (trials - 1.0) * expected_max_z(2)
+    return (1.0 - EULER_GAMMA) * normal_quantile(1.0 - 1.0 / trials) + EULER_GAMMA * (
         normal_quantile(1.0 - 1.0 / (trials * math.e))
     )
-    return max(expected, 0.0)  # between one and two trials the approximation falls below
 
 
 def deflated_sharpe(

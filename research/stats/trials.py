@@ -25,6 +25,9 @@ CHANCE = 0.01
 CLUSTERED_MAX = 4_000
 """Of one group; clustering is quadratic in memory, so later trials count as independent."""
 
+WINNERS_BOUND = 2.0
+"""Largest gain that tells of luck, as a multiple of the best of so many skill-less trials."""
+
 
 @dataclass(frozen=True, slots=True)
 class EffectiveTrials:
@@ -133,12 +136,16 @@ def standardized_variance(ratios: Sequence[tuple[float, int]], *, trials: float)
     -----
     ``SR sqrt(T)`` has variance 1 without skill whatever T is, so trials over different numbers of
     days can be pooled. Settings of one alpha resemble each other and would understate the spread:
-    hence the floor. A trial can lose without bound by paying costs; that is not luck, so a loss
-    counts at most as the worst of `trials` skill-less ones.
+    hence the floor. What is beyond luck does not tell how far luck spreads: a trial can lose
+    without bound by paying costs, so a loss counts at most as the worst of `trials` skill-less
+    ones; and a gain counts at most as twice the best of them, so that one strong alpha does not
+    close the door to all that come after it.
     """
     if len(ratios) < 2:
         return 1.0
-    worst = -max(expected_max_z(trials), 1.0)
-    values = [max(ratio * math.sqrt(count), worst) for ratio, count in ratios]
+    luck = max(expected_max_z(trials), 1.0)
+    values = [
+        min(max(ratio * math.sqrt(count), -luck), WINNERS_BOUND * luck) for ratio, count in ratios
+    ]
     mean = math.fsum(values) / len(values)
     return max(1.0, math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))

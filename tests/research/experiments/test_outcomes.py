@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
+from research import cli
 from research.experiments import Outcome, OutcomeLog, Trial, TrialLedger, trial_facts
 from research.experiments.query import query
 
@@ -135,7 +136,7 @@ def test_the_ledger_is_a_table(tmp_path):
 
 def test_a_query_sees_the_ledger_and_nothing_of_the_machine(tmp_path):
     (tmp_path / "secret.csv").write_text("a\n1\n")
-    with pytest.raises(Exception, match=r"(?i)disabled|permission"):
+    with pytest.raises(ValueError, match=r"(?i)disabled|permission"):
         query(tmp_path, f"SELECT * FROM read_csv('{tmp_path}/secret.csv')")
 
 
@@ -145,3 +146,19 @@ def test_an_edited_ledger_is_not_queried(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"previous":"0', b'"previous":"1'))
     with pytest.raises(PlatformError):
         query(tmp_path)
+
+
+def test_the_command_shows_what_was_tried_and_answers_sql(tmp_path, capsys):
+    made = [
+        Trial(program="p", parameters={"entry": float(n)}, data="d", costs="c", window="w")
+        for n in range(3)
+    ]
+    TrialLedger(tmp_path).declare(made, alpha_id="x")
+    OutcomeLog(tmp_path).record([outcome(made[0].key, 1)], alpha_id="x", declared=3)
+    at = ["--workspace", str(tmp_path)]
+    assert cli.main(["trials", *at]) == 0
+    assert "3 trials amount to 3.0 independent ones" in capsys.readouterr().out
+    assert cli.main(["trials", *at, "--json", "--sql", "SELECT sum(net) AS n FROM results"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["n"] is not None
+    assert cli.main(["trials", *at, "--sql", "SELECT nothing"]) == 1
+    assert "refused" in capsys.readouterr().err

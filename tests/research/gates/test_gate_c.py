@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from hft_platform.errors import ReasonCode
+from research.experiments import TrialFacts
 from research.gates import gate_c
 from research.gates.evidence import BacktestEvidence, GridPoint, SessionRun, Trip
+from research.gates.selection import purge
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GateVerdict
 
@@ -179,6 +181,75 @@ def test_more_trials_raise_the_hurdle(thresholds):
     hurdle = [f.results["corners"]["sampled/risk_adverse"]["sharpe_hurdle"] for f in (few, many)]
     assert hurdle[1] > 2 * hurdle[0]
     assert few.results["daily_net"] == many.results["daily_net"]
+
+
+def test_related_trials_raise_the_hurdle_less_than_independent_ones_and_spread_ones_more(
+    thresholds,
+):
+    made = evidence(11, edge=1.0, trials=100)
+
+    def hurdle(facts: TrialFacts) -> float:
+        found = gate_c.evaluate(dataclasses.replace(made, trials=facts), thresholds)
+        return found.results["corners"]["sampled/risk_adverse"]["sharpe_hurdle"]
+
+    alone = hurdle(TrialFacts(count=100, effective=100.0, spread=1.0))
+    assert hurdle(TrialFacts(count=100, effective=5.0, spread=1.0)) < 0.6 * alone
+    assert hurdle(TrialFacts(count=100, effective=100.0, spread=4.0)) == pytest.approx(2 * alone)
+
+
+def test_the_best_of_a_family_of_noise_is_not_superior(thresholds):
+    """Chosen with hindsight: its own days look good, the family's test sees how many there were."""
+    p_values = [
+        gate_c.evaluate(evidence(seed, edge=0.0, settings=12), thresholds).results["selection"]
+        for seed in range(40)
+    ]
+    assert sum(row["spa_p"] <= 0.05 for row in p_values) <= 8
+    assert all(row["cpcv_paths"] == 9 and row["cpcv_splits"] == 45 for row in p_values)
+
+
+def test_a_choice_that_does_not_hold_elsewhere_fails_on_its_worst_path(thresholds):
+    """Each setting earns in one stretch only: chosen there, it loses in the others."""
+    made = evidence(15, edge=0.0, settings=4, days=40)
+    grid = []
+    for number, point in enumerate(made.grid):
+        runs = [
+            dataclasses.replace(
+                run, gross=run.gross + (60 if i // 20 == number else -30) * TICK_MONEY
+            )
+            for i, run in enumerate(point.in_sample + point.out_of_sample)
+        ]
+        grid.append(
+            dataclasses.replace(point, in_sample=tuple(runs[:40]), out_of_sample=tuple(runs[40:]))
+        )
+    found = gate_c.evaluate(dataclasses.replace(made, grid=tuple(grid)), thresholds)
+    assert found.results["selection"]["cpcv_sharpe_quantile"] < 0.0
+    assert "cpcv_sharpe_quantile" in missed(found)
+
+
+def missed(found) -> set[str]:
+    return {row["name"] for row in found.results["checks"] if not row["passed"]}
+
+
+def test_a_real_edge_that_the_family_cannot_show_yet_names_the_days_it_needs(thresholds):
+    """Everything else passes; the family's test alone asks for more judged days, 62 for now 60."""
+    limits = thresholds.model_copy(
+        update={"newey_west_t_min": 0.0, "deflated_sharpe_min": 0.6, "spa_p_max": 0.002}
+    )
+    found = gate_c.evaluate(evidence(16, edge=0.4, days=30, trials=1), limits)
+    assert missed(found) == {"spa_p"}
+    assert found.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert found.results["selection"]["spa_days_to_pass"] == 62
+    assert found.results["days_missing"] == 1
+
+
+def test_days_that_are_out_of_sample_too_do_not_choose():
+    rng = np.random.default_rng(17)
+    runs = tuple(session(rng, day, edge=0.0, cost=0.0) for day in range(10))
+    night = dataclasses.replace(runs[9], session_id="night")
+    kept = purge((*runs[:9], night), (runs[9],), embargo_days=0)
+    assert [run.session_id for run in kept] == [run.session_id for run in runs[:9]]
+    assert len(purge(runs[:9], (runs[9],), embargo_days=2)) == 7
+    assert purge(runs[:1], (runs[9],), embargo_days=2) == runs[:1], "something must choose"
 
 
 def test_the_choice_uses_in_sample_sessions_only():

@@ -9,7 +9,8 @@ from market import workspace
 
 from hft_platform.errors import PlatformError, ReasonCode
 from research import registry
-from research.experiments import TrialLedger
+from research.experiments import Outcome, OutcomeLog, Trial, TrialLedger
+from research.experiments.query import query
 from research.gates import collect_c, collect_d, run_gate
 from research.gates.verdict import GateVerdict, verdict_folder
 
@@ -54,6 +55,65 @@ def test_running_a_gate_again_changes_no_byte(planted):
     before = files_of(ws)
     assert run_gate(ws, EDGE, "gate_c", workers=2).sha256 == verdicts["gate_c"].sha256
     assert files_of(ws) == before
+
+
+def other_trials(count: int) -> list[Trial]:
+    return [
+        Trial(program="another", parameters={"x": float(n)}, data="d", costs="c", window="w")
+        for n in range(count)
+    ]
+
+
+def test_a_rerun_counts_the_trials_that_were_counted_the_first_time(planted, tmp_path):
+    ws, verdicts = planted
+    shutil.copytree(ws, tmp_path / "ws")
+    trials = other_trials(500)
+    TrialLedger(tmp_path / "ws").declare(trials, alpha_id="later")
+    OutcomeLog(tmp_path / "ws").record(
+        [Outcome(t.key, {20260105 + d: d * n for d in range(9)}) for n, t in enumerate(trials)],
+        alpha_id="later",
+        declared=504,
+    )
+    assert run_gate(tmp_path / "ws", EDGE, "gate_c").sha256 == verdicts["gate_c"].sha256
+    assert len(OutcomeLog(tmp_path / "ws").rows()) == 504
+
+
+def test_trials_that_came_before_raise_the_hurdle_whatever_came_of_them(planted, tmp_path):
+    ws, verdicts = planted
+    fresh = bare(ws, tmp_path / "ws")
+    trials = other_trials(30)
+    TrialLedger(fresh).declare(trials, alpha_id="earlier")
+    OutcomeLog(fresh).record(
+        [Outcome(t.key, None, "GATE_NOT_COMPUTED: ValueError") for t in trials[:10]],
+        alpha_id="earlier",
+        declared=30,
+    )
+    for gate in ("gate_a", "gate_b"):
+        run_gate(fresh, EDGE, gate)
+    counted = run_gate(fresh, EDGE, "gate_c").results["trials"]
+    alone = verdicts["gate_c"].results["trials"]
+    assert (counted["count"], counted["failed"]) == (alone["count"] + 30, 10)
+    assert counted["effective"] == pytest.approx(alone["effective"] + 30)
+
+
+def test_what_came_of_the_grid_is_in_the_ledger_and_in_the_head_of_the_verdict(planted):
+    ws, verdicts = planted
+    head = verdicts["gate_c"].inputs["ledger"]
+    rows = OutcomeLog(ws).rows()
+    assert (head["outcomes"], head["outcomes_head"]) == (len(rows), rows[-1]["hash"])
+    assert {row["key"] for row in rows} == set(TrialLedger(ws).keys())
+    chosen = verdicts["gate_c"].results["chosen_parameters"]
+    assert any(row["days"] == 42 for row in query(ws, "SELECT days FROM results"))
+    assert chosen in [dict(r["parameters"]) for r in query(ws, "SELECT parameters FROM results")]
+
+
+def test_outcomes_that_were_taken_out_block_the_next_gate(planted, tmp_path):
+    ws = tmp_path / "ws"
+    shutil.copytree(planted[0], ws)
+    (ws / "ledger" / "outcomes.jsonl").write_bytes(b"")
+    with pytest.raises(PlatformError) as caught:
+        run_gate(ws, EDGE, "gate_d")
+    assert caught.value.code == ReasonCode.LEDGER_BEHIND_AUDIT
 
 
 def test_an_admitted_alpha_is_not_judged_against_members_that_came_later(planted, monkeypatch):
@@ -118,6 +178,8 @@ def test_a_crash_is_a_verdict_that_opens_nothing(planted, tmp_path, monkeypatch)
     assert verdict.verdict is GateVerdict.NOT_COMPUTED
     assert verdict.reasons[0]["code"] == ReasonCode.GATE_NOT_COMPUTED
     assert str(tmp_path).encode() not in verdict.to_bytes()
+    newest = OutcomeLog(ws).newest().values()
+    assert {o.failure for o in newest} == {"GATE_NOT_COMPUTED: ZeroDivisionError"}
     with pytest.raises(PlatformError) as caught:
         run_gate(ws, EDGE, "gate_d")
     assert caught.value.code == ReasonCode.UPSTREAM_VERDICT_FAILED

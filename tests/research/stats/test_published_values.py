@@ -1,5 +1,6 @@
 """Every statistic against the value its source printed, to the printed digits."""
 
+import itertools
 import math
 
 import numpy as np
@@ -43,6 +44,20 @@ def test_deflated_sharpe_variants_of_the_paper_example(trials, skewness, kurtosi
         kurtosis=kurtosis,
     )
     assert probability == pytest.approx(expected, abs=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("days", "trials", "needed", "hurdle"),
+    [(60, 10, 6.75, 3.21), (250, 100, 4.21, 2.53), (250, 1000, 4.94, 3.26), (750, 10, 1.86, 0.91)],
+)
+def test_annual_sharpe_that_null_trials_ask_for(days, trials, needed, hurdle):
+    """V = 1/T, Normal moments, 252 days a year: what DSR 0.95 takes, and SR0."""
+    daily = needed / math.sqrt(252)
+    probability, sr0 = stats.deflated_sharpe(
+        daily, count=days, trials=trials, trial_variance=1.0 / days
+    )
+    assert probability == pytest.approx(0.95, abs=0.004)
+    assert sr0 * math.sqrt(252) == pytest.approx(hurdle, abs=0.02)
 
 
 def test_excess_kurtosis_in_place_of_raw_would_be_noticed():
@@ -104,6 +119,12 @@ def test_no_track_record_length_proves_a_sharpe_ratio_below_its_target():
 )
 def test_expected_maximum_of_normals(trials, expected):
     assert stats.expected_max_z(trials) == pytest.approx(expected, abs=5e-7)
+
+
+def test_expected_maximum_of_an_effective_number_of_trials_grows_from_nothing():
+    values = [stats.expected_max_z(1.0 + i / 20.0) for i in range(60)]
+    assert values[0] == 0.0
+    assert all(before < after for before, after in itertools.pairwise(values))
 
 
 def test_minimum_backtest_length_of_figure_2():

@@ -77,6 +77,12 @@ def test_spread_trials_raise_it_and_losers_do_so_only_to_a_bound():
     assert standardized_variance(luck + losers, trials=100) < 4.0
 
 
+def test_one_strong_alpha_does_not_close_the_door_to_others():
+    rng = np.random.default_rng(7)
+    luck = [(float(z) / 10.0, 100) for z in rng.standard_normal(46)]
+    assert standardized_variance(luck + [(2.0, 100)] * 4, trials=50) < 4.0
+
+
 def test_one_trial_has_the_spread_of_no_skill():
     assert standardized_variance([(0.3, 100)], trials=1) == 1.0
     assert standardized_variance([(0.3, 100), (0.31, 100)], trials=2) == 1.0
