@@ -115,8 +115,11 @@ def trade_cost(instrument: Instrument, price: int, qty: int, side: int, *, is_ma
     )
 
 
+_VALUE_SCALE = SCALE * SCALE
+
+
 def _value(price: int, qty: int, multiplier: int) -> int:
-    return price * qty * multiplier // (SCALE * SCALE)
+    return price * qty * multiplier // _VALUE_SCALE
 
 
 def account_session(broker: Records, books: Records, instrument: Instrument) -> SessionAccount:
@@ -154,8 +157,11 @@ def account_session(broker: Records, books: Records, instrument: Instrument) -> 
     equity = (
         np.fromiter(
             (
-                int(c) + _value(int(m), int(p), instrument.multiplier)
-                for c, m, p in zip(cash_steps[step], mids, held, strict=True)
+                # As `_value`, written out: this runs for every book of every backtest.
+                cash + mid * qty * instrument.multiplier // _VALUE_SCALE
+                for cash, mid, qty in zip(
+                    cash_steps[step].tolist(), mids.tolist(), held.tolist(), strict=True
+                )
             ),
             dtype=np.int64,
             count=times.size,

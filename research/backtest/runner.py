@@ -77,6 +77,7 @@ def run_session(
     latency: dict[str, Any],
     queue_model: str,
     instrument: Instrument,
+    rows: bytes | None = None,
 ) -> SessionResult:
     """Run one engine config over one session's tape.
 
@@ -92,6 +93,8 @@ def run_session(
         ``risk_adverse``, ``power_prob3`` or ``log_prob``.
     instrument : Instrument
         The one traded.
+    rows : bytes, optional
+        The tape as `package_rows` converts it, for callers that run it many times.
 
     Returns
     -------
@@ -103,9 +106,8 @@ def run_session(
         When the engine config, the tape or the package's library is refused.
     """
     instrument = instrument.on(engine_config["session"]["trading_day"])
-    rows = _core.convert_session(
-        tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
-    )
+    if rows is None:
+        rows = package_rows(tape, instrument)
     with PackageHandle(rows, instrument, queue_model=queue_model) as handle:
         raw = _core.run_backtest(
             tape,
@@ -127,6 +129,13 @@ def run_session(
         counters=raw["counters"],
         latency_sha256=profile_sha256(latency),
         queue_model=queue_model,
+    )
+
+
+def package_rows(tape: bytes, instrument: Instrument) -> bytes:
+    """A tape in the package's event format; depends on tape and instrument alone."""
+    return _core.convert_session(
+        tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
     )
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows = tuple(row for row in rows if row != "recorded")
     bench = Bench(settings, thresholds, cut, options.folder / "runs")
     tasks = tasks_of(settings, rows)
-    deadline = time.monotonic() + options.minutes * 60.0
+    deadline: float = time.monotonic() + options.minutes * 60.0
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

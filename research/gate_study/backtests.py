@@ -5,6 +5,8 @@ Why: what is measured must be what judges, so only this seam differs from a real
 Invariants:
 1. Every run is the real engine on the real exchange simulation, with the profile's latencies.
 2. A run is made once an alpha: being judged at fewer days, or with a mistake, makes no new numbers.
+3. A taker's orders take at once or are gone: they never stand in a queue, so its run is the same
+   under every queue model and is made under one.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from hft_platform.execution.position_store import mids_of
 from hft_platform.market.instruments import Instrument
 from hft_platform.market.latency import load_latency_profile
 from hft_platform.records import SCALE
-from research.backtest.runner import run_session
+from research.backtest.runner import package_rows, run_session
 from research.gate_study.markets import Market
 from research.gates.backtests import (
     PositionPath,
@@ -72,6 +74,9 @@ class MarketBacktests:
         self._weight_ppm = manifest.gate_weight_ppm
         self._latency = load_latency_profile(manifest.latency_profile)[0]
         self._market = market
+        self._is_taker = manifest.template.kind == "taker"
+        self._queue_model = manifest.queue_model
+        self._rows: dict[int, bytes] = {}
         self._made: dict[_Key, RunOutput] = {}
         self._mids: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
 
@@ -121,9 +126,10 @@ class MarketBacktests:
 
     def _output(self, index: int, spec: RunSpec) -> RunOutput:
         parameters = tuple(sorted(spec.parameters.items()))
-        key = (index, parameters, spec.latency_corner, spec.queue_model, spec.is_flipped)
+        queue_model = self._queue_model if self._is_taker else spec.queue_model
+        key = (index, parameters, spec.latency_corner, queue_model, spec.is_flipped)
         if key not in self._made:
-            self._made[key] = self._run(index, spec)
+            self._made[key] = self._run(index, replace(spec, queue_model=queue_model))
         return self._made[key]
 
     def _run(self, index: int, spec: RunSpec) -> RunOutput:
@@ -135,6 +141,9 @@ class MarketBacktests:
             manifest, spec.parameters, instrument, weight_ppm=self._weight_ppm
         )
         limits, storm_guard = _installation()
+        if index not in self._rows:
+            day = session.session.trading_day
+            self._rows[index] = package_rows(session.tape, instrument.on(day))
         result = run_session(
             session.tape,
             build_engine_config(
@@ -147,6 +156,7 @@ class MarketBacktests:
             latency=self._latency | {"corner": spec.latency_corner},
             queue_model=spec.queue_model,
             instrument=instrument,
+            rows=self._rows[index],
         )
         return RunOutput(
             run=reduce_run(result, instrument, trading_day=session.trading_day),

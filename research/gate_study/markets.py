@@ -10,8 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -138,7 +137,7 @@ def generated(
         )
     instrument = instruments().by_symbol(spec.symbol)
     hours = session_hours(spec, instrument)
-    made = zip(_tapes(spec), hours, strict=True)
+    made = zip(tapes(spec, instruments()), hours, strict=True)
     return Market(
         instrument,
         tuple(
@@ -149,22 +148,6 @@ def generated(
                 ),
                 trading_day=row.trading_day,
             )
-            for tape, row in made
-        ),
-    )
-
-
-def _tapes(spec: Any) -> Iterator[bytes]:
-    for _, tape in tapes(spec, instruments()):
-        yield tape
-
-
-def with_days(market: Market, days: tuple[int, ...]) -> Market:
-    """The same sessions booked on other days."""
-    return replace(
-        market,
-        sessions=tuple(
-            replace(session, trading_day=day)
-            for session, day in zip(market.sessions, days, strict=True)
+            for (_, tape), row in made
         ),
     )

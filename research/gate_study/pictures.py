@@ -98,13 +98,14 @@ def _figure(title: str, draw: Callable[[Any], None]) -> str:
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
-    style = {
-        "svg.hashsalt": "gate_study",
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "savefig.facecolor": "white",
-    }
-    with mpl.rc_context(style):
+    with mpl.rc_context(
+        {
+            "svg.hashsalt": "gate_study",
+            "svg.fonttype": "none",
+            "font.size": 9,
+            "savefig.facecolor": "white",
+        }
+    ):
         figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
         draw(axes)
         axes.set_title(title, loc="left", fontsize=10)

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hft_platform.config.canonical import canonical_sha256
 from hft_platform.market.sessions import SECOND_NS
 from hft_platform.records import DTYPES, TYPE_CODES
 from research.data import catalog
@@ -130,13 +129,6 @@ def permuted(cut: Cut, *, seed: int) -> Market:
     return replace(cut.market, sessions=sessions)
 
 
-def cut_sha256(cut: Cut) -> str:
-    """Hash over the pseudo-sessions' records."""
-    import hashlib
-
-    return canonical_sha256([hashlib.sha256(s.tape).hexdigest() for s in cut.market.sessions])
-
-
 def _with_quantities(cut: Cut, host: int, donor: int) -> bytes:
     raw, at = _rows(cut, host)
     books = raw[at].view(DTYPES["Book"])[:, 0]
@@ -180,4 +172,5 @@ def _books(tape: bytes) -> npt.NDArray[np.int64]:
     if not offsets.size:
         return offsets
     codes = raw[offsets[:, None] + type_at + np.arange(width)].view(f"<u{width}")[:, 0]
-    return offsets[codes == TYPE_CODES["Book"]]
+    is_book: npt.NDArray[np.bool_] = codes == TYPE_CODES["Book"]
+    return offsets[is_book]

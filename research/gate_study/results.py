@@ -132,15 +132,13 @@ def _mistakes(rows: Sequence[Row]) -> list[Row]:
     """Each mistake on nulls and on edges below their costs, on the alphas that have every view."""
     again = {row["task"] for row in _of(rows, "null", "all_three")}
     honest = [row for row in _of(rows, "null", "honest") if row["task"] in again]
-    found = [{"name": "none", "null": honest, "eaten": _of(rows, "eaten", "honest")}]
-    found += [
-        {"name": view, "null": _of(rows, "null", view), "eaten": _of(rows, "eaten", view)}
-        for view in MISTAKES
-    ]
-    return [
-        {"name": row["name"]} | {key: _promotion(row[key]) for key in ("null", "eaten")}
-        for row in found
-    ]
+    made = [_mistake("none", honest, _of(rows, "eaten", "honest"))]
+    made += [_mistake(view, _of(rows, "null", view), _of(rows, "eaten", view)) for view in MISTAKES]
+    return made
+
+
+def _mistake(name: str, nulls: Sequence[Row], eaten: Sequence[Row]) -> Row:
+    return {"name": name, "null": _promotion(nulls), "eaten": _promotion(eaten)}
 
 
 def _codes(rows: Sequence[Row]) -> dict[str, int]:
