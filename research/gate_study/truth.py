@@ -54,11 +54,11 @@ def true_nets(
         horizon_s=settings.horizon_s,
     )
     manifest = planted_alpha(symbol=market.instrument.symbol)
+    backtest = MarketBacktests(manifest, market)
     nets: dict[str, Any] = {}
     for cell, quantile in t.latency_cells.items():
         nets[cell] = {}
         for point in manifest.grid():
-            backtest = MarketBacktests(manifest, market)
             nets[cell][repr(point["entry"])] = [
                 backtest(i, [RunSpec(i, point, quantile, manifest.queue_model)])[0].run.net
                 for i in range(settings.truth_chunk)
