@@ -8,6 +8,7 @@ order latency is drawn from measured quantiles, place and cancel apart, by the d
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -108,11 +109,12 @@ def run_session(
     instrument = instrument.on(engine_config["session"]["trading_day"])
     if rows is None:
         rows = package_rows(tape, instrument)
+    latency_text = json.dumps(latency, sort_keys=True)
     with PackageHandle(rows, instrument, queue_model=queue_model) as handle:
         raw = _core.run_backtest(
             tape,
             canonical_json(engine_config).decode(),
-            json.dumps(latency, sort_keys=True),
+            latency_text,
             json.dumps(venue_options(instrument, queue_model=queue_model)),
             handle,
             kernels_of(engine_config),
@@ -127,9 +129,14 @@ def run_session(
         inputs=raw["inputs"],
         decisions=raw["decisions"],
         counters=raw["counters"],
-        latency_sha256=profile_sha256(latency),
+        latency_sha256=_latency_sha256(latency_text),
         queue_model=queue_model,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _latency_sha256(latency_text: str) -> str:
+    return profile_sha256(json.loads(latency_text))
 
 
 def package_rows(tape: bytes, instrument: Instrument) -> bytes:

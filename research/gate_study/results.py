@@ -88,7 +88,7 @@ def result_of(rows: Sequence[Row], *, settings: StudySettings, thresholds: GateT
         "latency_profile": LATENCY_PROFILE,
         "judges_sha256": judges_sha256(),
         "runs_sha256": settings.runs_sha256(),
-        "backtests": sum(row.get("runs", 0) for row in rows),
+        "backtests": sum(row.get("runs", 0) for row in rows if row["row"] != "mistaken"),
         "false_promotion": [
             {"name": "generated, real costs"} | _promotion(nulls),
             {"name": "recorded, permuted, real costs"}
@@ -130,10 +130,12 @@ def _promotion(rows: Sequence[Row]) -> Row:
 
 def _mistakes(rows: Sequence[Row]) -> list[Row]:
     """Each mistake on nulls and on edges below their costs, on the alphas that have every view."""
-    again = {row["task"] for row in _of(rows, "null", "all_three")}
+    again = {row["task"].replace("mistaken", "null") for row in _of(rows, "mistaken", "all_three")}
     honest = [row for row in _of(rows, "null", "honest") if row["task"] in again]
     made = [_mistake("none", honest, _of(rows, "eaten", "honest"))]
-    made += [_mistake(view, _of(rows, "null", view), _of(rows, "eaten", view)) for view in MISTAKES]
+    made += [
+        _mistake(view, _of(rows, "mistaken", view), _of(rows, "eaten", view)) for view in MISTAKES
+    ]
     return made
 
 

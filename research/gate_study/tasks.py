@@ -23,8 +23,16 @@ from research.gate_study.settings import StudySettings
 from research.gates.thresholds import GateThresholds
 
 Row = dict[str, Any]
-ROWS = ("null", "truth", "planted", "recorded", "fair", "eaten")
-_EAGERNESS = {"null": 0.4, "truth": 0.3, "eaten": 0.7, "planted": 1.0, "recorded": 0.9, "fair": 1.6}
+ROWS = ("null", "truth", "planted", "recorded", "fair", "eaten", "mistaken")
+_EAGERNESS = {
+    "null": 0.5,
+    "eaten": 0.9,
+    "truth": 0.9,
+    "planted": 0.9,
+    "recorded": 1.0,
+    "mistaken": 1.0,
+    "fair": 1.3,
+}
 """Where a task of a row stands in the queue: a study cut short still says something of each row."""
 _NUMBER = {row: number for number, row in enumerate(ROWS)}
 
@@ -86,6 +94,7 @@ def _all(settings: StudySettings) -> Iterator[tuple[Task, int]]:
         "null": settings.null_count,
         "fair": settings.fair_count,
         "recorded": settings.recorded_count,
+        "mistaken": settings.mistakes_count,
     }
     for row, count in counts.items():
         for index in range(count):
@@ -163,21 +172,26 @@ def work(task: Task, bench: Bench) -> list[Row]:
 def _null(task: Task, bench: Bench) -> list[Row]:
     s = bench.settings
     judge = _random_judge(task, bench, is_fair=False)
-    rows = [{"view": "honest"} | judge.verdict(days=s.days_max, trials=s.null_trials)]
-    if task.index < s.mistakes_count:
-        rows += _mistaken(judge, days=s.days_max, trials=s.null_trials)
-    return _finished(rows, judge)
+    row = judge.verdict(days=s.days_max, trials=s.null_trials)
+    return _finished([{"view": "honest"} | row], judge)
+
+
+def _mistaken(task: Task, bench: Bench) -> list[Row]:
+    """The null of the same number, with each mistake."""
+    s = bench.settings
+    judge = _random_judge(Task("null", task.index), bench, is_fair=False)
+    return _finished(_with_mistakes(judge, days=s.days_max, trials=s.null_trials), judge)
 
 
 def _eaten(task: Task, bench: Bench) -> list[Row]:
     s = bench.settings
     judge = _planted_judge(task, bench)
     rows = [{"view": "honest"} | judge.verdict(days=s.days_max, trials=s.power_trials)]
-    rows += _mistaken(judge, days=s.days_max, trials=s.power_trials)
+    rows += _with_mistakes(judge, days=s.days_max, trials=s.power_trials)
     return _finished(rows, judge)
 
 
-def _mistaken(judge: Judge, *, days: int, trials: int) -> list[Row]:
+def _with_mistakes(judge: Judge, *, days: int, trials: int) -> list[Row]:
     return [
         {"view": view} | judge.verdict(days=days, trials=trials, mistakes=mistakes)
         for view, mistakes in MISTAKES.items()
@@ -277,5 +291,6 @@ _WORK: dict[str, Callable[[Task, Bench], list[Row]]] = {
     "recorded": _recorded,
     "planted": _planted,
     "eaten": _eaten,
+    "mistaken": _mistaken,
     "truth": _truth,
 }
