@@ -78,12 +78,19 @@ class MarketBacktests:
         self._queue_model = manifest.queue_model
         self._rows: dict[int, bytes] = {}
         self._made: dict[_Key, RunOutput] = {}
+        self._asked: set[_Key] = set()
+        self._loaded = 0
         self._mids: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
 
     @property
     def run_count(self) -> int:
-        """Backtests that were run."""
-        return len(self._made)
+        """Different backtests that were asked for, kept ones included."""
+        return len(self._asked)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether there are runs that `load` did not bring."""
+        return len(self._made) > self._loaded
 
     def save(self, path: Path) -> None:
         """Keep the runs, so that they can be judged again by other thresholds or other gates."""
@@ -96,6 +103,7 @@ class MarketBacktests:
             index, parameters, corner, queue_model, is_flipped = key
             named = tuple((name, value) for name, value in parameters)
             self._made[(index, named, corner, queue_model, is_flipped)] = self._from_row(index, row)
+        self._loaded = len(self._made)
 
     def _from_row(self, index: int, row: list[Any]) -> RunOutput:
         run, trips, share, steps, positions, slippage = row
@@ -128,6 +136,7 @@ class MarketBacktests:
         parameters = tuple(sorted(spec.parameters.items()))
         queue_model = self._queue_model if self._is_taker else spec.queue_model
         key = (index, parameters, spec.latency_corner, queue_model, spec.is_flipped)
+        self._asked.add(key)
         if key not in self._made:
             self._made[key] = self._run(index, replace(spec, queue_model=queue_model))
         return self._made[key]

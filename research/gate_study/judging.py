@@ -80,16 +80,15 @@ class Judge:
         self._kept = kept
         if kept is not None and kept.exists():
             self._honest.load(kept)
-        self._loaded = self._honest.run_count
 
     @property
     def run_count(self) -> int:
-        """Backtests run so far."""
+        """Different backtests asked for so far."""
         return self._honest.run_count
 
     def keep(self) -> None:
         """Write the runs down if there are new ones."""
-        if self._kept is not None and self._honest.run_count > self._loaded:
+        if self._kept is not None and self._honest.has_new:
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             self._honest.save(self._kept)
 
