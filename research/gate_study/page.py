@@ -89,6 +89,7 @@ def tables(result: Row) -> str:
         f"{result['backtests']:,} backtests of {settings['session_seconds']} s sessions; seed "
         f"{settings['seed']}, study `{result['study_sha256'][:12]}`, latency profile "
         f"`{result['latency_profile']}`, judging code `{result['judges_sha256'][:12]}`.",
+        _unfinished(result),
         "**Alphas without an edge**, judged after "
         f"{max(settings['days'])} out-of-sample days (recorded: "
         f"{settings['recorded_sessions'] - settings['recorded_in_sample']}), "
@@ -151,6 +152,24 @@ def tables(result: Row) -> str:
         _margin(result),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _unfinished(result: Row) -> str:
+    """What the study has not reached; a reader must not take a part for the whole."""
+    done = {row["name"]: row["alphas"] for row in result["false_promotion"]}
+    planned = {
+        "generated, real costs": result["settings"]["null_count"],
+        "recorded, permuted, real costs": result["settings"]["recorded_count"],
+        "edge below its costs": result["settings"]["eaten_count"],
+        "generated, fair game": result["settings"]["fair_count"],
+    }
+    missing = [f"{name} {done[name]} of {n}" for name, n in planned.items() if done[name] < n]
+    truths, wanted = result["power"]["truth_sessions"], result["settings"]["truth_sessions"]
+    if truths < wanted:
+        missing.append(f"truth {truths:,} of {wanted:,} sessions")
+    if not missing:
+        return ""
+    return f"**Cut short**; the command goes on with it. Done: {', '.join(missing)}."
 
 
 def _margin(result: Row) -> str:

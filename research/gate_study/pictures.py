@@ -43,7 +43,8 @@ def power(result: Row) -> str:
         axes.set_xlabel("true net Sharpe ratio of a day (dotted: required)")
         axes.set_ylabel("promoted through gate C, %")
         axes.set_ylim(-3, 103)
-        axes.legend(frameon=False, fontsize=8, loc="center right")
+        if curve:
+            axes.legend(frameon=False, fontsize=8, loc="center right")
 
     return _figure("Planted edges: power", draw)
 
