@@ -44,7 +44,7 @@ def power(result: Row) -> str:
         axes.set_ylabel("promoted through gate C, %")
         axes.set_ylim(-3, 103)
         if curve:
-            axes.legend(frameon=False, fontsize=8, loc="center right")
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
 
     return _figure("Planted edges: power", draw)
 
@@ -86,9 +86,9 @@ def promotions(result: Row) -> str:
             )
         axes.set_yticks(range(len(bars)), [name for name, _ in reversed(bars)])
         axes.axvline(1.0, color="#8c959f", lw=0.8, ls="--")
-        axes.set_xlabel("nulls promoted through gate C, % (line: 95 % upper bound; dashed: 1 %)")
-        axes.set_xlim(0, None)
-        axes.margins(x=0.15)
+        axes.set_xlabel("through gate C, %; line to the 95 % upper bound")
+        widest = max((100.0 * row["rate_c_upper"] for _, row in bars), default=1.0)
+        axes.set_xlim(0, 1.2 * widest)
 
     return _figure("Alphas without an edge", draw)
 
