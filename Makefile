@@ -80,6 +80,7 @@ fuzz: build ## 10 million damaged records, a million expressions and SDK payload
 	@cd rust_core && HFT_FUZZ_CASES=11000 cargo test --profile fuzz --locked --quiet --test expressions
 	@source $(BIN)/activate && HFT_FUZZ_CASES=$$((10000 * $(or $(FUZZ),100))) python -m pytest -q --timeout 1800 tests/hft_platform/feed/test_shioaji_fuzz.py tests/hft_platform/order/test_shioaji_event_fuzz.py -k "damage"
 	@source $(BIN)/activate && HFT_FUZZ_CASES=$$((10 * $(or $(FUZZ),100))) python -m pytest -q --timeout 1800 tests/hft_platform/execution/test_reconciliation.py -k "answering or restarted"
+	@source $(BIN)/activate && HFT_FUZZ_CASES=$$((10 * $(or $(FUZZ),100))) python -m pytest -q --timeout 1800 tests/research/stats/test_cross_validation.py -k "labels or label"
 
 bench: build ## measure; writes build/bench.json and docs/performance.md
 	@$(BIN)/python -m tests.bench.run --write docs/performance.md

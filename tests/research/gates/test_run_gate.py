@@ -107,6 +107,20 @@ def test_what_came_of_the_grid_is_in_the_ledger_and_in_the_head_of_the_verdict(p
     assert chosen in [dict(r["parameters"]) for r in query(ws, "SELECT parameters FROM results")]
 
 
+def test_a_planted_signal_foretells_and_its_market_has_a_size(planted):
+    results = planted[1]["gate_c"].results
+    signal = results["signal"]
+    assert signal["sessions"] == 21
+    assert signal["ic"]["5s"] > 5 * signal["standard_error"]["5s"] > 0.0
+    assert signal["ic"]["60s"] < signal["ic"]["5s"], "the hidden state lives for twelve seconds"
+    corner = results["corners"][results["worst_corner"]]
+    assert corner["market_lots_per_session"] == 75.0, "one lot every four seconds of five minutes"
+    assert corner["turnover_lots_per_day"] * 21 == pytest.approx(corner["fills"])
+    assert corner["capacity_lots"] > 0.0
+    assert corner["volatility_ticks_per_session"] > 0.0
+    assert results["selection"]["walk_forward"]["folds"] == 5
+
+
 def test_outcomes_that_were_taken_out_block_the_next_gate(planted, tmp_path):
     ws = tmp_path / "ws"
     shutil.copytree(planted[0], ws)
