@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = SMALL if options.size == "small" else FULL
     thresholds = load_thresholds()
     if options.report:
-        known = read_rows(options.folder, study=settings.sha256(thresholds))
-        return _say(known, Bench(settings, thresholds), console, options.write)
+        bench = Bench(settings, thresholds)
+        return _say(read_rows(options.folder, bench), bench, console, options.write)
     rows = tuple(options.rows.split(",")) if options.rows else ROWS
     cut = None
     if "recorded" in rows and settings.recorded_count:

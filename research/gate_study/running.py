@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 
 from hft_platform.config.canonical import canonical_json
-from research.gate_study.tasks import Bench, Row, Task, work
+from research.gate_study.tasks import ROWS, Bench, Row, Task, work
 
 ROWS_FILE = "rows.jsonl"
 AHEAD = 2
@@ -21,15 +21,15 @@ AHEAD = 2
 _process: dict[str, Bench] = {}
 
 
-def read_rows(folder: Path, *, study: str) -> list[Row]:
+def read_rows(folder: Path, bench: Bench) -> list[Row]:
     """Rows of a study that are on disk.
 
     Parameters
     ----------
     folder : Path
         Folder of the study.
-    study : str
-        Hash of its settings; rows of other ones are left out.
+    bench : Bench
+        Settings and thresholds; rows of other ones are left out.
 
     Returns
     -------
@@ -44,7 +44,10 @@ def read_rows(folder: Path, *, study: str) -> list[Row]:
     if len(whole) != len(raw):
         path.write_bytes(whole)
     rows = [json.loads(line) for line in whole.splitlines()]
-    return [row for batch in rows if batch["study"] == study for row in batch["rows"]]
+    studies = {name: bench.study_of(name) for name in ROWS}
+    return [
+        row for batch in rows for row in batch["rows"] if batch["study"] == studies.get(row["row"])
+    ]
 
 
 def run(
@@ -75,17 +78,17 @@ def run(
     list of dict
         All rows of these tasks, in their order.
     """
-    study = bench.settings.sha256(bench.thresholds)
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = list(tasks)
+    studies = {row: bench.study_of(row) for row in ROWS}
+    folder.mkdir(parents=True, exist_ok=True)
     by_task: dict[str, list[Row]] = {}
-    for row in read_rows(folder, study=study):
+    for row in read_rows(folder, bench):
         by_task.setdefault(row["task"], []).append(row)
     todo = [task for task in wanted if task.name not in by_task]
     with (folder / ROWS_FILE).open("ab") as file:
 
         def keep(task: Task, rows: list[Row]) -> bool:
-            file.write(canonical_json({"study": study, "rows": rows}) + b"\n")
+            file.write(canonical_json({"study": studies[task.row], "rows": rows}) + b"\n")
             file.flush()
             by_task[task.name] = rows
             return progress is None or progress(task.name, len(by_task))

@@ -127,6 +127,10 @@ class StudySettings:
             }
         )
 
+    def truth_sha256(self, thresholds: GateThresholds) -> str:
+        """Hash of what the truth depends on: runs and latency cells, not how they are judged."""
+        return canonical_sha256([self.runs_sha256(), thresholds.gate_c.latency_cells])
+
     def runs_sha256(self) -> str:
         """Hash of what decides the backtests, whoever judges them: the name of kept runs."""
         names = ("seed", "session_seconds", "in_sample", "horizon_s", "recorded_sessions")

@@ -132,6 +132,12 @@ class Bench:
     cut: recorded.Cut | None = None
     runs: Path | None = None
 
+    def study_of(self, row: str) -> str:
+        """Hash under which rows are written: the truth outlives a change of the gates."""
+        if row == "truth":
+            return self.settings.truth_sha256(self.thresholds)
+        return self.settings.sha256(self.thresholds)
+
     def kept(self, task: Task) -> Path | None:
         """File of a task's runs."""
         if self.runs is None:
