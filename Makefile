@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust_core/src -name '*.rs') rust_core/Cargo.toml ru
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo ui test test-rust test-python bench bench-peers replay-check round-trip drill canary-study fuzz lint format types generate generate-check notebooks pins clean loop-equal
+.PHONY: help setup build demo ui test test-rust test-python bench bench-peers replay-check round-trip drill canary-study gate-study fuzz lint format types generate generate-check notebooks pins clean loop-equal
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -96,6 +96,9 @@ generate: build ## regenerate docs made from code (reason codes, features)
 
 generate-check: build ## fail when a generated doc is out of date
 	@$(BIN)/python -m hft_platform.generate --check
+
+gate-study: build ## how often the gates are fooled (an hour, can be stopped); SIZE=small, DATA=<folder>, MINUTES=<n>
+	@$(BIN)/python -m research.gate_study --size $(or $(SIZE),full) --minutes $(or $(MINUTES),120) $(if $(DATA),--data "$(DATA)",) $(if $(filter small,$(SIZE)),--folder build/gate_study_small,--write .)
 
 notebooks: build ## execute the notebooks
 	@source $(BIN)/activate && python -m pytest tests/notebooks

@@ -8,6 +8,7 @@ by the one rule of `_core.trade_cost`.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hft_platform import _core
 from hft_platform.records import SCALE
 
 if TYPE_CHECKING:
+    from hft_platform.market.costs import CostModel
     from hft_platform.market.instruments import Instrument
 
 FILL = 3
@@ -106,17 +108,25 @@ def mids_of(books: Records) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return books["exchange_time_ns"][valid], (bid[valid] + ask[valid]) // 2
 
 
+@functools.lru_cache(maxsize=64)
+def _costs_text(costs: CostModel) -> str:
+    return json.dumps(costs.as_dict())
+
+
 def trade_cost(instrument: Instrument, price: int, qty: int, side: int, *, is_maker: bool) -> int:
     """Commission and tax of one fill as scaled money; see rust_core/src/costs.rs."""
     return int(
         _core.trade_cost(
-            json.dumps(instrument.costs_json()), price, qty, instrument.multiplier, side, is_maker
+            _costs_text(instrument.costs), price, qty, instrument.multiplier, side, is_maker
         )
     )
 
 
+_VALUE_SCALE = SCALE * SCALE
+
+
 def _value(price: int, qty: int, multiplier: int) -> int:
-    return price * qty * multiplier // (SCALE * SCALE)
+    return price * qty * multiplier // _VALUE_SCALE
 
 
 def account_session(broker: Records, books: Records, instrument: Instrument) -> SessionAccount:
@@ -154,8 +164,11 @@ def account_session(broker: Records, books: Records, instrument: Instrument) -> 
     equity = (
         np.fromiter(
             (
-                int(c) + _value(int(m), int(p), instrument.multiplier)
-                for c, m, p in zip(cash_steps[step], mids, held, strict=True)
+                # As `_value`, written out: this runs for every book of every backtest.
+                cash + mid * qty * instrument.multiplier // _VALUE_SCALE
+                for cash, mid, qty in zip(
+                    cash_steps[step].tolist(), mids.tolist(), held.tolist(), strict=True
+                )
             ),
             dtype=np.int64,
             count=times.size,

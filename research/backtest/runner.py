@@ -8,6 +8,7 @@ order latency is drawn from measured quantiles, place and cancel apart, by the d
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def run_session(
     latency: dict[str, Any],
     queue_model: str,
     instrument: Instrument,
+    rows: bytes | None = None,
 ) -> SessionResult:
     """Run one engine config over one session's tape.
 
@@ -92,6 +94,8 @@ def run_session(
         ``risk_adverse``, ``power_prob3`` or ``log_prob``.
     instrument : Instrument
         The one traded.
+    rows : bytes, optional
+        The tape as `package_rows` converts it, for callers that run it many times.
 
     Returns
     -------
@@ -103,14 +107,14 @@ def run_session(
         When the engine config, the tape or the package's library is refused.
     """
     instrument = instrument.on(engine_config["session"]["trading_day"])
-    rows = _core.convert_session(
-        tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
-    )
+    if rows is None:
+        rows = package_rows(tape, instrument)
+    latency_text = json.dumps(latency, sort_keys=True)
     with PackageHandle(rows, instrument, queue_model=queue_model) as handle:
         raw = _core.run_backtest(
             tape,
             canonical_json(engine_config).decode(),
-            json.dumps(latency, sort_keys=True),
+            latency_text,
             json.dumps(venue_options(instrument, queue_model=queue_model)),
             handle,
             kernels_of(engine_config),
@@ -125,8 +129,20 @@ def run_session(
         inputs=raw["inputs"],
         decisions=raw["decisions"],
         counters=raw["counters"],
-        latency_sha256=profile_sha256(latency),
+        latency_sha256=_latency_sha256(latency_text),
         queue_model=queue_model,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _latency_sha256(latency_text: str) -> str:
+    return profile_sha256(json.loads(latency_text))
+
+
+def package_rows(tape: bytes, instrument: Instrument) -> bytes:
+    """A tape in the package's event format; depends on tape and instrument alone."""
+    return _core.convert_session(
+        tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
     )
 
 

@@ -8,12 +8,8 @@ import pytest
 from market import SHADOW_SESSIONS
 
 from hft_platform.config.keys import signing_key
-from hft_platform.config.promotion_folder import head_config
-from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.market.instruments import load_instruments
 from hft_platform.services.session_register import register_path
-from hft_platform.services.session_runner import RunRequest, run_session
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research import registry
 from research.gates import run_gate
