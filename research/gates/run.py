@@ -107,22 +107,7 @@ def judge(context: GateContext, gate: str) -> Verdict:
         "sessions": [session.tape_sha256 for session in context.judged.roles.judged],
         "upstream": upstream,
     }
-    try:
-        finding, more = _COLLECT[gate](context)
-    except PlatformError as error:
-        if error.code in _REFUSALS:
-            raise
-        finding, more = _not_computed(error.code, _without_paths(error.message, context)), {}
-    except Exception as error:  # noqa: BLE001  # logged; the verdict says that nothing is known
-        log.error(
-            "gate_crashed",
-            gate=gate,
-            alpha=alpha.key,
-            reason_code=int(ReasonCode.GATE_NOT_COMPUTED),
-            trace=traceback.format_exc(),
-        )
-        text = f"{type(error).__name__} while computing {gate}"
-        finding, more = _not_computed(ReasonCode.GATE_NOT_COMPUTED, text), {}
+    finding, more = find(context, gate)
     verdict = Verdict(
         gate=gate,
         alpha_id=alpha.alpha_id,
@@ -136,6 +121,46 @@ def judge(context: GateContext, gate: str) -> Verdict:
     )
     write_verdict(ws, alpha, verdict)
     return verdict
+
+
+def find(context: GateContext, gate: str) -> Collected:
+    """Collect a gate's evidence and evaluate it; nothing is written.
+
+    Parameters
+    ----------
+    context : GateContext
+        What is judged, and by what.
+    gate : str
+        ``gate_a`` to ``gate_e``.
+
+    Returns
+    -------
+    Finding
+        What cannot be computed is `not_computed` with its reason.
+    dict
+        Inputs that the evidence names.
+
+    Raises
+    ------
+    PlatformError
+        As `run_gate`, for what a gate refuses to judge by.
+    """
+    try:
+        return _COLLECT[gate](context)
+    except PlatformError as error:
+        if error.code in _REFUSALS:
+            raise
+        return _not_computed(error.code, _without_paths(error.message, context)), {}
+    except Exception as error:  # noqa: BLE001  # logged; the verdict says that nothing is known
+        log.error(
+            "gate_crashed",
+            gate=gate,
+            alpha=context.alpha.key,
+            reason_code=int(ReasonCode.GATE_NOT_COMPUTED),
+            trace=traceback.format_exc(),
+        )
+        text = f"{type(error).__name__} while computing {gate}"
+        return _not_computed(ReasonCode.GATE_NOT_COMPUTED, text), {}
 
 
 def _admitted(context: GateContext, upstream: dict[str, str]) -> Verdict | None:
