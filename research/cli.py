@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     gates.add_argument(
         "--rehearse", action="store_true",
-        help="compute every statistic of gates A to E on the sessions there are; authorises nothing",
+        help="authorises nothing: every statistic of gates A to E on the sessions there are",
     )  # fmt: skip
     gates.add_argument(
         "--sessions", type=int, metavar="N", help="rehearse on the alpha's first N sessions only"
@@ -290,9 +290,12 @@ def _rehearsal_text(content: dict[str, Any], where: Path) -> str:
         lines.append(f"{gate} would say {row['would_say']}; {missing} statistics do not exist")
         lines += [f"  {item['name']} ({item['code']}): {item['text']}" for item in row["reasons"]]
     timings = content["timings"]
-    lines.append(f"{'step':<28}{'seconds':>9}{'calls':>7}")
-    lines += [f"{r['step']:<28}{r['seconds']:>9.2f}{r['calls']:>7}" for r in timings["steps"]]
-    lines.append(f"{'all':<28}{timings['seconds']:>9.2f}; {timings['cpu_seconds']:.2f} CPU-seconds")
+    lines.append(f"{'step':<28}{'seconds':>9}{'CPU':>9}{'calls':>7}")
+    lines += [
+        f"{r['step']:<28}{r['seconds']:>9.2f}{r['cpu_seconds']:>9.2f}{r['calls']:>7}"
+        for r in timings["steps"]
+    ]
+    lines.append(f"{'all':<28}{timings['seconds']:>9.2f}{timings['cpu_seconds']:>9.2f}")
     lines.append(f"{content['new_trials']} new trials are in the ledger")
     lines.append(f"report: {where}; it authorises nothing")
     return "\n".join(lines)

@@ -8,8 +8,10 @@ order latency is drawn from measured quantiles, place and cancel apart, by the d
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +105,7 @@ def run_session(
         When the engine config, the tape or the package's library is refused.
     """
     instrument = instrument.on(engine_config["session"]["trading_day"])
-    rows = _core.convert_session(
-        tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
-    )
+    rows = _converted(tape, instrument)
     with PackageHandle(rows, instrument, queue_model=queue_model) as handle:
         raw = _core.run_backtest(
             tape,
@@ -128,6 +128,35 @@ def run_session(
         latency_sha256=profile_sha256(latency),
         queue_model=queue_model,
     )
+
+
+_SHARED = threading.local()
+
+
+@contextlib.contextmanager
+def converted_once() -> Iterator[None]:
+    """Convert each tape once for all runs that this thread makes inside.
+
+    Conversion knows nothing of latency, queue model or alpha, and the package only reads it.
+    """
+    before = getattr(_SHARED, "rows", None)
+    _SHARED.rows = {} if before is None else before
+    try:
+        yield
+    finally:
+        _SHARED.rows = before
+
+
+def _converted(tape: bytes, instrument: Instrument) -> bytes:
+    shared: dict[Any, tuple[bytes, bytes]] | None = getattr(_SHARED, "rows", None)
+    form = (instrument.instrument_id, instrument.tick_size, instrument.lot_size)
+    # The tape is held beside its rows, so its id stays its own.
+    if shared is not None and (id(tape), *form) in shared:
+        return shared[(id(tape), *form)][1]
+    rows = bytes(_core.convert_session(tape, *form))
+    if shared is not None:
+        shared[(id(tape), *form)] = (tape, rows)
+    return rows
 
 
 def run_sessions(

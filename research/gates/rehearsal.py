@@ -16,7 +16,6 @@ Operator's page: `docs/rehearsal.md`.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any
 from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.errors import PlatformError, ReasonCode
+from research.data.catalog import tapes_kept
 from research.gates.context import GateContext, open_context
 from research.gates.rehearsal_desk import (
     Desk,
@@ -35,7 +35,7 @@ from research.gates.rehearsal_desk import (
     run_shadow,
 )
 from research.gates.run import find
-from research.gates.steps import StepClock, installed, step
+from research.gates.steps import StepClock, cpu_seconds, installed, step
 from research.gates.verdict import GATES, Finding, GateVerdict, Verdict, reason
 from research.registry import Alpha, JudgedData, declare, find_alpha
 from research.registry.roles import assign_roles
@@ -68,8 +68,8 @@ class Rehearsal:
     cpu_seconds : float
         Of this process and of those it waited for.
     steps : list of dict
-        Rows of step, seconds and calls. Gates and shadow sessions follow each other; the steps
-        named with a slash are inside of them, and add up over threads.
+        Rows of step, seconds, cpu_seconds and calls. Gates and shadow sessions follow each other;
+        the parts, whose names begin with a dash, are inside of them and add up over threads.
     """
 
     alpha_key: str
@@ -151,10 +151,10 @@ def rehearse(
     PlatformError
         When there is nothing to judge by (no dataset, no profile), or the ledger is damaged.
     """
-    started, cpu = time.perf_counter(), _cpu_seconds()
+    started, cpu = time.perf_counter(), cpu_seconds()
     tell = progress or (lambda _: None)
     found = find_alpha(alpha, alphas_folder) if isinstance(alpha, str) else alpha
-    with installed(StepClock()) as clock:
+    with installed(StepClock()) as clock, tapes_kept():
         with step("open workspace"):
             context = open_context(ws, found, config_dir=config_dir, workers=workers)
             if session_count is not None:
@@ -171,7 +171,7 @@ def rehearse(
             inputs=run.inputs,
             new_trials=new_trials,
             seconds=time.perf_counter() - started,
-            cpu_seconds=_cpu_seconds() - cpu,
+            cpu_seconds=cpu_seconds() - cpu,
             steps=clock.rows(),
         )
     atomic_write(report_path(ws, found.key), canonical_json(rehearsal.content()) + b"\n")
@@ -293,11 +293,6 @@ def _names(judged: JudgedData) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
 def undefined(finding: Finding) -> dict[str, str]:
     """Statistics of a finding that do not exist, and why.
 
@@ -312,9 +307,32 @@ def undefined(finding: Finding) -> dict[str, str]:
         Reason by place in the results, for instance ``corners.sampled/risk_adverse.sharpe``. Where
         the results name none themselves it is what the finding lacks, or what it has too little of.
     """
-    lacks = [str(row["text"]) for row in finding.reasons]
-    otherwise = lacks[0] if lacks else "it does not exist for these sessions"
+    lacks = [
+        str(row["text"]) for row in finding.reasons if row["code"] in _CODES_OF_MISSING_EVIDENCE
+    ]
+    otherwise = lacks[0] if lacks else _basis(finding.results)
     return dict(_undefined(finding.results, "", otherwise))
+
+
+_CODES_OF_MISSING_EVIDENCE = frozenset(
+    int(code)
+    for code in (
+        ReasonCode.GATE_INSUFFICIENT_EVIDENCE,
+        ReasonCode.SHADOW_SESSIONS_TOO_FEW,
+        ReasonCode.GATE_NOT_COMPUTED,
+    )
+)
+
+
+def _basis(results: Mapping[str, Any]) -> str:
+    """What there was to compute from, for a statistic that did not come of it."""
+    corner = results.get("corners", {}).get(results.get("worst_corner"), {})
+    if not corner:
+        return "it does not exist for these sessions"
+    return (
+        f"it does not exist for {corner.get('days')} out-of-sample days with "
+        f"{corner.get('round_trips')} round trips"
+    )
 
 
 _NAMES_A_REASON = "not_computed"

@@ -25,6 +25,7 @@ import structlog
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.errors import PlatformError, ReasonCode
+from research.data.catalog import tapes_kept
 from research.experiments import TrialLedger
 from research.gates import collect_a, collect_b, collect_c, collect_d, collect_e, gate_c
 from research.gates.context import GateContext, open_context
@@ -146,7 +147,8 @@ def find(context: GateContext, gate: str) -> Collected:
         As `run_gate`, for what a gate refuses to judge by.
     """
     try:
-        return _COLLECT[gate](context)
+        with tapes_kept():
+            return _COLLECT[gate](context)
     except PlatformError as error:
         if error.code in _REFUSALS:
             raise

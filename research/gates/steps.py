@@ -3,8 +3,8 @@
 Why: a program that takes a minute is made faster by what it spends the minute on.
 
 Invariants:
-1. Nobody decides by it: without an installed clock a measured step costs a look at one name.
-2. Steps of several threads add up, so a step can be longer than the wall time around it.
+1. Nobody decides by it: without an installed clock a measured step costs a look at one list.
+2. Parts of several threads add up, so a part can be longer than the wall time around it.
 
 Operator's page: `docs/rehearsal.md`.
 """
@@ -12,57 +12,72 @@ Operator's page: `docs/rehearsal.md`.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class StepClock:
-    """Seconds and calls by step."""
+    """Seconds, CPU-seconds and calls by step."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: dict[str, float] = {}
-        self._calls: dict[str, int] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
 
-    def add(self, step: str, seconds: float) -> None:
+    def add(self, name: str, seconds: float, cpu_seconds: float) -> None:
         """Add one call of a step."""
         with self._lock:
-            self._seconds[step] = self._seconds.get(step, 0.0) + seconds
-            self._calls[step] = self._calls.get(step, 0) + 1
+            row = self._rows.setdefault(
+                name, {"step": name, "seconds": 0.0, "cpu_seconds": 0.0, "calls": 0}
+            )
+            row["seconds"] += seconds
+            row["cpu_seconds"] += cpu_seconds
+            row["calls"] += 1
 
-    def rows(self) -> list[dict[str, float | int | str]]:
-        """Rows of step, seconds and calls, in the order in which steps first ended."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows by step, in the order in which steps first ended."""
         with self._lock:
-            return [
-                {"step": step, "seconds": seconds, "calls": self._calls[step]}
-                for step, seconds in self._seconds.items()
-            ]
+            return [dict(row) for row in self._rows.values()]
 
 
-_installed: StepClock | None = None
+_INSTALLED: list[StepClock] = []
 
 
 @contextlib.contextmanager
 def installed(clock: StepClock) -> Iterator[StepClock]:
     """Let every step of this process be measured by a clock, whatever its thread."""
-    global _installed
-    before, _installed = _installed, clock
+    _INSTALLED.append(clock)
     try:
         yield clock
     finally:
-        _installed = before
+        _INSTALLED.remove(clock)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the children that it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def step(name: str) -> contextlib.AbstractContextManager[None]:
+    """Measure what is inside, if anybody wants to know; CPU time of process and children."""
+    return _measured(name, cpu_seconds)
+
+
+def part(name: str) -> contextlib.AbstractContextManager[None]:
+    """Measure what is inside of a step; CPU time of this thread alone."""
+    return _measured(name, time.thread_time)
 
 
 @contextlib.contextmanager
-def step(name: str) -> Iterator[None]:
-    """Measure what is inside, if anybody wants to know."""
-    clock = _installed
-    if clock is None:
+def _measured(name: str, cpu: Callable[[], float]) -> Iterator[None]:
+    if not _INSTALLED:
         yield
         return
-    started = time.perf_counter()
+    clock, started, used = _INSTALLED[-1], time.perf_counter(), cpu()
     try:
         yield
     finally:
-        clock.add(name, time.perf_counter() - started)
+        clock.add(name, time.perf_counter() - started, cpu() - used)
