@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from research.gates.steps import StepClock, installed, part, step
 
 
@@ -27,12 +29,12 @@ def test_a_step_counts_calls_and_adds_up_over_threads():
 
 def test_a_step_that_raises_is_measured_and_still_raises():
     clock = StepClock()
-    try:
-        with installed(clock), step("broken"):
-            raise ValueError
-    except ValueError:
-        pass
+    with pytest.raises(ValueError, match="broken"), installed(clock), step("broken"):
+        raise ValueError("broken")
     assert clock.rows()[0]["calls"] == 1
+    with step("after"):
+        pass
+    assert len(clock.rows()) == 1
 
 
 def test_without_a_clock_nothing_is_kept():
