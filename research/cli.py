@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.errors import PlatformError, ReasonCode
+from research.commands import rehearsal
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -68,16 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--why", action="store_true",
         help="run nothing: name the nearest failing threshold, and the days or edge that decide",
     )  # fmt: skip
-    gates.add_argument(
-        "--rehearse", action="store_true",
-        help="authorises nothing: every statistic of gates A to E on the sessions there are",
-    )  # fmt: skip
-    gates.add_argument(
-        "--sessions", type=int, metavar="N", help="rehearse on the alpha's first N sessions only"
-    )
-    gates.add_argument(
-        "--keep", action="store_true", help="leave the logs of the rehearsal's shadow sessions"
-    )
+    rehearsal.add_options(gates)
 
     agree = _add(
         commands, "agree", _agree,
@@ -243,7 +235,7 @@ def _gates(arguments: argparse.Namespace) -> int:
         _print(arguments, answer, lambda: str(answer["text"]))
         return DONE
     if arguments.rehearse:
-        return _rehearse(arguments, ws, alpha)
+        return rehearsal.rehearse_gates(arguments, ws, alpha)
     from research.gates import run_gate
 
     rows = []
@@ -260,45 +252,6 @@ def _gates(arguments: argparse.Namespace) -> int:
     elif rows[-1]["verdict"] != "passed":
         sys.stdout.write(f"next: hft-research gates {alpha.alpha_id} --why\n")
     return DONE if rows[-1]["verdict"] == "passed" else REFUSED
-
-
-def _rehearse(arguments: argparse.Namespace, ws: Path, alpha: Alpha) -> int:
-    from research.gates.rehearsal import rehearse, report_path
-
-    def show(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    rehearsal = rehearse(
-        ws,
-        alpha,
-        config_dir=arguments.config_dir,
-        session_count=arguments.sessions,
-        keep=arguments.keep,
-        progress=None if arguments.json else show,
-    )
-    content = rehearsal.content()
-    where = report_path(ws, alpha.key)
-    _print(arguments, content, lambda: _rehearsal_text(content, where))
-    return DONE
-
-
-def _rehearsal_text(content: dict[str, Any], where: Path) -> str:
-    lines = []
-    for gate, row in content["gates"].items():
-        missing = len(row["undefined"])
-        lines.append(f"{gate} would say {row['would_say']}; {missing} statistics do not exist")
-        lines += [f"  {item['name']} ({item['code']}): {item['text']}" for item in row["reasons"]]
-    timings = content["timings"]
-    lines.append(f"{'step':<28}{'seconds':>9}{'CPU':>9}{'calls':>7}")
-    lines += [
-        f"{r['step']:<28}{r['seconds']:>9.2f}{r['cpu_seconds']:>9.2f}{r['calls']:>7}"
-        for r in timings["steps"]
-    ]
-    lines.append(f"{'all':<28}{timings['seconds']:>9.2f}{timings['cpu_seconds']:>9.2f}")
-    lines.append(f"{content['new_trials']} new trials are in the ledger")
-    lines.append(f"report: {where}; it authorises nothing")
-    return "\n".join(lines)
 
 
 def _expression_place(row: dict[str, Any], alpha: Alpha) -> str:

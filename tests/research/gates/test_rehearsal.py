@@ -12,7 +12,7 @@ from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import load_instruments
 from hft_platform.services.session_runner import RunRequest, run_session
-from research import registry
+from research import cli, registry
 from research.experiments import TrialLedger
 from research.gates import GATES, run_gate
 from research.gates.context import open_context
@@ -190,3 +190,15 @@ def test_seconds_are_told_by_step(rehearsed):
     assert steps["shadow sessions"]["calls"] == 3
     outer = sum(row["seconds"] for name, row in steps.items() if not name.startswith("- "))
     assert outer <= rehearsed[1].seconds
+
+
+def test_the_command_tells_steps_and_prints_the_report_as_json(ws, capsys):
+    arguments = ["gates", ALPHA.alpha_id, "--rehearse", "--sessions", "3", "--workspace", str(ws)]
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "gate_d would say" in shown
+    assert "it authorises nothing" in shown
+    assert cli.main([*arguments, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == json.loads(report_path(ws, ALPHA.key).read_bytes())
+    assert list(content["gates"]) == list(GATES)

@@ -1,0 +1,1 @@
+"""The commands of hft-research, a file for each kind; `research/cli.py` parses their arguments."""
