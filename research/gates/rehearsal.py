@@ -43,6 +43,7 @@ from research.registry.roles import assign_roles
 SHADOW_SESSIONS_MAX = 5
 """Frozen sessions that are run in the runtime: as many as gate E asks for at least."""
 _GATES_OF_PERMIT = ("gate_a", "gate_b")
+_NOTHING: dict[str, Any] = {}
 
 Progress = Callable[[str], None]
 
@@ -208,10 +209,7 @@ class _Run:
 
     def _gate(self, gate: str, context: GateContext) -> None:
         with step(gate):
-            if self.problem is not None:
-                finding, more = self.problem, {}
-            else:
-                finding, more = _find(context, gate)
+            finding, more = (self.problem, _NOTHING) if self.problem else _find(context, gate)
         judged = context.judged
         inputs: dict[str, Any] = {
             "dataset": judged.dataset.sha256,
