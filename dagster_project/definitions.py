@@ -5,10 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_project import sensors
-from dagster_project.assets import gates, live_reports, promotion, recordings
+from dagster_project.assets import gates, live_reports, promotion, recordings, rehearsal
 from dagster_project.resources import Workspace
 
-ASSETS = dg.load_assets_from_modules([recordings, gates, promotion, live_reports])
+ASSETS = dg.load_assets_from_modules([recordings, gates, rehearsal, promotion, live_reports])
 
 
 def build_definitions(workspace: Workspace) -> dg.Definitions:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.errors import PlatformError
-from research.commands import alphas, judging, promotion, trust
+from research.commands import alphas, judging, promotion, rehearsal, trust
 from research.commands.common import FAILED, REFUSED
 
 GATES = (*judging.GATES_WITHOUT_SESSIONS, "gate_e")
@@ -106,6 +106,7 @@ def _add_judging(commands: Any) -> None:  # Any: as above
         "--why", action="store_true",
         help="run nothing: name the nearest failing threshold, and the days or edge that decide",
     )  # fmt: skip
+    rehearsal.add_options(gates)
 
     agree = _add(
         commands, "agree", judging.agree,

@@ -141,6 +141,21 @@ def scorecard_of(ws: Path, key: str) -> dict[str, Any]:
     return scorecard.build(ws, alpha_of(key))
 
 
+def rehearse(ws: Path, key: str, *, sessions: int | None = None) -> dict[str, Any]:
+    """Compute every statistic of every gate; it authorises nothing (docs/rehearsal.md)."""
+    from research.gates.rehearsal import rehearse as _rehearse
+
+    return _rehearse(ws, alpha_of(key), session_count=sessions).content()
+
+
+def steps_markdown(rows: list[dict[str, Any]]) -> str:
+    """Steps with their seconds as a table, for Dagster."""
+    return _markdown([row | {name: round(row[name], 2) for name in _SECONDS} for row in rows])
+
+
+_SECONDS = ("seconds", "cpu_seconds")
+
+
 def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
     """Have a config of `stage` signed by the signing process, unless one is in force already."""
     alpha = alpha_of(key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -161,21 +162,7 @@ def account_session(broker: Records, books: Records, instrument: Instrument) -> 
         cash_steps[index + 1], position_steps[index + 1] = cash, position
     step = np.searchsorted(fills["exchange_time_ns"], times, side="right")
     held = position_steps[step]
-    equity = (
-        np.fromiter(
-            (
-                # As `_value`, written out: this runs for every book of every backtest.
-                cash + mid * qty * instrument.multiplier // _VALUE_SCALE
-                for cash, mid, qty in zip(
-                    cash_steps[step].tolist(), mids.tolist(), held.tolist(), strict=True
-                )
-            ),
-            dtype=np.int64,
-            count=times.size,
-        )
-        if fills.size
-        else np.zeros(times.size, dtype=np.int64)
-    )
+    equity = _equity(cash_steps, position_steps, step, mids, instrument.multiplier)
     last_mid = int(mids[-1]) if mids.size else 0
     net = cash + _value(last_mid, position, instrument.multiplier)
     peak = np.maximum.accumulate(np.maximum(equity, 0)) if equity.size else equity
@@ -191,6 +178,41 @@ def account_session(broker: Records, books: Records, instrument: Instrument) -> 
         equity=equity,
         position=held,
     )
+
+
+def _equity(
+    cash_steps: npt.NDArray[np.object_],
+    position_steps: npt.NDArray[np.int64],
+    step: npt.NDArray[np.int64],
+    mids: npt.NDArray[np.int64],
+    multiplier: int,
+) -> npt.NDArray[np.int64]:
+    """Cash and marked position at every book.
+
+    Between two fills the position is one number, so its value is mid times a constant, rounded
+    down. That fraction is reduced to what 64 bits hold, or computed in Python's integers.
+    """
+    equity = np.zeros(mids.size, dtype=np.int64)
+    bounds = np.searchsorted(step, np.arange(position_steps.size + 1), side="left")
+    highest = int(mids.max()) if mids.size else 0
+    for index, position in enumerate(position_steps.tolist()):
+        first, end = int(bounds[index]), int(bounds[index + 1])
+        if first == end:
+            continue
+        cash = int(cash_steps[index])
+        factor = math.gcd(position * multiplier, SCALE * SCALE)
+        times, over = position * multiplier // factor, SCALE * SCALE // factor
+        part = mids[first:end]
+        if position == 0:
+            equity[first:end] = cash
+        elif highest * abs(times) <= _INT64_MAX:
+            equity[first:end] = cash + part * times // over
+        else:
+            equity[first:end] = [cash + _value(int(mid), position, multiplier) for mid in part]
+    return equity
+
+
+_INT64_MAX = 2**63 - 1
 
 
 def _last_mid(

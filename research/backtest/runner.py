@@ -8,9 +8,11 @@ order latency is drawn from measured quantiles, place and cancel apart, by the d
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +110,7 @@ def run_session(
     """
     instrument = instrument.on(engine_config["session"]["trading_day"])
     if rows is None:
-        rows = package_rows(tape, instrument)
+        rows = _converted(tape, instrument)
     latency_text = json.dumps(latency, sort_keys=True)
     with PackageHandle(rows, instrument, queue_model=queue_model) as handle:
         raw = _core.run_backtest(
@@ -144,6 +146,35 @@ def package_rows(tape: bytes, instrument: Instrument) -> bytes:
     return _core.convert_session(
         tape, instrument.instrument_id, instrument.tick_size, instrument.lot_size
     )
+
+
+_SHARED = threading.local()
+
+
+@contextlib.contextmanager
+def converted_once() -> Iterator[None]:
+    """Convert each tape once for all runs that this thread makes inside.
+
+    Conversion knows nothing of latency, queue model or alpha, and the package only reads it.
+    """
+    before = getattr(_SHARED, "rows", None)
+    _SHARED.rows = {} if before is None else before
+    try:
+        yield
+    finally:
+        _SHARED.rows = before
+
+
+def _converted(tape: bytes, instrument: Instrument) -> bytes:
+    shared: dict[Any, tuple[bytes, bytes]] | None = getattr(_SHARED, "rows", None)
+    form = (instrument.instrument_id, instrument.tick_size, instrument.lot_size)
+    # The tape is held beside its rows, so its id stays its own.
+    if shared is not None and (id(tape), *form) in shared:
+        return shared[(id(tape), *form)][1]
+    rows = package_rows(tape, instrument)
+    if shared is not None:
+        shared[(id(tape), *form)] = (tape, rows)
+    return rows
 
 
 def run_sessions(

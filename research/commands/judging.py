@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.errors import ReasonCode
+from research.commands import rehearsal
 from research.commands.common import DONE, FAILED, REFUSED, alpha_of, print_result, workspace_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def gates(arguments: argparse.Namespace) -> int:
         answer = explain_gates(ws, alpha)
         print_result(arguments, answer, lambda: str(answer["text"]))
         return DONE
+    if arguments.rehearse:
+        return rehearsal.rehearse_gates(arguments, ws, alpha)
     from research.gates import run_gate
 
     rows = []

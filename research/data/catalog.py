@@ -12,8 +12,11 @@ It ingests nothing. Operator's page: `docs/recordings.md`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ import duckdb
 import pyarrow as pa
 
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.feed.recording import FILES, dataset_folders, load_tape, records_table
+from hft_platform.feed.recording import FILES, RecordedSession, dataset_folders, records_table
+from hft_platform.feed.recording import load_tape as _load_tape
 from hft_platform.records import empty
 from research.data import quality
 from research.data.datasets import Dataset, SessionRef, content_sha256
@@ -38,7 +42,71 @@ __all__ = [
     "quality_report",
     "quality_rows",
     "session_of_tape",
+    "tapes_kept",
 ]
+
+TAPE_BYTES_KEPT_MAX = 256 << 20
+"""Bytes of tapes held for one purpose: a dozen full sessions."""
+
+
+class _KeptTapes:
+    """Verified tapes by session folder and hash, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tapes: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._bytes = 0
+
+    def load(self, session: RecordedSession) -> bytes:
+        key = (str(session.path), session.tape_sha256)
+        with self._lock:
+            if key in self._tapes:
+                self._tapes.move_to_end(key)
+                return self._tapes[key]
+        tape = _load_tape(session)
+        with self._lock:
+            if key not in self._tapes and len(tape) <= TAPE_BYTES_KEPT_MAX:
+                self._tapes[key] = tape
+                self._bytes += len(tape)
+            while self._bytes > TAPE_BYTES_KEPT_MAX:
+                self._bytes -= len(self._tapes.popitem(last=False)[1])
+        return tape
+
+
+_KEPT: list[_KeptTapes] = []
+
+
+@contextlib.contextmanager
+def tapes_kept() -> Iterator[None]:
+    """Read and verify each tape once for everything inside, in whatever thread it is asked for."""
+    kept = _KEPT[-1] if _KEPT else _KeptTapes()
+    _KEPT.append(kept)
+    try:
+        yield
+    finally:
+        _KEPT.pop()
+
+
+def load_tape(session: RecordedSession) -> bytes:
+    """Records of a session as one tape, verified against the dataset.
+
+    Parameters
+    ----------
+    session : RecordedSession
+        From a dataset.
+
+    Returns
+    -------
+    bytes
+        Books and trades in the order of their receive time.
+
+    Raises
+    ------
+    PlatformError
+        FILE_DAMAGED when a file is missing, unreadable or of another form, or when the tape is
+        not the one the dataset was made with.
+    """
+    return _KEPT[-1].load(session) if _KEPT else _load_tape(session)
 
 
 def datasets(ws: Path) -> list[Dataset]:

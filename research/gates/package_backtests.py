@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
-from research.backtest.runner import SessionResult, run_session
+from research.backtest.runner import SessionResult, converted_once, run_session
 from research.data.catalog import load_tape
 from research.gates.backtests import RunOutput, RunSpec, path_of, reduce_run
 from research.gates.context import GateContext
 from research.gates.execution import slippage_of
 from research.gates.fill_timing import require_reachable_fills
 from research.gates.promise import execution_of
+from research.gates.steps import part
 
 if TYPE_CHECKING:
     from research.data.catalog import SessionRef
@@ -35,8 +36,10 @@ class PackageBacktests:
     def __call__(self, session_index: int, specs: Sequence[RunSpec]) -> list[RunOutput]:
         """Run specs of one session; its tape is read and verified once."""
         session = self._sessions[session_index]
-        tape = load_tape(session)
-        return [self._output(session, spec, tape) for spec in specs]
+        with part("- load tapes"):
+            tape = load_tape(session)
+        with converted_once():
+            return [self._output(session, spec, tape) for spec in specs]
 
     def _output(self, session: SessionRef, spec: RunSpec, tape: bytes) -> RunOutput:
         instrument = self._context.instrument_of(session)
@@ -51,20 +54,22 @@ class PackageBacktests:
             instrument,
             weight_ppm=self._context.alpha.manifest.gate_weight_ppm,
         )
-        result = backtest(
-            self._context,
-            alpha,
-            session,
-            tape,
-            latency_corner=spec.latency_corner,
-            queue_model=spec.queue_model,
-        )
-        return RunOutput(
-            run=reduce_run(result, instrument, trading_day=session.trading_day),
-            path=path_of(result, instrument),
-            slippage_ticks=slippage_of(result, instrument),
-            execution=execution_of(result, instrument),
-        )
+        with part("- backtests"):
+            result = backtest(
+                self._context,
+                alpha,
+                session,
+                tape,
+                latency_corner=spec.latency_corner,
+                queue_model=spec.queue_model,
+            )
+        with part("- reduce runs"):
+            return RunOutput(
+                run=reduce_run(result, instrument, trading_day=session.trading_day),
+                path=path_of(result, instrument),
+                slippage_ticks=slippage_of(result, instrument),
+                execution=execution_of(result, instrument),
+            )
 
 
 def backtest(

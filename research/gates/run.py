@@ -25,6 +25,7 @@ import structlog
 from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.errors import PlatformError, ReasonCode
+from research.data.catalog import tapes_kept
 from research.experiments import TrialLedger
 from research.gates import collect_a, collect_b, collect_c, collect_d, collect_e, gate_c
 from research.gates.context import GateContext, open_context
@@ -111,22 +112,7 @@ def judge(context: GateContext, gate: str) -> Verdict:
         "sessions": [session.tape_sha256 for session in context.judged.roles.judged],
         "upstream": upstream,
     }
-    try:
-        finding, more = _COLLECT[gate](context)
-    except PlatformError as error:
-        if error.code in _REFUSALS:
-            raise
-        finding, more = _not_computed(error.code, _without_paths(error.message, context)), {}
-    except Exception as error:  # noqa: BLE001  # logged; the verdict says that nothing is known
-        log.error(
-            "gate_crashed",
-            gate=gate,
-            alpha=alpha.key,
-            reason_code=int(ReasonCode.GATE_NOT_COMPUTED),
-            trace=traceback.format_exc(),
-        )
-        text = f"{type(error).__name__} while computing {gate}"
-        finding, more = _not_computed(ReasonCode.GATE_NOT_COMPUTED, text), {}
+    finding, more = find(context, gate)
     verdict = Verdict(
         gate=gate,
         alpha_id=alpha.alpha_id,
@@ -140,6 +126,47 @@ def judge(context: GateContext, gate: str) -> Verdict:
     )
     write_verdict(ws, alpha, verdict)
     return verdict
+
+
+def find(context: GateContext, gate: str) -> Collected:
+    """Collect a gate's evidence and evaluate it; nothing is written.
+
+    Parameters
+    ----------
+    context : GateContext
+        What is judged, and by what.
+    gate : str
+        ``gate_a`` to ``gate_e``.
+
+    Returns
+    -------
+    Finding
+        What cannot be computed is `not_computed` with its reason.
+    dict
+        Inputs that the evidence names.
+
+    Raises
+    ------
+    PlatformError
+        As `run_gate`, for what a gate refuses to judge by.
+    """
+    try:
+        with tapes_kept():
+            return _COLLECT[gate](context)
+    except PlatformError as error:
+        if error.code in _REFUSALS:
+            raise
+        return _not_computed(error.code, _without_paths(error.message, context)), {}
+    except Exception as error:  # noqa: BLE001  # logged; the verdict says that nothing is known
+        log.error(
+            "gate_crashed",
+            gate=gate,
+            alpha=context.alpha.key,
+            reason_code=int(ReasonCode.GATE_NOT_COMPUTED),
+            trace=traceback.format_exc(),
+        )
+        text = f"{type(error).__name__} while computing {gate}"
+        return _not_computed(ReasonCode.GATE_NOT_COMPUTED, text), {}
 
 
 def _admitted(context: GateContext, upstream: dict[str, str]) -> Verdict | None:

@@ -22,6 +22,7 @@ from research import loop, registry
 from research.backtest.runner import run_session
 from research.data import catalog
 from tests.bench import rust
+from tests.bench.gates import gates
 from tests.bench.live import tick_to_call
 from tests.bench.normaliser import normaliser
 from tests.bench.run import REPOSITORY, RUNS, remove, repeat, spread, temporary_folder
@@ -186,5 +187,10 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "loader": loader,
     "storage": lambda: storage(str(RECORDINGS) if RECORDINGS.is_dir() else "generator"),
     "backtest": backtest,
+    "gates": lambda: (
+        gates(str(RECORDINGS), "txf_ofi_taker")
+        if RECORDINGS.is_dir()
+        else gates("generator", "gen_imbalance_taker")
+    ),
     "demo": demo,
 }

@@ -33,6 +33,7 @@ GRAPH = {
     "wal_loaded": ["shadow_sessions"],
     "parity_report": ["shadow_sessions"],
     "run_report": ["parity_report", "wal_loaded"],
+    "rehearsal": ["alpha_registry"],
 }
 BY_ALPHA = {
     "gate_a_verdict",
@@ -45,6 +46,7 @@ BY_ALPHA = {
     "promoted_config",
     "canary_sessions",
     "canary_state",
+    "rehearsal",
 }
 BLOCKING = {
     "datasets",

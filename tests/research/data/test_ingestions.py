@@ -61,5 +61,5 @@ def test_a_dataset_whose_tape_hash_was_edited_is_refused(record, tmp_path, instr
     content = catalog.description(dataset)
     content["sessions"][0]["tape_sha256"] = "0" * 64
     (dataset.path / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(PlatformError, match="content hash"):
+    with pytest.raises(PlatformError, match="is not what its hash"):
         catalog.datasets(tmp_path)

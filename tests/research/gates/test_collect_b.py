@@ -9,6 +9,7 @@ import pytest
 from research import registry
 from research.gates import collect_b, run_gate, sandbox
 from research.gates.verdict import GateVerdict
+from research.promotion import on_record
 
 EDGE = registry.find_alpha("gen_imbalance_taker")
 
@@ -37,6 +38,9 @@ def test_code_beyond_its_budget_fails_and_the_time_is_told_outside_the_verdict(
         return start(*arguments, surroundings=surroundings, **others)
 
     monkeypatch.setattr(collect_b, "signal_in_process", spy)
+    on_record.record_all_thresholds(
+        ws, by="a test", why="nothing is fast enough", config_dir=strict
+    )
     run_gate(ws, EDGE, "gate_a", config_dir=strict)
     verdict = run_gate(ws, EDGE, "gate_b", config_dir=strict)
     assert verdict.verdict is GateVerdict.FAILED

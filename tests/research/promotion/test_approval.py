@@ -13,6 +13,7 @@ from hft_platform.config.promoted import PromotedConfig, read_signed, render_con
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from research import cli
+from research.commands import common
 from research.gates.verdict import GATES
 from research.promotion import audit
 from research.promotion.approve import approval_path, approve
@@ -181,6 +182,6 @@ def test_it_is_done_from_the_terminal(
     arguments = ["approve", two.bench.alpha.alpha_id, "--stage", "canary", "--key",
                  str(two.key_file), "--weight-ppm-max", "20000", "--by", "second",
                  "--why", "read them", *place]  # fmt: skip
-    assert cli.main(arguments) == cli.DONE
+    assert cli.main(arguments) == common.DONE
     assert "next, by somebody else" in capsys.readouterr().out
     assert two.bench.sign("canary").weight_ppm == 20_000

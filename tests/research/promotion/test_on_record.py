@@ -13,6 +13,7 @@ import yaml
 import hft_platform
 from hft_platform.errors import PlatformError, ReasonCode
 from research import cli
+from research.commands import common
 from research.experiments import Trial, TrialLedger
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GATES, require_chain, write_verdict
@@ -90,14 +91,14 @@ def test_a_changed_threshold_is_refused_until_somebody_says_why(
     loosen(bench, "canary.yaml", loss_budget_std=50.0)
     assert refused(bench.sign, "canary") == ReasonCode.THRESHOLDS_NOT_RECORDED
     command = ["audit", "thresholds", *place(bench)]
-    assert cli.main(command) == cli.USAGE  # without a reason there is no record
-    assert cli.main([*command, "--why", "a wider budget", "--by", "risk"]) == cli.DONE
+    assert cli.main(command) == common.USAGE  # without a reason there is no record
+    assert cli.main([*command, "--why", "a wider budget", "--by", "risk"]) == common.DONE
     assert "canary.yaml: recorded" in capsys.readouterr().out
     newest = entries(bench, "thresholds")[-1]
     assert (newest["who"], newest["why"]) == ("risk", "a wider budget")
     assert newest["facts"]["sha256_before"] == entries(bench, "thresholds")[-2]["facts"]["sha256"]
     assert bench.sign("canary").is_new
-    assert cli.main([*command, "--why", "again", "--json"]) == cli.DONE
+    assert cli.main([*command, "--why", "again", "--json"]) == common.DONE
     assert json.loads(capsys.readouterr().out) == {"canary.yaml": False, "gates.yaml": False}
 
 
@@ -152,8 +153,8 @@ def test_an_override_is_recorded_and_opens_nothing(
 ) -> None:
     assert refused(bench.sign, "shadow") == ReasonCode.UPSTREAM_VERDICT_MISSING
     command = ["audit", "override", *place(bench), "--why", "restored from tape"]
-    assert cli.main(command) == cli.USAGE
-    assert cli.main([*command, "--subject", "ledger", "--by", "an operator"]) == cli.DONE
+    assert cli.main(command) == common.USAGE
+    assert cli.main([*command, "--subject", "ledger", "--by", "an operator"]) == common.DONE
     assert "opens nothing" in capsys.readouterr().out
     (row,) = entries(bench, "override")
     assert (row["who"], row["subject"], row["why"]) == (

@@ -19,6 +19,7 @@ from hft_platform.config import promoted as promoted_config
 from hft_platform.config import promotion_folder
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from research import cli
+from research.commands import common
 from research.data import catalog
 from research.promotion import audit, on_record, sign
 from research.promotion import evidence as promotion_evidence
@@ -337,10 +338,10 @@ def test_audit_verify_finds_it_before_anybody_asks(
     name: str, code: str, desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["audit", "verify", "--workspace", str(desk.ws), "--json"]
-    assert cli.main(command) == cli.DONE
+    assert cli.main(command) == common.DONE
     assert json.loads(capsys.readouterr().out)["problems"] == []
     CASES[name].tamper(desk)
-    assert cli.main(command) == cli.REFUSED
+    assert cli.main(command) == common.REFUSED
     found = json.loads(capsys.readouterr().out)["problems"]
     assert any(problem.startswith(code) for problem in found), found
 
