@@ -53,6 +53,7 @@ def canary(arguments: argparse.Namespace) -> int:
             ws,
             alpha,
             gate_c=require_verdict(ws, alpha, "gate_c"),
+            gate_d=require_verdict(ws, alpha, "gate_d"),
             config_dir=arguments.config_dir,
             pinned_file=load_settings(arguments.config_dir).pinned_keys_path,
         )

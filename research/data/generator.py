@@ -117,6 +117,7 @@ class MarketRow(_Strict):
     session_count: Annotated[int, Field(ge=1, le=10_000)]
     first_day: Annotated[int, Field(ge=19_700_101, le=21_001_231)]
     session_seconds: Annotated[int, Field(ge=1)] | None
+    clip_lots: Annotated[int, Field(ge=1, le=1000)]
     activity: float
     edge: Edge
 
@@ -138,6 +139,9 @@ class GeneratorSpec(MarketRow):
         Earliest trading day, yyyymmdd.
     session_seconds : int or None
         Length of a session from its open; None is the calendar's.
+    clip_lots : int
+        Lots of the instrument in one of the model's: how deep the market is for who trades single
+        lots.
     activity : float
         Multiplier on updates and prints per second.
     edge : NoEdge or PlantedEdge or DyingEdge
@@ -384,7 +388,7 @@ def params_json(spec: GeneratorSpec, instruments: InstrumentTable | None = None)
             "seed": spec.seed,
             "instrument_id": instrument.instrument_id,
             "tick_size": instrument.tick_size,
-            "lot_size": instrument.lot_size,
+            "lot_size": instrument.lot_size * spec.clip_lots,
             "activity": spec.activity,
             "edge": content["edge"],
             "sessions": hours,

@@ -244,7 +244,7 @@ def trades_outside_share(sessions: Sequence[Ticks]) -> float:
 
 
 def ticks_of_tape(tape: bytes, tick_size: int, lot_size: int) -> Ticks:
-    """A generated or recorded tape in ticks and lots.
+    """A generated or recorded tape in ticks and lots, or clips of lots.
 
     Parameters
     ----------
@@ -323,9 +323,8 @@ def generated_sessions(market: str, config_dir: Path | None = None) -> list[Tick
     """The first `GENERATED_SESSIONS` sessions of a market of the settings."""
     spec = spec_by_name(market, config_dir, session_count=GENERATED_SESSIONS)
     instrument = load_instruments(config_dir).by_symbol(spec.symbol)
-    return [
-        ticks_of_tape(tape, instrument.tick_size, instrument.lot_size) for _, tape in tapes(spec)
-    ]
+    clip = instrument.lot_size * spec.clip_lots
+    return [ticks_of_tape(tape, instrument.tick_size, clip) for _, tape in tapes(spec)]
 
 
 def outside_bands(facts: Mapping[str, float], bands: Mapping[str, Band]) -> dict[str, float]:

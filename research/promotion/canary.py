@@ -62,12 +62,17 @@ _COUNTS = (
 )  # fmt: skip
 
 
+FULL_PPM = 1_000_000
+"""Full size, in parts per million."""
+
+
 def decide(
     history: Sequence[SessionFacts],
     thresholds: CanaryThresholds,
     promise: Promise,
     *,
     weight_ppm: int,
+    capacity_ppm: int = FULL_PPM,
 ) -> CanaryDecision:
     """Decide about a canary from all of its sessions.
 
@@ -81,6 +86,8 @@ def decide(
         What gate C measured.
     weight_ppm : int
         Weight signed now.
+    capacity_ppm : int, optional
+        Weight that gate D found room for in the book; no stage goes beyond it.
 
     Returns
     -------
@@ -98,7 +105,7 @@ def decide(
     reasons += _rejections(facts, thresholds)
     if reasons:
         return CanaryDecision(Action.ROLL_BACK, 0, tuple(reasons), facts)
-    return _climb(facts, thresholds, weight_ppm)
+    return _climb(facts, thresholds, weight_ppm, capacity_ppm)
 
 
 def first_weight(thresholds: CanaryThresholds, gate_weight_ppm: int) -> int:
@@ -277,8 +284,11 @@ def _rejections(facts: Facts, limits: CanaryThresholds) -> list[CanaryReason]:
     return reasons
 
 
-def _climb(facts: Facts, limits: CanaryThresholds, weight_ppm: int) -> CanaryDecision:
-    higher = [stage for stage in limits.weight_stages_ppm if stage > weight_ppm]
+def _climb(
+    facts: Facts, limits: CanaryThresholds, weight_ppm: int, capacity_ppm: int
+) -> CanaryDecision:
+    stages = [min(stage, capacity_ppm) for stage in limits.weight_stages_ppm]
+    higher = [stage for stage in stages if stage > weight_ppm]
     quota = (
         ("sessions_at_weight", limits.sessions_per_stage),
         ("orders_at_weight", limits.stage_orders_min),

@@ -84,6 +84,7 @@ def evaluate_canary(
     alpha: Alpha,
     *,
     gate_c: Verdict,
+    gate_d: Verdict,
     config_dir: Path | None = None,
     pinned_file: Path | None = None,
 ) -> CanaryDecision:
@@ -95,8 +96,8 @@ def evaluate_canary(
         Workspace.
     alpha : Alpha
         With a canary or live config in force.
-    gate_c : Verdict
-        Verified verdict that holds the promise.
+    gate_c, gate_d : Verdict
+        Verified verdicts that hold the promise and the capacity.
     config_dir : Path, optional
         Folder with an overriding `canary.yaml`.
     pinned_file : Path, optional
@@ -130,6 +131,7 @@ def evaluate_canary(
         thresholds,
         promise_of(gate_c),
         weight_ppm=content.weight_ppm,
+        capacity_ppm=int(gate_d.results["capacity"]["weight_ppm_max"]),
     )
     in_force = reduced_weight(
         promotions_root(ws), alpha.alpha_id, content.promotion_seq, signed_ppm=content.weight_ppm

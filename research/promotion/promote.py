@@ -137,7 +137,7 @@ def run_canary(
     """
     _, thresholds_sha256 = load_canary_thresholds(config_dir)
     try:
-        gate_c = require_verdict(ws, alpha, "gate_c")
+        gate_c, gate_d = (require_verdict(ws, alpha, gate) for gate in ("gate_c", "gate_d"))
         on_record.require_thresholds_on_record(ws, {on_record.CANARY_FILE: thresholds_sha256})
     except PlatformError as error:
         withdraw(
@@ -152,6 +152,7 @@ def run_canary(
         ws,
         alpha,
         gate_c=gate_c,
+        gate_d=gate_d,
         config_dir=config_dir,
         pinned_file=load_settings(config_dir).pinned_keys_path,
     )

@@ -215,11 +215,10 @@ def _weight(
     context: SignerContext,
     approval: Approval | None,
 ) -> int:
-    gate_weight = alpha.manifest.gate_weight_ppm
     if request.stage == "shadow":
-        allowed = gate_weight
+        allowed = alpha.manifest.gate_weight_ppm
     else:
-        allowed = _canary_weight(alpha, verdicts["gate_c"], context, gate_weight)
+        allowed = _canary_weight(alpha, verdicts, context)
     if approval is not None:
         allowed = min(allowed, approval.weight_ppm_max)
     if request.weight_ppm_max is None:
@@ -233,7 +232,7 @@ def _weight(
     return request.weight_ppm_max
 
 
-def _canary_weight(alpha: Alpha, gate_c: Verdict, context: SignerContext, gate_weight: int) -> int:
+def _canary_weight(alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext) -> int:
     thresholds, _ = load_canary_thresholds(context.config_dir)
     pinned = context.settings.pinned_keys_path
     current = newest_issue(context.workspace, alpha.alpha_id, pinned_file=pinned)
@@ -242,11 +241,12 @@ def _canary_weight(alpha: Alpha, gate_c: Verdict, context: SignerContext, gate_w
         or current.content.stage == "shadow"
         or current.content.alpha_hash != alpha.alpha_hash
     ):
-        return first_weight(thresholds, gate_weight)
+        return first_weight(thresholds, alpha.manifest.gate_weight_ppm)
     decision = evaluate_canary(
         context.workspace,
         alpha,
-        gate_c=gate_c,
+        gate_c=verdicts["gate_c"],
+        gate_d=verdicts["gate_d"],
         config_dir=context.config_dir,
         pinned_file=pinned,
     )

@@ -60,6 +60,7 @@ class Bench:
         self.ws = root / "ws"
         self.alphas = root / "alphas"
         self.config_dir = root / "config"
+        self.capacity_ppm = 1_000_000
         self.config_dir.mkdir()
         shutil.copytree(bundled_folder() / ALPHA_ID, self.alphas / ALPHA_ID)
         self.context = SignerContext(
@@ -134,6 +135,8 @@ class Bench:
                         },
                     },
                 }  # fmt: skip
+            if gate == "gate_d":
+                results["capacity"] = {"weight_ppm_max": self.capacity_ppm}
             fields: dict[str, Any] = {
                 "gate": gate, "alpha_id": alpha.alpha_id, "alpha_hash": alpha.alpha_hash,
                 "verdict": GateVerdict.PASSED, "reasons": (), "thresholds_sha256": hashes[gate],

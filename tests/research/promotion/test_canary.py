@@ -333,6 +333,18 @@ def test_weight_climbs_one_stage_for_each_quota_of_sessions_at_it(
     assert set(seen[3 * quota - 1 :]) == {1_000_000}
 
 
+def test_no_stage_goes_beyond_the_room_that_gate_d_found(limits: CanaryThresholds) -> None:
+    history: list[SessionFacts] = []
+    weight, seen = 100_000, set()
+    for index in range(14):
+        history.append(session(index, weight=weight))
+        decision = decide(history, limits, promise(), weight_ppm=weight, capacity_ppm=250_000)
+        weight = decision.weight_ppm
+        seen.add(weight)
+    assert seen == {100_000, 200_000, 250_000}
+    assert decision.action is Action.HOLD
+
+
 def test_deciding_again_without_new_sessions_does_not_climb_again(
     limits: CanaryThresholds,
 ) -> None:

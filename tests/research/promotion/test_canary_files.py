@@ -14,9 +14,15 @@ from hft_platform.errors import ReasonCode
 from research import loop
 from research.gates.promise import SessionExecution, promised_metrics
 from research.promotion.canary import Action, PromisedMetric
-from research.promotion.lineage import evaluate_canary, promise_of
+from research.promotion.lineage import newest_issue, promise_of
 from research.promotion.promote import run_canary
-from tests.research.promotion.test_promote import ALPHA_ID, FIRST_FROZEN, pinned
+from tests.research.promotion.test_promote import (
+    ALPHA_ID,
+    FIRST_FROZEN,
+    evaluated,
+    in_this_process,
+    pinned,
+)
 
 
 def registered(bench: Any) -> None:
@@ -25,14 +31,14 @@ def registered(bench: Any) -> None:
 
 
 def test_a_summary_of_an_older_runtime_lacks_a_metric_and_fails(bench: Any) -> None:
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("canary")
     path = bench.run_session(FIRST_FROZEN)
     counts = dict(json.loads(path.read_bytes())["evidence"]["counts"])
-    assert evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c).action is Action.HOLD
+    assert evaluated(bench, gates).action is Action.HOLD
     del counts["filled_orders"]
     bench.run_session(FIRST_FROZEN, counts=counts)
-    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    decision = evaluated(bench, gates)
     (reason,) = decision.reasons
     assert decision.action is Action.ROLL_BACK
     assert reason.code == ReasonCode.CANARY_METRIC_MISSING
@@ -63,10 +69,10 @@ def test_a_signed_summary_that_lacks_or_breaks_something_withdraws_the_config(
 
 
 def test_a_verdict_without_execution_by_session_is_no_promise(bench: Any) -> None:
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("canary")
-    del gate_c.results["promise"]["execution"]
-    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    del gates["gate_c"].results["promise"]["execution"]
+    decision = evaluated(bench, gates)
     (reason,) = decision.reasons
     assert reason.code == ReasonCode.CANARY_METRIC_MISSING
     assert "run gate C again" in reason.text
@@ -78,7 +84,8 @@ def test_what_gate_c_measured_is_what_the_canary_is_held_to(bench: Any) -> None:
         SessionExecution(20, 20, 22, 2.0, {"10s": 5.0}),
         SessionExecution(0, 0, 0, None, {"10s": None}),
     ]
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
+    gate_c = gates["gate_c"]
     gate_c.results["promise"]["execution"] = promised_metrics(sessions)
     got = promise_of(gate_c).execution
     assert got["slippage_ticks"] == PromisedMetric(1.5, pytest.approx(0.5**0.5), 2, 15.0)
@@ -126,3 +133,19 @@ def test_a_graduated_alpha_keeps_its_guard(
     )  # fmt: skip
     assert loop.decide_canary(bench.ws, key)["rolled_back"]
     assert loop.pending_canaries(bench.ws) == []
+
+
+def test_a_canary_does_not_outgrow_the_book_that_its_gates_saw(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(bench, monkeypatch)
+    bench.capacity_ppm = 150_000
+    bench.write_gates()
+    bench.sign("canary")
+    for index in range(FIRST_FROZEN, FIRST_FROZEN + 3):
+        bench.run_session(index)
+    decision = run_canary(bench.ws, bench.alpha, by="sensor", config_dir=bench.config_dir)
+    assert (decision.action, decision.weight_ppm) == (Action.STEP_UP, 150_000)
+    issue = newest_issue(bench.ws, ALPHA_ID)
+    assert issue is not None
+    assert issue.content.weight_ppm == 150_000

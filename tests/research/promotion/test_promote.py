@@ -15,9 +15,9 @@ from hft_platform.config.promoted import PromotedConfig, load_verified
 from hft_platform.config.promotion_folder import promotions_root, raise_seq_floor, withdrawn_path
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
-from research.gates.verdict import GATES, GateVerdict
+from research.gates.verdict import GATES, GateVerdict, Verdict
 from research.promotion import audit
-from research.promotion.canary import Action
+from research.promotion.canary import Action, CanaryDecision
 from research.promotion.lineage import canary_history, evaluate_canary, newest_issue
 from research.promotion.promote import promote, reduce_weight, run_canary, withdraw
 from research.promotion.sign import SignerContext, read_request, sign_request
@@ -51,6 +51,11 @@ def in_this_process(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return sign_request(read_request(request), bench.context).as_dict()
 
     monkeypatch.setattr(module, "_run_signer", run)
+
+
+def evaluated(bench: Any, gates: dict[str, Verdict]) -> CanaryDecision:
+    """What the canary's sessions lead to."""
+    return evaluate_canary(bench.ws, bench.alpha, gate_c=gates["gate_c"], gate_d=gates["gate_d"])
 
 
 def acts(bench: Any) -> list[str]:
@@ -393,13 +398,13 @@ def test_a_lost_or_tampered_summary_rolls_the_canary_back(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_this_process(bench, monkeypatch)
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("canary")
     paths = [bench.run_session(index) for index in range(FIRST_FROZEN, FIRST_FROZEN + 2)]
-    assert evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c).action is Action.HOLD
+    assert evaluated(bench, gates).action is Action.HOLD
     raw = paths[0].read_bytes()
     paths[0].write_bytes(raw.replace(b'"net":', b'"nett":'))
-    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    decision = evaluated(bench, gates)
     assert [r.code for r in decision.reasons] == [ReasonCode.CANARY_METRIC_MISSING]
     paths[0].unlink()
     decision = run_canary(bench.ws, bench.alpha, by="sensor", config_dir=bench.config_dir)
@@ -408,32 +413,32 @@ def test_a_lost_or_tampered_summary_rolls_the_canary_back(
 
 
 def test_a_session_that_still_runs_is_not_missing_yet(bench: Any) -> None:
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("canary")
     bench.run_session(FIRST_FROZEN)
     bench.run_session(FIRST_FROZEN + 1).unlink()
-    assert evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c).action is Action.HOLD
+    assert evaluated(bench, gates).action is Action.HOLD
 
 
 def test_a_new_life_forgets_the_sessions_before_the_withdrawal(bench: Any) -> None:
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("canary")
     for index in range(FIRST_FROZEN, FIRST_FROZEN + 3):
         bench.run_session(index)
     withdraw(bench.ws, ALPHA_ID, by="operator", why="holiday")
     bench.sign("canary")
     assert canary_history(bench.ws, bench.alpha) == []
-    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    decision = evaluated(bench, gates)
     assert (decision.action, decision.weight_ppm) == (Action.HOLD, 100_000)
 
 
 def test_a_weight_that_a_person_lowered_is_not_raised_by_the_canary(bench: Any) -> None:
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("canary")
     for index in range(FIRST_FROZEN, FIRST_FROZEN + 3):
         bench.run_session(index)
     reduce_weight(bench.ws, ALPHA_ID, weight_ppm=30_000, by="operator", why="nervous")
-    decision = evaluate_canary(bench.ws, bench.alpha, gate_c=gate_c)
+    decision = evaluated(bench, gates)
     assert (decision.action, decision.weight_ppm) == (Action.HOLD, 30_000)
 
 
@@ -448,9 +453,9 @@ def test_a_promise_that_cannot_be_read_rolls_back(bench: Any) -> None:
 
 
 def test_without_a_canary_there_is_nothing_to_evaluate(bench: Any) -> None:
-    gate_c = bench.write_gates()["gate_c"]
+    gates = bench.write_gates()
     bench.sign("shadow")
-    code = code_of(evaluate_canary, bench.ws, bench.alpha, gate_c=gate_c)
+    code = code_of(evaluated, bench, gates)
     assert code == ReasonCode.CONFIG_NOT_FOUND
 
 
