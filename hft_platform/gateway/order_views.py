@@ -26,6 +26,7 @@ from typing import Any
 from hft_platform import records
 from hft_platform.errors import ReasonCode
 from hft_platform.gateway.order_log import each_record
+from hft_platform.input_records import BrokerKind
 
 
 class Status(IntEnum):
@@ -37,18 +38,6 @@ class Status(IntEnum):
     CANCELED = 4
     REJECTED = 5
     EXPIRED = 6
-
-
-class BrokerKind(IntEnum):
-    """`event_kind` of a `Broker` record."""
-
-    WORKING = 1
-    REJECTED = 2
-    FILL = 3
-    CANCELED = 4
-    CANCEL_REJECTED = 5
-    EXPIRED = 6
-    UNKNOWN = 7
 
 
 _PLACE, _CANCEL = 1, 2

@@ -28,7 +28,8 @@ from hft_platform import records
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.gateway import wire
 from hft_platform.gateway.channel_client import ChannelClient, sent_now_ns
-from hft_platform.gateway.order_views import BrokerKind, Status
+from hft_platform.gateway.order_views import Status
+from hft_platform.input_records import BrokerKind
 from hft_platform.order.broker import (
     AccountState,
     BrokerIds,
