@@ -27,6 +27,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research import cli as research_cli
 from research import loop
 from research.data import catalog
+from research.promotion import audit
 from research.registry import bundled_folder
 from tests.hft_platform.services.live_workspace import SESSIONS, SYMBOL, Live, make_live, record
 
@@ -194,6 +195,7 @@ def test_an_unknown_feature_fails_gate_a_with_a_suggestion_and_promotes_nothing(
 ) -> None:
     """It is a verdict, not an exception: the attempt is kept, complete, and counts as a trial."""
     before = files_of(root / "ws")
+    chain_before = audit.verify_chain(root / "ws")
     arguments = edited_alpha(root, expression=expression)
     exit_code, verdicts, _ = command(research_cli.main, capsys, "gates", *arguments)
     assert exit_code == 3
@@ -210,7 +212,10 @@ def test_an_unknown_feature_fails_gate_a_with_a_suggestion_and_promotes_nothing(
     assert content["code"] == ReasonCode.UPSTREAM_VERDICT_FAILED
     added = {name for name in files_of(root / "ws") if name not in before}
     kinds = {"/".join(name.split("/")[:2]) for name in added if not name.startswith("verdicts/")}
-    assert kinds <= {"ledger/trials.jsonl", "promotions/requests"}, "nothing was issued"
+    kept = {"ledger/trials.jsonl", "promotions/requests", "audit/chain.jsonl", "audit/head.json"}
+    assert kinds <= kept, "nothing was issued"
+    chained = audit.verify_chain(root / "ws")[len(chain_before) :]
+    assert {entry.record["kind"] for entry in chained} <= {"thresholds", "verdict"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.13, 0.37, 0.5, 0.71, 0.99])

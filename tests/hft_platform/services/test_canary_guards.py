@@ -93,7 +93,7 @@ def test_a_roll_back_stops_a_running_session_in_a_process_without_dagster(
     live: Live, unguarded: Seen, tmp_path: Path
 ) -> None:
     head = canary(live)
-    (dataset,) = (path.name for path in (live.ws / "datasets").iterdir())
+    (dataset,) = (path.parent.name for path in (live.ws / "datasets").glob("*/dataset.json"))
     environment = without_dagster(tmp_path / "no_dagster")
     probe = subprocess.run(
         [sys.executable, "-c", "import dagster"], env=environment, capture_output=True, check=False
@@ -174,7 +174,7 @@ def test_a_config_that_expires_in_the_session_opens_nothing_more(
 def test_a_losing_canary_is_stopped_by_its_own_limits(live: Live, limit: str) -> None:
     losing = {"expression": "-k * imbalance_ema_2s"}
     free = Seen(live.run(canary(live, **losing)).session_dir)
-    head = canary(live, promotion_seq=2, **losing, limits=limits(**{limit: 4_000 * SCALE}))
+    head = canary(live, promotion_seq=2, **losing, limits=limits(**{limit: 400 * SCALE}))
     seen = Seen(live.run(head).session_dir)
     assert 0 < seen.openings.size < free.openings.size / 2
     assert nothing_was_withdrawn(live)

@@ -170,7 +170,7 @@ def test_a_doctored_config_is_told_as_a_broken_parity(finished: Finished, tmp_pa
     assert "replay and log disagree: " in line
     assert "verdict 1 logged, 2 replayed" in line
     assert "parity is broken" in line
-    assert any("gross_notional refused NOTIONAL_ABOVE_LIMIT: 3999800, limit 5" in s for s in lines)
+    assert any("gross_notional refused NOTIONAL_ABOVE_LIMIT: 399980, limit 5" in s for s in lines)
     assert lines[4].startswith("  decision  place (entry) approved"), "the log's own word stays"
 
     def deafen(config: dict[str, Any]) -> None:

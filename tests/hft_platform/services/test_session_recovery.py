@@ -314,7 +314,7 @@ def test_a_finished_session_that_lost_a_segment_since_is_no_evidence_any_more(
     tape = whole_records(read["tape"], cut)
     with _core.WalWriter(str(session_dir / "market"), read["segments"][0]["wal_id"], "market") as w:
         w.append(tape)
-    alpha = SimpleNamespace(alpha_id=ALPHA_ID, alpha_hash="a" * 64)
+    alpha = SimpleNamespace(alpha_id=ALPHA_ID, alpha_hash="a" * 64, key=f"{ALPHA_ID}@{'a' * 16}")
     context = SimpleNamespace(
         ws=live.ws,
         alpha=alpha,

@@ -165,7 +165,8 @@ def test_without_costs_a_run_is_worth_what_its_positions_move(market, alpha):
     )
     assert free.fees == 0
     assert free.net > paid.net
-    edge_money = sum(trip.mid_edge_ticks for trip in paid.trips) * 200 * records.SCALE
+    multiplier = market.instrument.multiplier
+    edge_money = sum(trip.mid_edge_ticks for trip in paid.trips) * multiplier
     assert free.net == pytest.approx(edge_money, rel=1e-9)
     assert sum(trip.net for trip in free.trips) == pytest.approx(free.net, rel=1e-9)
 
