@@ -29,6 +29,13 @@ MISTAKES: Mapping[str, frozenset[str]] = {
     "all_three": frozenset({"costs", "selection", "trials"}),
 }
 """The reference system's mistakes, alone and together."""
+SEARCHES: Mapping[str, frozenset[str]] = {
+    "honest": frozenset({"costs"}),
+    "chosen_on_judged": frozenset({"costs", "selection"}),
+    "trials_uncounted": frozenset({"costs", "trials"}),
+    "both": frozenset({"costs", "selection", "trials"}),
+}
+"""Ways to show the winner of a search in a fair game, which has no costs to begin with."""
 _STATISTICS = (
     "mean_daily_net",
     "sharpe",

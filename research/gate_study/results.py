@@ -18,7 +18,7 @@ from dataclasses import asdict
 
 from scipy import stats as distributions
 
-from research.gate_study.judging import MISTAKES
+from research.gate_study.judging import MISTAKES, SEARCHES
 from research.gate_study.settings import LATENCY_PROFILE, StudySettings, judges_sha256
 from research.gate_study.tasks import Row
 from research.gate_study.truth import Truth, required_sharpe, truth_of
@@ -99,6 +99,7 @@ def result_of(rows: Sequence[Row], *, settings: StudySettings, thresholds: GateT
             | _promotion(_of(rows, "recorded", "mid_to_mid")),
         ],
         "mistakes": _mistakes(rows),
+        "searches": _searches(rows),
         "codes": _codes(nulls),
         "statistics": _statistics(rows),
         "power": _power(rows, settings, thresholds),
@@ -141,6 +142,19 @@ def _mistakes(rows: Sequence[Row]) -> list[Row]:
 
 def _mistake(name: str, nulls: Sequence[Row], eaten: Sequence[Row]) -> Row:
     return {"name": name, "null": _promotion(nulls), "eaten": _promotion(eaten)}
+
+
+def _searches(rows: Sequence[Row]) -> list[Row]:
+    """Winners of searches, with what the two checks on luck alone say of them."""
+    made = []
+    for view in SEARCHES:
+        judged = _of(rows, "searched", view)
+        met = {
+            name: sum(row["checks"].get(name, False) for row in judged)
+            for name in ("deflated_sharpe", "newey_west_t")
+        }
+        made.append({"name": view, "met": met} | _promotion(judged))
+    return made
 
 
 def _codes(rows: Sequence[Row]) -> dict[str, int]:

@@ -61,6 +61,8 @@ class StudySettings:
         Alphas by row.
     mistakes_count : int
         How many of the nulls are judged again with each mistake switched on.
+    searched_count, search_size : int
+        Searches, and programs tried in each; a winner is judged after the fewest days.
     planted_count : int
         Alphas of each strength.
     strengths_ticks : tuple of float
@@ -88,6 +90,8 @@ class StudySettings:
     fair_count: int
     recorded_count: int
     mistakes_count: int
+    searched_count: int
+    search_size: int
     planted_count: int
     strengths_ticks: tuple[float, ...]
     eaten_count: int
@@ -103,6 +107,11 @@ class StudySettings:
     def days_max(self) -> int:
         """Days at which nulls are judged."""
         return max(self.days)
+
+    @property
+    def search_trials(self) -> int:
+        """Trials a ledger would hold after one search."""
+        return self.search_size * GRID_POINTS
 
     @property
     def null_trials(self) -> int:
@@ -151,7 +160,7 @@ def judges_sha256() -> str:
         files = resources.files("research").joinpath(folder).iterdir()
         for file in sorted((f for f in files if f.name.endswith(".py")), key=lambda f: f.name):
             digest.update(f"{folder}/{file.name}\0".encode() + file.read_bytes())
-    for name in ("judging.py", "tasks.py", "truth.py"):
+    for name in ("judging.py", "searching.py", "tasks.py", "truth.py"):
         digest.update(resources.files("research").joinpath("gate_study", name).read_bytes())
     return digest.hexdigest()
 
@@ -177,6 +186,8 @@ FULL = StudySettings(
     fair_count=500,
     recorded_count=500,
     mistakes_count=100,
+    searched_count=60,
+    search_size=200,
     planted_count=100,
     strengths_ticks=(5.5, 6.5, 7.5, 8.0, 8.5, 10.0),
     eaten_count=60,
@@ -198,6 +209,8 @@ SMALL = replace(
     fair_count=0,
     recorded_count=0,
     mistakes_count=2,
+    searched_count=1,
+    search_size=4,
     planted_count=1,
     strengths_ticks=(14.0,),
     eaten_count=1,

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from research.gate_study import markets, programs, recorded, truth
-from research.gate_study.judging import MISTAKES, Judge
+from research.gate_study.judging import MISTAKES, SEARCHES, Judge
+from research.gate_study.searching import Search
 from research.gate_study.settings import StudySettings
 from research.gates.thresholds import GateThresholds
 
 Row = dict[str, Any]
-ROWS = ("null", "truth", "planted", "recorded", "fair", "eaten", "mistaken")
+ROWS = ("null", "truth", "planted", "recorded", "fair", "eaten", "mistaken", "searched")
 _EAGERNESS = {
     "null": 0.5,
     "eaten": 0.9,
@@ -31,6 +32,7 @@ _EAGERNESS = {
     "planted": 0.9,
     "recorded": 1.0,
     "mistaken": 1.0,
+    "searched": 1.2,
     "fair": 1.3,
 }
 """Where a task of a row stands in the queue: a study cut short still says something of each row."""
@@ -95,6 +97,7 @@ def _all(settings: StudySettings) -> Iterator[tuple[Task, int]]:
         "fair": settings.fair_count,
         "recorded": settings.recorded_count,
         "mistaken": settings.mistakes_count,
+        "searched": settings.searched_count,
     }
     for row, count in counts.items():
         for index in range(count):
@@ -211,6 +214,38 @@ def _fair(task: Task, bench: Bench) -> list[Row]:
     return _finished([{"view": "mid_to_mid"} | row], judge)
 
 
+def _searched(task: Task, bench: Bench) -> list[Row]:
+    """The winner of a search, found before the judged sessions or on them."""
+    s, seed = bench.settings, task.seed(bench.settings)
+    days = min(s.days)
+    market = markets.generated(
+        seed=seed, count=s.in_sample + days, seconds=s.session_seconds, is_fair=True
+    )
+    kept = bench.kept(task)
+    search = Search(
+        seed=seed,
+        size=s.search_size,
+        market=market,
+        kept=None if kept is None else kept.with_suffix(f".{s.search_size}"),
+    )
+    sessions = {False: slice(s.in_sample), True: slice(s.in_sample, None)}
+    judges = {
+        is_peeking: Judge(
+            search.winner(seen), market, thresholds=bench.thresholds, in_sample=s.in_sample
+        )
+        for is_peeking, seen in sessions.items()
+    }
+    rows = [
+        {"view": view}
+        | judges["selection" in mistakes].verdict(
+            days=days, trials=s.search_trials, mistakes=mistakes
+        )
+        for view, mistakes in SEARCHES.items()
+    ]
+    rows[0]["runs"] = search.run_count + sum(judge.run_count for judge in judges.values())
+    return rows
+
+
 def _random_judge(task: Task, bench: Bench, *, is_fair: bool) -> Judge:
     s, seed = bench.settings, task.seed(bench.settings)
     market = markets.generated(
@@ -298,5 +333,6 @@ _WORK: dict[str, Callable[[Task, Bench], list[Row]]] = {
     "planted": _planted,
     "eaten": _eaten,
     "mistaken": _mistaken,
+    "searched": _searched,
     "truth": _truth,
 }

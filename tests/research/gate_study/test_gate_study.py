@@ -10,6 +10,7 @@ from hft_platform import records
 from research import stats
 from research.gate_study import markets, page, programs, recorded, results, running, tasks
 from research.gate_study.backtests import ChosenOnTheJudged, MarketBacktests, WithoutCosts
+from research.gate_study.searching import Search, t_values
 from research.gate_study.settings import FULL, SMALL
 from research.gate_study.truth import required_sharpe
 from research.gates.backtests import RunSpec
@@ -64,6 +65,33 @@ def test_the_study_sees_it_when_costs_are_off(result):
     assert rates["none"] == 0
     assert rates["costs_off"] == rates["all_three"] == 1
     assert max(result["power"]["eaten_sharpe"].values()) < 0.0
+
+
+def test_a_search_shows_its_best_program_honestly_and_not(study, result):
+    rows = {row["view"]: row for row in study[4] if row["row"] == "searched"}
+    assert list(rows) == [row["name"] for row in result["searches"]]
+    t = {view: row["base"]["newey_west_t"] for view, row in rows.items()}
+    assert t["both"] == t["chosen_on_judged"] >= t["honest"] == t["trials_uncounted"]
+    deflated = {view: row["base"]["deflated_sharpe"] for view, row in rows.items()}
+    assert deflated["both"] > deflated["chosen_on_judged"], "a trial that is counted costs"
+    assert {row["through_c"] for row in result["searches"]} == {0}, "four programs make no luck"
+
+
+def test_the_winner_of_a_search_is_the_best_where_the_searcher_looks(tmp_path):
+    market = markets.generated(seed=3, count=12, seconds=FULL.session_seconds, is_fair=True)
+    file = tmp_path / "runs" / "search"
+    search = Search(seed=3, size=5, market=market, kept=file)
+    nets = np.array(json.loads(file.read_bytes()))
+    assert nets.shape == (5, 12)
+    assert search.run_count == 60
+    alphas = [search.winner(slice(i, i + 4)) for i in range(0, 12, 4)]
+    assert len({alpha.expression for alpha in alphas}) > 1
+    again = Search(seed=3, size=5, market=market, kept=file)
+    assert [again.winner(slice(i, i + 4)) for i in range(0, 12, 4)] == alphas
+    found = t_values(nets[:, 4:8])
+    for row, value in zip(nets[:, 4:8], found, strict=True):
+        assert value == pytest.approx(row.mean() / (row.std(ddof=1) / 2.0))
+    assert t_values([[0, 0, 0], [1, 2, 3]]).tolist() == [-np.inf, pytest.approx(12**0.5)]
 
 
 def test_a_study_that_was_stopped_goes_on_where_it_was(study):
