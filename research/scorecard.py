@@ -24,7 +24,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json, canonica
 from hft_platform.records import SCALE
 from research import page
 from research.gates.verdict import GATES, GateVerdict, Verdict, read_verdict
-from research.promotion import audit, on_record
+from research.promotion import audit
 from research.promotion.evidence import session_summaries
 from research.promotion.lifecycle import lifecycle_of
 from research.promotion.overview import nearest_miss
@@ -110,7 +110,7 @@ def build(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> dict[str
             _act(entry)
             for entry in entries
             # Verdicts have a section of their own.
-            if entry.record["kind"] != on_record.VERDICT
+            if entry.record["kind"] != audit.EntryKind.VERDICT
             and (
                 entry.record["facts"].get("alpha_id") == alpha.alpha_id
                 or entry.record["subject"] == alpha.key

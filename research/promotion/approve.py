@@ -112,7 +112,7 @@ def approve(
     )
     audit.append(
         ws,
-        kind="approved",
+        kind=audit.EntryKind.APPROVED,
         who=by,
         why=why,
         subject=alpha.key,

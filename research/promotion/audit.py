@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ from hft_platform.errors import PlatformError, ReasonCode
 GENESIS = "0" * 64
 ENTRY_BYTES_MAX = 1 << 20
 _FIELDS = {"seq", "prev", "record", "logged_at_ns", "hash", "signature"}
+
+
+class EntryKind(StrEnum):
+    """What an entry can be about; `docs/audit.md` says when each is written."""
+
+    VERDICT = "verdict"
+    THRESHOLDS = "thresholds"
+    APPROVED = "approved"
+    ISSUED_SHADOW = "issued_shadow"
+    ISSUED_CANARY = "issued_canary"
+    ISSUED_LIVE = "issued_live"
+    CANARY_STEP = "canary_step"
+    WEIGHT_REDUCED = "weight_reduced"
+    WITHDRAWN = "withdrawn"
+    RETIRED = "retired"
+    OVERRIDE = "override"
+
+
+ISSUES = frozenset({EntryKind.ISSUED_SHADOW, EntryKind.ISSUED_CANARY, EntryKind.ISSUED_LIVE})
+"""A config was signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ def head_path(ws: Path) -> Path:
 def append(
     ws: Path,
     *,
-    kind: str,
+    kind: EntryKind,
     who: str,
     why: str,
     subject: str,
@@ -90,8 +111,8 @@ def append(
     ----------
     ws : Path
         Workspace.
-    kind : str
-        `promotion`, `withdrawal`, `weight_reduction`, `canary` and so on.
+    kind : EntryKind
+        What happened.
     who : str
         Person or program that acts.
     why : str
@@ -114,7 +135,7 @@ def append(
         AUDIT_BROKEN when the chain's end does not hold, WAL_WRITE_FAILED when it cannot be
         written. The caller must not go on with anything that adds risk.
     """
-    record = {"kind": kind, "who": who, "why": why, "subject": subject, "facts": dict(facts)}
+    record = {"kind": kind.value, "who": who, "why": why, "subject": subject, "facts": dict(facts)}
     try:
         with locked(ws / "audit"):
             key = signing_key(ws, "audit")

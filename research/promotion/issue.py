@@ -142,7 +142,7 @@ def write_issue(
     raw = render_config(content, key_id=key.key_id, signature=key.sign(signed_message(content)))
     audit.append(
         ws,
-        kind=f"issued_{request.stage}",
+        kind=audit.EntryKind(f"issued_{request.stage}"),
         who=request.by,
         why=request.why,
         subject=alpha.key,
@@ -191,7 +191,7 @@ def _recorded_seqs(entries: list[audit.AuditEntry], alpha_id: str) -> set[int]:
     return {
         int(entry.record["facts"]["promotion_seq"])
         for entry in entries
-        if entry.record["kind"].startswith("issued_")
+        if entry.record["kind"] in audit.ISSUES
         and entry.record["facts"].get("alpha_id") == alpha_id
     }
 

@@ -29,10 +29,6 @@ from research.promotion import audit
 if TYPE_CHECKING:
     from research.registry import Alpha
 
-RETIRED_KIND = "retired"
-"""Kind of the audit entry that ends an alpha."""
-_ISSUED = "issued_"
-
 
 class State(StrEnum):
     """The states, in the order of a life; `GATED_X` has passed every gate up to X."""
@@ -177,7 +173,7 @@ def lifecycle_of(
 def retired_entry(entries: Sequence[audit.AuditEntry], alpha_id: str) -> audit.AuditEntry | None:
     """The entry that retired an alpha, in whatever version, or None."""
     for entry in entries:
-        if entry.record["kind"] == RETIRED_KIND and _is_about(entry, alpha_id):
+        if entry.record["kind"] == audit.EntryKind.RETIRED and _is_about(entry, alpha_id):
             return entry
     return None
 
@@ -225,7 +221,7 @@ def _last_act(ws: Path, alpha: Alpha, mine: Sequence[audit.AuditEntry]) -> _Act:
     retired = retired_entry(mine, alpha.alpha_id)
     if retired is not None:
         return _Act(State.RETIRED, _said(retired))
-    issued = [entry for entry in mine if entry.record["kind"].startswith(_ISSUED)]
+    issued = [entry for entry in mine if entry.record["kind"] in audit.ISSUES]
     of_this_version = [entry for entry in issued if entry.record["subject"] == alpha.key]
     if not of_this_version:
         return _Act()
@@ -238,7 +234,7 @@ def _last_act(ws: Path, alpha: Alpha, mine: Sequence[audit.AuditEntry]) -> _Act:
         (
             entry
             for entry in reversed(mine)
-            if entry.record["kind"] == "withdrawn"
+            if entry.record["kind"] == audit.EntryKind.WITHDRAWN
             and int(entry.record["facts"]["promotion_seq"]) >= seq
         ),
         None,

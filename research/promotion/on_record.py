@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from research.gates.verdict import Verdict
     from research.registry import Alpha
 
-VERDICT = "verdict"
-THRESHOLDS = "thresholds"
-OVERRIDE = "override"
 GATE_FILE, CANARY_FILE = "gates.yaml", "canary.yaml"
 FIRST_USE = "first use in this workspace"
 
@@ -73,7 +70,7 @@ def record_verdict(ws: Path, alpha_key: str, verdict: Verdict, *, by: str, why: 
         return
     audit.append(
         ws,
-        kind=VERDICT,
+        kind=audit.EntryKind.VERDICT,
         who=by,
         why=why,
         subject=alpha_key,
@@ -95,7 +92,7 @@ def newest_verdicts(entries: Sequence[audit.AuditEntry], alpha_key: str) -> dict
     return {
         str(entry.record["facts"]["gate"]): str(entry.record["facts"]["verdict_sha256"])
         for entry in entries
-        if entry.record["kind"] == VERDICT and entry.record["subject"] == alpha_key
+        if entry.record["kind"] == audit.EntryKind.VERDICT and entry.record["subject"] == alpha_key
     }
 
 
@@ -147,7 +144,9 @@ def require_ledger_on_record(ws: Path, entries: Sequence[audit.AuditEntry]) -> N
         LEDGER_BEHIND_AUDIT.
     """
     heads = [
-        entry.record["facts"]["ledger"] for entry in entries if entry.record["kind"] == VERDICT
+        entry.record["facts"]["ledger"]
+        for entry in entries
+        if entry.record["kind"] == audit.EntryKind.VERDICT
     ]
     if heads:
         TrialLedger(ws).require_superset(max(heads, key=lambda head: int(head["count"])))
@@ -190,7 +189,7 @@ def thresholds_on_record(entries: Sequence[audit.AuditEntry], file: str) -> str 
     """Hash of a threshold file as it was recorded last, None when it never was."""
     found: str | None = None
     for entry in entries:
-        if entry.record["kind"] == THRESHOLDS and entry.record["subject"] == file:
+        if entry.record["kind"] == audit.EntryKind.THRESHOLDS and entry.record["subject"] == file:
             found = str(entry.record["facts"]["sha256"])
     return found
 
@@ -219,7 +218,7 @@ def record_thresholds(ws: Path, file: str, sha256: str, *, by: str, why: str) ->
         return False
     audit.append(
         ws,
-        kind=THRESHOLDS,
+        kind=audit.EntryKind.THRESHOLDS,
         who=by,
         why=why,
         subject=file,
@@ -327,4 +326,4 @@ def record_override(ws: Path, *, subject: str, by: str, why: str, facts: Mapping
     facts : mapping
         JSON content (Any: whatever describes it). It opens nothing: no check reads it.
     """
-    audit.append(ws, kind=OVERRIDE, who=by, why=why, subject=subject, facts=facts)
+    audit.append(ws, kind=audit.EntryKind.OVERRIDE, who=by, why=why, subject=subject, facts=facts)

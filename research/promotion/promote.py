@@ -199,7 +199,9 @@ def apply_decision(
     elif decision.action is Action.STEP_UP:
         count = len(canary_history(ws, alpha))
         why = f"{count} canary sessions kept the promise; weight to {decision.weight_ppm} ppm"
-        audit.append(ws, kind="canary_step", who=by, why=why, subject=alpha.key, facts=facts)
+        audit.append(
+            ws, kind=audit.EntryKind.CANARY_STEP, who=by, why=why, subject=alpha.key, facts=facts
+        )
         promote(
             ws, alpha, stage=_stage_in_force(ws, alpha.alpha_id), by=by, why=why,
             config_dir=config_dir,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hft_platform.config.promotion_folder import issued_seqs, locked, promotions_root
 from hft_platform.errors import PlatformError
 from research.promotion import audit
-from research.promotion.lifecycle import RETIRED_KIND, lifecycle_of, retired_entry
+from research.promotion.lifecycle import lifecycle_of, retired_entry
 from research.promotion.promote import withdraw
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def retire(
             return Retirement(alpha.alpha_id, said, seq, before.seq, False)
         entry = audit.append(
             ws,
-            kind=RETIRED_KIND,
+            kind=audit.EntryKind.RETIRED,
             who=by,
             why=why,
             subject=alpha.key,

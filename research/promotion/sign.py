@@ -175,7 +175,7 @@ def _require_not_rolled_back(
     for entry in entries:
         facts = entry.record["facts"]
         if (
-            entry.record["kind"] == "withdrawn"
+            entry.record["kind"] == audit.EntryKind.WITHDRAWN
             and facts.get("alpha_id") == alpha.alpha_id
             and facts.get("is_rolled_back")
             and all(facts["verdicts"].get(gate) == sha for gate, sha in hashes.items())

@@ -141,7 +141,7 @@ def withdraw(
             path.touch()
         problem = _append_anyway(
             ws,
-            kind="withdrawn",
+            kind=audit.EntryKind.WITHDRAWN,
             by=by,
             why=why,
             subject=alpha_id,
@@ -197,7 +197,7 @@ def reduce_weight(ws: Path, alpha_id: str, *, weight_ppm: int, by: str, why: str
         atomic_write(path, canonical_json({"schema": 1, "weight_ppm": weight_ppm}) + b"\n")
     problem = _append_anyway(
         ws,
-        kind="weight_reduced",
+        kind=audit.EntryKind.WEIGHT_REDUCED,
         by=by,
         why=why,
         subject=alpha_id,
@@ -213,7 +213,7 @@ def reduce_weight(ws: Path, alpha_id: str, *, weight_ppm: int, by: str, why: str
 
 
 def _append_anyway(
-    ws: Path, *, kind: str, by: str, why: str, subject: str, facts: Mapping[str, Any]
+    ws: Path, *, kind: audit.EntryKind, by: str, why: str, subject: str, facts: Mapping[str, Any]
 ) -> str:
     # Taking risk away never waits for its record; the caller shows what could not be recorded.
     try:

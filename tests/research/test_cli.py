@@ -225,7 +225,7 @@ def test_audit_verify_counts_and_refuses(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ws = tmp_path / "ws"
-    entry = audit.append(ws, kind="k", who="w", why="y", subject="s", facts={})
+    entry = audit.append(ws, kind=audit.EntryKind.OVERRIDE, who="w", why="y", subject="s", facts={})
     assert cli.main(["audit", "verify", "--head", entry.hash, "--json", *place]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "entries": 1,
@@ -234,6 +234,6 @@ def test_audit_verify_counts_and_refuses(
     }
     assert cli.main(["audit", "verify", "--head", "0" * 64, *place]) == 3
     chain = audit.chain_path(ws)
-    chain.write_bytes(chain.read_bytes().replace(b'"kind":"k"', b'"kind":"x"'))
+    chain.write_bytes(chain.read_bytes().replace(b'"kind":"override"', b'"kind":"approved"'))
     assert cli.main(["audit", "verify", *place]) == 3
     assert "AUDIT_BROKEN (712)" in capsys.readouterr().err

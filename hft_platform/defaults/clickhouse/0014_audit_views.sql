@@ -1,4 +1,4 @@
--- What the audit chain holds about gates, thresholds, approvals and overrides, one view each.
+-- What the audit chain holds about gates, thresholds and people's own decisions, one view each.
 -- Read out of the chain: no fact is kept twice.
 
 CREATE VIEW IF NOT EXISTS audit.alpha_gate_runs AS
@@ -23,7 +23,7 @@ SELECT
 FROM audit.chain FINAL
 WHERE kind = 'thresholds';
 
-CREATE VIEW IF NOT EXISTS audit.alpha_overrides AS
+CREATE VIEW IF NOT EXISTS audit.alpha_decisions AS
 SELECT seq, kind, who, why, subject, facts, logged_at_ns, hash
 FROM audit.chain FINAL
-WHERE kind IN ('override', 'approved');
+WHERE kind IN ('approved', 'retired', 'override');

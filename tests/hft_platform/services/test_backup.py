@@ -48,7 +48,9 @@ def test_a_restored_session_replays_as_the_one_that_was_backed_up(
 def test_a_restored_audit_chain_verifies_with_its_own_tool(tmp_path: Path) -> None:
     ws = tmp_path / "ws"
     for number in range(3):
-        audit.append(ws, kind="withdrawn", who="test", why="x", subject=str(number), facts={})
+        audit.append(
+            ws, kind=audit.EntryKind.WITHDRAWN, who="test", why="x", subject=str(number), facts={}
+        )
     backup(ws, tmp_path / "copy", with_keys=True)
     restore(tmp_path / "copy", tmp_path / "back")
     assert len(audit.verify_chain(tmp_path / "back")) == 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -11,16 +13,24 @@ import pytest
 from hft_platform.config.canonical import canonical_json
 from hft_platform.config.keys import signing_key
 from hft_platform.errors import PlatformError, ReasonCode
-from research.promotion.audit import AuditEntry, append, chain_path, head_path, verify_chain
+from research.promotion.audit import (
+    AuditEntry,
+    EntryKind,
+    append,
+    chain_path,
+    head_path,
+    verify_chain,
+)
 
 COUNT = 5
+ROOT = Path(__file__).parents[3]
 
 
 def write(ws: Path, count: int = COUNT) -> list[AuditEntry]:
     """A chain of entries that differ."""
     return [
         append(
-            ws, kind="issued_shadow", who="tester", why=f"reason {i}", subject="a@1",
+            ws, kind=EntryKind.ISSUED_SHADOW, who="tester", why=f"reason {i}", subject="a@1",
             facts={"promotion_seq": i, "weight": 0.5 * i}, clock=lambda i=i: 1000 + i,
         )
         for i in range(1, count + 1)
@@ -199,7 +209,14 @@ def test_facts_without_an_exact_form_are_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(PlatformError) as caught:
-        append(tmp_path, kind="k", who="w", why="y", subject="s", facts={"x": float("nan")})
+        append(
+            tmp_path,
+            kind=EntryKind.OVERRIDE,
+            who="w",
+            why="y",
+            subject="s",
+            facts={"x": float("nan")},
+        )
     assert caught.value.code == ReasonCode.INVARIANT_BROKEN
     assert verify_chain(tmp_path) == []
 
@@ -213,3 +230,23 @@ def test_the_audit_key_signs_entries_and_nothing_passes_as_a_head(tmp_path: Path
     refuse(tmp_path)
     assert entry.hash == head["hash"]
     assert head["key_id"] == signing_key(tmp_path, "audit").key_id
+
+
+def test_every_kind_of_entry_is_on_the_page_and_in_one_view_of_the_store() -> None:
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(EntryKind)
+    folder = resources.files("hft_platform").joinpath("defaults", "clickhouse")
+    views = "".join(
+        folder.joinpath(f"{n}.sql").read_text() for n in ("0005_governance", "0014_audit_views")
+    )
+    conditions = re.findall(r"^WHERE (.*kind.*);$", views, re.MULTILINE)
+    shown = {kind for kind in EntryKind if any(_takes(where, kind) for where in conditions)}
+    assert shown == set(EntryKind)
+
+
+def _takes(where: str, kind: str) -> bool:
+    """Whether a view's condition names a kind or the start of it."""
+    starts = re.findall(r"startsWith\(kind, '(\w+)'\)", where)
+    return f"'{kind}'" in where or any(kind.startswith(start) for start in starts)
