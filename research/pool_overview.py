@@ -13,9 +13,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from research import pool, scorecard
-from research.gates.collect_d import gate_c_of, pool_alpha, pool_members
+from research.gates.collect_d import member_verdicts, pool_alpha, pool_members
 from research.gates.gate_d import PoolAlpha, correlation_rows, weights_of
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import read_verdict
@@ -33,7 +34,7 @@ def pool_overview(ws: Path, *, config_dir: Path | None = None) -> dict[str, Any]
     ws : Path
         Workspace.
     config_dir : Path, optional
-        Folder with an overriding `gates.yaml`.
+        Folder with overriding settings and `gates.yaml`.
 
     Returns
     -------
@@ -42,7 +43,8 @@ def pool_overview(ws: Path, *, config_dir: Path | None = None) -> dict[str, Any]
         alpha, against all the others, out of fold), shared_days.
     """
     folds = load_thresholds(config_dir).gate_d.folds
-    members = {key: pool_alpha(gate_c_of(ws, key)) for key in pool_members(ws)}
+    keys = pool_members(ws, pinned_keys=load_settings(config_dir).pinned_keys_path)
+    members = {key: pool_alpha(verdict) for key, verdict in member_verdicts(ws, keys).items()}
     profits = {key: member.daily_net for key, member in members.items()}
     weights = weights_of(profits)
     return {

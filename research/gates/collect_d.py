@@ -1,17 +1,18 @@
-"""Evidence for gate D: what trades already, from verified verdicts and signed promotions."""
+"""Evidence for gate D: what trades already, from verdicts on record and signed promotions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hft_platform.config.keys import KeyRing
 from hft_platform.config.promoted import read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root, withdrawn_seq
-from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.context import GateContext
 from research.gates.gate_d import PoolAlpha, PoolEvidence
 from research.gates.verdict import Verdict, read_verdict
+from research.promotion import audit, on_record
 
 POOL_STAGES = ("canary", "live")
 """A shadow permit trades nothing, so it is not in the pool."""
@@ -31,13 +32,20 @@ def collect(context: GateContext) -> tuple[PoolEvidence, dict[str, str]]:
         See its fields.
     dict of str to str
         Gate C verdict hash by member.
+
+    Raises
+    ------
+    PlatformError
+        UPSTREAM_VERDICT_MISSING or VERDICT_NOT_RECORDED for a member whose verdict is not there
+        or was made by no gate; AUDIT_BROKEN.
     """
     own = gate_c_of(context.ws, context.alpha.key)
-    members = {
-        key: gate_c_of(context.ws, key)
-        for key in pool_members(context.ws)
+    others = [
+        key
+        for key in pool_members(context.ws, pinned_keys=context.pinned_keys)
         if not key.startswith(f"{context.alpha.alpha_id}@")
-    }
+    ]
+    members = member_verdicts(context.ws, others)
     evidence = PoolEvidence(
         alpha=pool_alpha(own),
         members={key: pool_alpha(verdict) for key, verdict in members.items()},
@@ -68,13 +76,43 @@ def pool_alpha(verdict: Verdict) -> PoolAlpha:
     )
 
 
-def pool_members(ws: Path) -> list[str]:
+def member_verdicts(ws: Path, keys: Sequence[str]) -> dict[str, Verdict]:
+    """Gate C's verdict of each member, as the audit chain knows it.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace folder.
+    keys : sequence of str
+        Members.
+
+    Returns
+    -------
+    dict of str to Verdict
+        By member.
+
+    Raises
+    ------
+    PlatformError
+        UPSTREAM_VERDICT_MISSING, VERDICT_NOT_RECORDED, AUDIT_BROKEN.
+    """
+    entries = audit.verify_chain(ws)
+    found = {}
+    for key in keys:
+        found[key] = gate_c_of(ws, key)
+        on_record.require_newest(entries, key, {"gate_c": found[key].sha256})
+    return found
+
+
+def pool_members(ws: Path, *, pinned_keys: Path | None = None) -> list[str]:
     """Keys of the alphas that hold an issue for canary or live that was not withdrawn.
 
     Parameters
     ----------
     ws : Path
         Workspace folder.
+    pinned_keys : Path, optional
+        File of pinned promotion keys.
 
     Returns
     -------
@@ -84,7 +122,7 @@ def pool_members(ws: Path) -> list[str]:
     root = promotions_root(ws)
     if not root.is_dir():
         return []
-    trusted = KeyRing.open(ws, pinned_file=load_settings().pinned_keys_path).trusted()
+    trusted = KeyRing.open(ws, pinned_file=pinned_keys).trusted()
     keys = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         issues = sorted(folder.glob("[0-9]*-*.yaml"))

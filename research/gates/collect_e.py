@@ -15,7 +15,6 @@ from hft_platform.config.engine_config import AlphaSpec, spec_content
 from hft_platform.config.keys import KeyRing, TrustedKey, key_folder, public_key
 from hft_platform.config.promoted import read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root
-from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.execution.position_store import mids_of
 from hft_platform.services.session_summary import SessionEvidence, verify_summary
@@ -187,7 +186,7 @@ def _backtest_of(
         evidence.promotion_seq,
         evidence.config_sha256,
     )
-    signed = read_signed(path, trusted_keys=_trusted(context.ws))
+    signed = read_signed(path, trusted_keys=_trusted(context))
     if signed.content_sha256 != evidence.config_sha256:
         raise PlatformError(
             ReasonCode.CONFIG_EVIDENCE_MISMATCH,
@@ -207,5 +206,5 @@ def _backtest_of(
     )
 
 
-def _trusted(ws: Path) -> Mapping[str, TrustedKey]:
-    return KeyRing.open(ws, pinned_file=load_settings().pinned_keys_path).trusted()
+def _trusted(context: GateContext) -> Mapping[str, TrustedKey]:
+    return KeyRing.open(context.ws, pinned_file=context.pinned_keys).trusted()

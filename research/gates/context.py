@@ -41,6 +41,8 @@ class GateContext:
         Every contract that is known, for the roll rule.
     exceptions : DataExceptions
         What the operator excused in the data.
+    pinned_keys : Path, optional
+        File of pinned promotion keys, where permits of others are read.
     """
 
     ws: Path
@@ -52,6 +54,7 @@ class GateContext:
     workers: int
     contracts: tuple[Instrument, ...] = ()
     exceptions: DataExceptions = NO_EXCEPTIONS
+    pinned_keys: Path | None = None
 
     def instrument_of(self, session: SessionRef) -> Instrument:
         """Instrument that was traded in a session."""
@@ -89,4 +92,5 @@ def open_context(
         workers=workers,
         contracts=tuple(load_instruments(config_dir)),
         exceptions=load_exceptions(config_dir),
+        pinned_keys=settings.pinned_keys_path,
     )

@@ -115,6 +115,29 @@ def require_verdicts_on_record(ws: Path, alpha_key: str, hashes: Mapping[str, st
         LEDGER_BEHIND_AUDIT.
     """
     entries = audit.verify_chain(ws)
+    require_newest(entries, alpha_key, hashes)
+    require_ledger_on_record(ws, entries)
+
+
+def require_newest(
+    entries: Sequence[audit.AuditEntry], alpha_key: str, hashes: Mapping[str, str]
+) -> None:
+    """Refuse verdicts that are not the newest that the chain knows of their gates.
+
+    Parameters
+    ----------
+    entries : sequence of AuditEntry
+        Verified chain.
+    alpha_key : str
+        Whose verdicts.
+    hashes : mapping of str to str
+        Verdict hash by gate, as the files say.
+
+    Raises
+    ------
+    PlatformError
+        VERDICT_NOT_RECORDED naming the gate.
+    """
     known = newest_verdicts(entries, alpha_key)
     for gate, sha256 in hashes.items():
         if known.get(gate) != sha256:
@@ -125,7 +148,6 @@ def require_verdicts_on_record(ws: Path, alpha_key: str, hashes: Mapping[str, st
                 f"{held[:12] if held else 'none'}",
                 next_step=f"hft-research gates {alpha_key.split('@')[0]} runs its gates again",
             )
-    require_ledger_on_record(ws, entries)
 
 
 def require_ledger_on_record(ws: Path, entries: Sequence[audit.AuditEntry]) -> None:

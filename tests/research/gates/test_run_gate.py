@@ -134,7 +134,7 @@ def test_an_admitted_alpha_is_not_judged_against_members_that_came_later(planted
     """A rerun after promotions judged gate D against another pool and wrote another verdict."""
     ws, verdicts = planted
     before = files_of(ws)
-    monkeypatch.setattr(collect_d, "pool_members", lambda _: [NULL.key])
+    monkeypatch.setattr(collect_d, "pool_members", lambda _, **__: [NULL.key])
     assert run_gate(ws, EDGE, "gate_d").sha256 == verdicts["gate_d"].sha256
     assert files_of(ws) == before
 

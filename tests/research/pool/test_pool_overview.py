@@ -59,7 +59,7 @@ def alphas(tmp_path: Path) -> list[Alpha]:
 def members(alphas: list[Alpha], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All three hold a permit; who holds one is tested with real ones in `tests/research/gates`."""
     keys = sorted(alpha.key for alpha in alphas)
-    monkeypatch.setattr(pool_overview, "pool_members", lambda ws: keys)
+    monkeypatch.setattr(pool_overview, "pool_members", lambda ws, **_: keys)
     return keys
 
 
