@@ -55,6 +55,7 @@ SETTINGS = {
 """Thresholds as small as the disk."""
 REFUSED = 3
 """Exit code of hft-live: refused with a reason code."""
+FULL = int(ReasonCode.DISK_SPACE_HALT)
 
 
 def command(*arguments: str) -> tuple[int, str]:
@@ -178,10 +179,12 @@ def _left_behind(
     opened = placed[placed["side"] * placed["position_qty"] >= 0]
     taken_back = set(approved[approved["action"] == CANCEL]["order_id"].tolist())
     rested = resting(session_dir, halt_seq)
+    halted_by = _halted_by(session_dir)
     shed = read_session(session_dir)
     parity = parity_of(shed, engine_config_of(session_dir))
     claims = [
-        Claim("the session ended by itself, refused with a code", REFUSED, exit_code),
+        Claim("it ended by itself, refused, or with room again and a summary of the halt",
+              True, exit_code == REFUSED or (exit_code == 0 and halted_by == FULL)),
         Claim("it named the full disk", True, code_name(ReasonCode.DISK_SPACE_HALT) in said),
         Claim("it did not crash", False, "Traceback" in said or "panicked" in said),
         *(
@@ -196,7 +199,7 @@ def _left_behind(
         Claim("nothing was opened behind it", 0, int(opened.size)),
         Claim("every record that the log lacks is named", True, bool(shed.shed)),
         Claim("parity holds up to the first of them", True, parity.is_identical),
-        Claim("no summary makes it evidence", False, (session_dir / "summary.json").exists()),
+        Claim("no summary makes it a sound session", True, halted_by in (None, FULL)),
     ]  # fmt: skip
     facts = {
         "market_bytes_from_full_to_halt": max(before - filled, 0),
@@ -207,6 +210,18 @@ def _left_behind(
         "acknowledged": acked,
     }
     return claims, facts
+
+
+def _halted_by(session_dir: Path) -> int | None:
+    """What a summary says halted the session; None where there is none.
+
+    What a session gives back at its end may be enough for its summary: the neighbour that takes all
+    room is a process like any other.
+    """
+    path = session_dir / "summary.json"
+    if not path.exists():
+        return None
+    return int(json.loads(path.read_bytes())["evidence"]["halted_by"])
 
 
 def _recovered(workspace: Path, session_dir: Path, trade: list[str]) -> list[Claim]:
