@@ -76,12 +76,17 @@ def withdrawn_seq(root: Path, alpha_id: str) -> int:
     Only file names and what the audit chain holds are read: a withdrawal whose file was removed
     still counts.
     """
-    named = (
+    return max(withdrawn_seqs(root, alpha_id), default=0)
+
+
+def withdrawn_seqs(root: Path, alpha_id: str) -> set[int]:
+    """Every sequence that a withdrawal names; see `withdrawn_seq`."""
+    named = {
         int(match[1])
         for path in (root / alpha_id).glob("withdrawn-*.json")
         if (match := _WITHDRAWN.match(path.name))
-    )
-    return max([*named, _on_record(root.parent, alpha_id).withdrawn_seq])
+    }
+    return named | _on_record(root.parent, alpha_id).withdrawn_seqs
 
 
 def reduced_weight(root: Path, alpha_id: str, seq: int, *, signed_ppm: int) -> int:
@@ -227,7 +232,7 @@ class _OnRecord:
     """What the audit chain says of an alpha: issues, withdrawals, reductions (sequence, weight)."""
 
     issued_seq: int = 0
-    withdrawn_seq: int = 0
+    withdrawn_seqs: frozenset[int] = frozenset()
     weights_ppm: tuple[tuple[int, int], ...] = ()
 
 
@@ -249,7 +254,8 @@ def _on_record(ws: Path, alpha_id: str, *, is_required: bool = False) -> _OnReco
 def _read_record(path: Path, alpha_id: str, _ino: int, _size: int, _mtime_ns: int) -> _OnRecord:
     # A running session asks every second; the file's state is the key. Signatures are not
     # verified: whatever a forged line says, it refuses or lowers, and opens nothing.
-    issued = withdrawn = 0
+    issued = 0
+    withdrawn: set[int] = set()
     weights: list[tuple[int, int]] = []
     name = json.dumps(alpha_id).encode()
     for line in path.read_bytes().split(b"\n"):
@@ -263,12 +269,12 @@ def _read_record(path: Path, alpha_id: str, _ino: int, _size: int, _mtime_ns: in
             if kind.startswith("issued_"):
                 issued = max(issued, int(facts["promotion_seq"]))
             elif kind == "withdrawn":
-                withdrawn = max(withdrawn, int(facts["promotion_seq"]))
+                withdrawn.add(int(facts["promotion_seq"]))
             elif kind == "weight_reduced":
                 weights.append((int(facts["promotion_seq"]), max(0, int(facts["weight_ppm"]))))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # torn or foreign: whoever promotes verifies the whole chain
-    return _OnRecord(issued, withdrawn, tuple(weights))
+    return _OnRecord(issued, frozenset(withdrawn), tuple(weights))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from hft_platform.config.canonical import canonical_sha256
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.engine_config import AlphaSpec, spec_content
 from hft_platform.config.keys import KeyRing, TrustedKey, key_folder, public_key
-from hft_platform.config.promoted import read_signed
+from hft_platform.config.promoted import SignedIssue, read_signed
 from hft_platform.config.promotion_folder import issued_path, promotions_root
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.execution.position_store import mids_of
@@ -25,6 +25,7 @@ from research.gates.gate_e import ExecutionQuality, ShadowEvidence, ShadowSessio
 from research.gates.package_backtests import backtest
 from research.gates.session_series import part_of_day, regime_of, tercile_bounds, volatility_of
 from research.gates.verdict import read_verdict
+from research.promotion import on_record
 
 if TYPE_CHECKING:
     from research.backtest.runner import SessionResult
@@ -46,21 +47,31 @@ def collect(context: GateContext) -> ShadowEvidence:
         run (the run with the lowest number).
     """
     refused: Counter[str] = Counter()
+    unsound = 0
     chosen: dict[tuple[int, str, str], tuple[SessionEvidence, str]] = {}
     by_id = {(s.symbol, s.session_id): s for s in context.judged.dataset.sessions}
+    registered = {
+        row.run_id for row in on_record.sessions_since(context.ws, context.alpha, "shadow")
+    }
+    said = _said_by_gate_c(context)
     for path in _summaries(context.ws, context.alpha.alpha_id):
         try:
             evidence = verify_summary(path, key=public_key(context.ws, "session"))
-            why = _refusal(evidence, context, by_id)
+            why = _refusal(evidence, context, by_id, registered, said)
         except PlatformError as error:
             refused[code_name(error.code)] += 1
             continue
         if why is not None:
             refused[why] += 1
             continue
+        fault = _fault(evidence)
+        if fault is not None:
+            refused[fault] += 1
+            unsound += 1
+            continue
         place = (evidence.trading_day, evidence.session_id, evidence.symbol)
         chosen.setdefault(place, (evidence, evidence_sha256(evidence)))
-    judged = _judged_volatility(context)
+    judged = said.get("volatility", {})
     sessions = [
         _shadow_session(
             evidence, sha, context, by_id[(evidence.symbol, evidence.session_id)], judged
@@ -74,16 +85,14 @@ def collect(context: GateContext) -> ShadowEvidence:
             sorted({part_of_day(name) for rows in judged.values() for name in rows})
         ),
         latency_profile_sha256=context.judged.latency_sha256,
+        unsound=unsound,
     )
 
 
-def _judged_volatility(context: GateContext) -> dict[str, dict[str, float | None]]:
-    """Volatility of the sessions that gate C judged, from its verified verdict."""
+def _said_by_gate_c(context: GateContext) -> Mapping[str, Any]:
+    """Results of gate C's verified verdict: what it chose, and how volatile its sessions were."""
     verdict = read_verdict(context.ws, context.alpha.key, "gate_c")
-    found: dict[str, dict[str, float | None]] = {}
-    if verdict is not None:
-        found = verdict.results.get("volatility", {})
-    return found
+    return {} if verdict is None else verdict.results
 
 
 def _regime(volatility: float | None, symbol: str, judged: Mapping[str, Any]) -> str | None:
@@ -116,8 +125,10 @@ def _refusal(
     evidence: SessionEvidence,
     context: GateContext,
     by_id: Mapping[tuple[str, str], SessionRef],
+    registered: Collection[str],
+    said: Mapping[str, Any],
 ) -> str | None:
-    """Why a verified summary is no evidence for this alpha, or None."""
+    """Why a verified summary is about something else than what is judged, or None."""
     session = by_id.get((evidence.symbol, evidence.session_id))
     if evidence.alpha_id != context.alpha.alpha_id or evidence.stage != "shadow":
         return "another alpha or stage"
@@ -133,6 +144,16 @@ def _refusal(
         return "a session that is not in the dataset"
     if session in context.judged.roles.judged:
         return "a session that gate C has seen"
+    if evidence.run_id not in registered:
+        return "a session of a withdrawn permit, or one that never began"
+    chosen = said.get("chosen_parameters")
+    if chosen is not None and _signed(evidence, context).content.parameters != chosen:
+        return "other parameters than gate C chose"
+    return None
+
+
+def _fault(evidence: SessionEvidence) -> str | None:
+    """Why a session that was to be judged cannot be, or None."""
     if evidence.parity is None or evidence.account is None:
         return "no parity or no account"
     if evidence.shed_count:
@@ -180,6 +201,23 @@ def _backtest_of(
     evidence: SessionEvidence, context: GateContext, session: SessionRef
 ) -> SessionResult:
     """Backtest a session with exactly what was signed for it."""
+    spec = AlphaSpec(
+        symbol=session.symbol,
+        weight_ppm=evidence.weight_ppm,
+        **spec_content(_signed(evidence, context).content),
+    )
+    return backtest(
+        context,
+        spec,
+        session,
+        load_tape(session),
+        latency_corner=None,
+        queue_model=evidence.queue_model,
+    )
+
+
+def _signed(evidence: SessionEvidence, context: GateContext) -> SignedIssue:
+    """The issue that a session traded under."""
     path = issued_path(
         promotions_root(context.ws),
         evidence.alpha_id,
@@ -193,17 +231,7 @@ def _backtest_of(
             f"session {evidence.session_id} names another config than issue "
             f"{evidence.promotion_seq} of {evidence.alpha_id}",
         )
-    spec = AlphaSpec(
-        symbol=session.symbol, weight_ppm=evidence.weight_ppm, **spec_content(signed.content)
-    )
-    return backtest(
-        context,
-        spec,
-        session,
-        load_tape(session),
-        latency_corner=None,
-        queue_model=evidence.queue_model,
-    )
+    return signed
 
 
 def _trusted(context: GateContext) -> Mapping[str, TrustedKey]:

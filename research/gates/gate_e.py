@@ -6,7 +6,9 @@ Invariants:
 1. Evidence is the runtime's own signed session summaries; a bad signature is no session.
 2. Only sessions of this alpha, this code and this latency profile count, and each session once.
 3. A metric that is missing is missed.
-4. Sessions of one kind of day are evidence about that kind: several volatility regimes are asked
+4. A session of ours that shed records, or whose parity or account is missing, is not left out: it
+   fails the others.
+5. Sessions of one kind of day are evidence about that kind: several volatility regimes are asked
    for, and every part of the day (day, night) that gate C judged.
 
 Operator's page: `docs/gates.md`.
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hft_platform.errors import ReasonCode
+from hft_platform.services.session_facts import MARKOUT_NS
 from research.gates.checks import Check, at_least, at_most, finding
 from research.gates.thresholds import GateEThresholds
 from research.gates.verdict import Finding, reason
@@ -83,12 +86,15 @@ class ShadowEvidence:
         Those that gate C judged.
     latency_profile_sha256 : str
         The one profile of gate C, of every session counted and of their backtests.
+    unsound : int
+        Sessions of this very config that cannot be judged, so that nothing can be judged well.
     """
 
     sessions: tuple[ShadowSession, ...]
     refused: dict[str, int]
     parts_of_day: tuple[str, ...]
     latency_profile_sha256: str
+    unsound: int = 0
 
 
 def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
@@ -109,7 +115,7 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
     days = sorted({s.trading_day for s in sessions})
     results = _results(evidence, days)
     broken = _parity(sessions, t)
-    if not broken.passed:
+    if broken.observed is not None and not broken.passed:
         return finding([broken], results)
     orders = sum(s.orders for s in sessions)
     checks = [
@@ -131,6 +137,12 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
             sum(s.halted_by != 0 for s in sessions),
             0,
             "number of sessions that halted",
+        ),
+        at_most(
+            "unsound_sessions",
+            evidence.unsound,
+            0,
+            "number of sessions that shed records or have no parity or account",
         ),
         *(
             at_most(
@@ -157,7 +169,7 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
                 f"markout after {horizon} against the backtest in ticks",
                 code=ReasonCode.CANARY_EXECUTION_DEGRADED,
             )
-            for horizon in sorted({h for s in sessions for h in s.session.markout_ticks})
+            for horizon in MARKOUT_NS
         ),
     ]
     return finding(checks, results, missing=_missing(evidence, days, t))
@@ -166,7 +178,7 @@ def evaluate(evidence: ShadowEvidence, thresholds: GateEThresholds) -> Finding:
 def _parity(sessions: Sequence[ShadowSession], t: GateEThresholds) -> Check:
     total = sum(s.parity_total for s in sessions)
     identical = sum(s.parity_identical for s in sessions)
-    share = identical / total if total else 1.0
+    share = identical / total if total else None
     return at_least(
         "parity_share",
         share,
@@ -263,6 +275,7 @@ def _results(evidence: ShadowEvidence, days: Sequence[int]) -> dict[str, Any]:
         "session_count": len(evidence.sessions),
         "trading_days": list(days),
         "refused": evidence.refused,
+        "unsound": evidence.unsound,
         "latency_profile_sha256": evidence.latency_profile_sha256,
         "regimes": _counts(s.regime for s in evidence.sessions if s.regime is not None),
         "parts_of_day": _counts(s.part_of_day for s in evidence.sessions),

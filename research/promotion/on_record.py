@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.canonical import canonical_sha256
-from hft_platform.config.promotion_folder import promotions_root, withdrawn_seq
+from hft_platform.config.keys import public_key
+from hft_platform.config.promotion_folder import promotions_root, withdrawn_seqs
 from hft_platform.errors import PlatformError, ReasonCode
-from hft_platform.services.session_register import begun_sessions
+from hft_platform.services.session_register import BegunSession, begun_sessions
+from hft_platform.services.session_summary import verify_summary
 from research.experiments import TrialLedger
 from research.promotion import audit
 
@@ -175,14 +177,16 @@ def require_ledger_on_record(ws: Path, entries: Sequence[audit.AuditEntry]) -> N
 
 
 def require_sessions_kept(ws: Path, alpha: Alpha, stage: str) -> None:
-    """Refuse evidence from which a session was left out: it began, and its folder is gone.
+    """Refuse evidence from which a session was left out: it began, and has no sound summary.
+
+    A session that failed, was deleted or was spoiled must not make the others look better.
 
     Parameters
     ----------
     ws : Path
         Workspace.
     alpha : Alpha
-        Sessions of this version of it, since it was last withdrawn, are looked for.
+        Sessions of this version of it are looked for, since a permit of the stage was withdrawn.
     stage : str
         Stage of the sessions.
 
@@ -191,20 +195,76 @@ def require_sessions_kept(ws: Path, alpha: Alpha, stage: str) -> None:
     PlatformError
         SUMMARY_TAMPERED naming the first one, or for a register that does not hold.
     """
-    floor = withdrawn_seq(promotions_root(ws), alpha.alpha_id)
-    gone = [
-        row.run_id
-        for row in begun_sessions(ws)
-        if (row.alpha_id, row.alpha_hash, row.stage) == (alpha.alpha_id, alpha.alpha_hash, stage)
-        and row.promotion_seq > floor
-        and not (ws / "sessions" / row.run_id).is_dir()
-    ]
-    if gone:
+    lost = {
+        row.run_id: problem
+        for row in sessions_since(ws, alpha, stage)
+        if (problem := _problem_of(ws, row)) is not None
+    }
+    if lost:
+        run_id, problem = next(iter(lost.items()))
         raise PlatformError(
             ReasonCode.SUMMARY_TAMPERED,
-            f"{len(gone)} {stage} sessions of {alpha.key} began and are gone, {gone[0]} first",
-            next_step="restore the folder from a copy, or withdraw the alpha and start over",
+            f"{len(lost)} {stage} sessions of {alpha.key} began and are no evidence, "
+            f"{run_id} first: {problem}",
+            next_step="wait for its end or restore it from a copy; otherwise start over: "
+            f"hft-research withdraw {alpha.alpha_id}, then promote it to {stage} again",
         )
+
+
+def sessions_since(ws: Path, alpha: Alpha, stage: str) -> list[BegunSession]:
+    """Registered sessions of a stage since a permit of that stage was last withdrawn.
+
+    A withdrawn canary does not undo what the alpha showed in shadow.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        This version of it.
+    stage : str
+        Stage of sessions and permits.
+
+    Returns
+    -------
+    list of BegunSession
+
+    Raises
+    ------
+    PlatformError
+        SUMMARY_TAMPERED for a register that does not hold, AUDIT_BROKEN.
+    """
+    mine = [
+        row
+        for row in begun_sessions(ws)
+        if (row.alpha_id, row.alpha_hash, row.stage) == (alpha.alpha_id, alpha.alpha_hash, stage)
+    ]
+    permits = {
+        int(entry.record["facts"]["promotion_seq"])
+        for entry in audit.verify_chain(ws)
+        if entry.record["kind"] == audit.EntryKind(f"issued_{stage}")
+        and entry.record["facts"]["alpha_id"] == alpha.alpha_id
+    }
+    withdrawn = withdrawn_seqs(promotions_root(ws), alpha.alpha_id)
+    floor = max(permits & withdrawn, default=0)
+    return [row for row in mine if row.promotion_seq > floor]
+
+
+def _problem_of(ws: Path, session: BegunSession) -> str | None:
+    """Why a session that began is no evidence, or None."""
+    folder = ws / "sessions" / session.run_id
+    if not folder.is_dir():
+        return "its folder is gone"
+    path = folder / "summary.json"
+    if not path.exists():
+        return "it has no summary: it still runs, or did not end"
+    try:
+        evidence = verify_summary(path, key=public_key(ws, "session"))
+    except PlatformError as error:
+        return error.message
+    if evidence.run_id != session.run_id:
+        return f"it holds the summary of another session, {evidence.run_id}"
+    return None
 
 
 def thresholds_on_record(entries: Sequence[audit.AuditEntry], file: str) -> str | None:

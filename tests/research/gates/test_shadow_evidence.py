@@ -12,9 +12,10 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_register import register_path
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research import registry
-from research.gates import run_gate
+from research.gates import collect_e, gate_e, run_gate
 from research.gates.context import open_context
 from research.gates.verdict import GateVerdict, read_verdict
+from research.promotion.withdrawal import withdraw
 
 ALPHA = registry.find_alpha("gen_imbalance_taker")
 SESSIONS = SHADOW_SESSIONS
@@ -56,39 +57,101 @@ def edit(path, **changes):
     path.write_text(json.dumps(content))
 
 
-def test_an_edited_summary_is_no_session(ws):
+def spoiled(ws, text):
+    """Gate E of a workspace in which a session began that is no evidence any more."""
+    verdict = run_gate(ws, ALPHA, "gate_e")
+    assert verdict.verdict is GateVerdict.NOT_COMPUTED
+    (reason,) = verdict.reasons
+    assert reason["code"] == ReasonCode.SUMMARY_TAMPERED
+    assert text in reason["text"]
+
+
+def test_an_edited_summary_blocks_the_others(ws):
     edit(summaries(ws)[0], halted_by=0, slippage_ticks=-9.0)
+    spoiled(ws, "1 shadow sessions of")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda path: path.unlink(), "it has no summary"),
+        (lambda path: shutil.rmtree(path.parent), "its folder is gone"),
+        (
+            lambda path: path.write_bytes(summaries(path.parents[2])[1].read_bytes()),
+            "it holds the summary of another session",
+        ),
+    ],
+)
+def test_a_bad_session_cannot_be_left_out(ws, spoil, text):
+    path = summaries(ws)[0]
+    path.chmod(0o644)
+    spoil(path)
+    spoiled(ws, text)
+
+
+def test_a_withdrawn_shadow_permit_starts_over_and_a_withdrawn_canary_does_not(ws):
+    assert run_gate(ws, ALPHA, "gate_e").is_passed
+    summaries(ws)[0].unlink()
+    withdraw(ws, ALPHA.alpha_id, by="tester", why="a session is lost")
     verdict = run_gate(ws, ALPHA, "gate_e")
     assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
-    assert verdict.reasons[0]["code"] == ReasonCode.SHADOW_SESSIONS_TOO_FEW
-    assert verdict.results["refused"] == {"SUMMARY_TAMPERED": 1}
+    assert verdict.results["session_count"] == 0
+    why = "a session of a withdrawn permit, or one that never began"
+    assert verdict.results["refused"] == {why: SESSIONS - 1}
 
 
-def test_a_session_that_shed_market_data_is_no_session(ws):
+def test_a_session_that_shed_market_data_fails_the_others(ws):
     path = summaries(ws)[0]
     content = json.loads(path.read_bytes())
     assert content["evidence"]["shed_count"] == 0
     evidence = content["evidence"] | {"shed_count": 3}
     write_summary(path, sign_summary(evidence, content["timings"], signing_key(ws, "session")))
     verdict = run_gate(ws, ALPHA, "gate_e")
-    assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert not verdict.is_passed
     assert verdict.results["refused"] == {"SESSION_SHED": 1}
+    context = open_context(ws, ALPHA)
+    found = gate_e.evaluate(collect_e.collect(context), one_less(context.thresholds.gate_e))
+    assert found.verdict is GateVerdict.FAILED
+    assert [row["text"].split(" is ")[0] for row in found.reasons] == [
+        "number of sessions that shed records or have no parity or account"
+    ]
+
+
+def one_less(thresholds):
+    """As if fewer sessions were asked for than there are: leaving one out would leave enough."""
+    return thresholds.model_copy(
+        update={
+            "sessions_min": SESSIONS - 1, "days_min": 1, "fills_min": 1,
+            "volatility_regimes_min": 1,
+        }
+    )  # fmt: skip
 
 
 def test_a_session_counts_once_however_often_its_summary_is_copied(ws):
     first = summaries(ws)[0].parent
-    summaries(ws)[-1].unlink()
     shutil.copytree(first, first.with_name(first.name + "-2"))
     verdict = run_gate(ws, ALPHA, "gate_e")
-    assert verdict.results["session_count"] == SESSIONS - 1
-    assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
+    assert verdict.results["session_count"] == SESSIONS
 
 
-def test_a_session_that_was_deleted_is_missed(ws):
-    shutil.rmtree(summaries(ws)[-1].parent)
+def test_shadow_sessions_of_other_parameters_than_gate_c_chose_do_not_count(ws, monkeypatch):
+    context = open_context(ws, ALPHA)
+    honest = collect_e.collect(context)
+    assert len(honest.sessions) == SESSIONS
+    chosen = read_verdict(ws, ALPHA.key, "gate_c").results["chosen_parameters"]
+    other = {name: value + 1.0 for name, value in chosen.items()}
+    monkeypatch.setattr(collect_e, "_said_by_gate_c", lambda _: {"chosen_parameters": other})
+    found = collect_e.collect(context)
+    assert found.refused == {"other parameters than gate C chose": SESSIONS}
+
+
+def test_markouts_that_nobody_measured_fail(ws):
+    for path in summaries(ws):
+        resign(ws, path, markout_ticks={})
     verdict = run_gate(ws, ALPHA, "gate_e")
-    assert verdict.verdict is GateVerdict.NOT_COMPUTED
-    assert verdict.reasons[0]["code"] == ReasonCode.SUMMARY_TAMPERED
+    assert verdict.verdict is GateVerdict.FAILED
+    texts = [row["text"] for row in verdict.reasons]
+    assert any(text.startswith("markout after 1s") for text in texts), texts
 
 
 def test_sessions_signed_by_another_workspace_do_not_count(ws):
@@ -148,9 +211,7 @@ def test_numbers_typed_into_a_file_are_no_session(ws):
         path = summaries(ws)[index]
         path.chmod(0o644)
         path.write_text(json.dumps(text))
-    verdict = run_gate(ws, ALPHA, "gate_e")
-    assert verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE
-    assert verdict.results["refused"] == {"SUMMARY_TAMPERED": 4}
+    spoiled(ws, "4 shadow sessions of")
 
 
 def test_a_slow_runtime_fails_although_its_key_signed_it(ws):

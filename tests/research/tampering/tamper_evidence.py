@@ -61,6 +61,16 @@ def swap_verdict(desk: Desk) -> Callable[[], Any]:
     return desk.sign
 
 
+def forge_a_verdict_of_the_pool(desk: Desk) -> Callable[[], Any]:
+    """The member's profits changed sign: a newcomer just like it looks like its opposite."""
+    content = json.loads(desk.verdict_file("gate_c").read_bytes())
+    results = content["results"]
+    turned = {day: -net for day, net in results["daily_net"].items()}
+    desk.forge_verdict("gate_c", results=results | {"daily_net": turned})
+    assert desk.gate("gate_c", OTHER_ID).is_passed
+    return lambda: desk.gate("gate_d", OTHER_ID)
+
+
 def choose_the_shadow_sessions(desk: Desk) -> Callable[[], Any]:
     """A bad shadow session deleted before gate E looks: the verdict is not a pass."""
     shutil.rmtree(desk.summaries("shadow")[1].parent)

@@ -121,11 +121,9 @@ def build(root: Path) -> Desk:
         for test in (desk.alphas / alpha_id).rglob("*.py"):
             test.write_text(test.read_text().replace(ALPHA_ID, alpha_id))
     workspace(root, "SIM_EDGE", days=60, drift_ticks_per_s=0.9)
-    for gate in GATES[:2]:
+    for gate in GATES[:4]:
         assert desk.gate(gate).is_passed
     desk.sign("shadow")
-    for gate in GATES[2:4]:
-        assert desk.gate(gate).is_passed
     for index in range(SHADOW_SESSIONS):
         desk.trade(index)
     assert desk.gate("gate_e").is_passed

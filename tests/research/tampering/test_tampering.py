@@ -74,6 +74,10 @@ CASES = {
         "gate B's verdict of another alpha copied in", "a canary permit", R.VERDICT_TAMPERED,
         evidence.swap_verdict,
     ),
+    "verdict of the pool forged": Case(
+        "gate C's verdict of an alpha that trades written by hand", "gate D of a newcomer",
+        R.VERDICT_NOT_RECORDED, evidence.forge_a_verdict_of_the_pool,
+    ),
     "old verdict put back": Case(
         "gate E's earlier pass put back after a later run did not pass", "a canary permit",
         R.VERDICT_NOT_RECORDED, evidence.put_old_verdict_back,
