@@ -152,6 +152,11 @@ class OutcomeLog:
         with ledger_lock(self._folder):
             return self._read(cut_torn_tail=False)
 
+    def head(self) -> dict[str, Any]:
+        """How many rows there are, and the hash of the last: ``outcomes``, ``outcomes_head``."""
+        rows = self.rows()
+        return {"outcomes": len(rows), "outcomes_head": rows[-1]["hash"] if rows else START}
+
     def newest(self) -> dict[str, Outcome]:
         """Newest outcome of every trial, by key."""
         return {row["key"]: _outcome_of(row) for row in self.rows()}
@@ -162,15 +167,14 @@ class OutcomeLog:
         Parameters
         ----------
         recorded : mapping
-            As a verdict holds it: ``outcomes`` and ``outcomes_head``; without them nothing is
-            checked.
+            As a verdict holds it: ``outcomes`` and ``outcomes_head``.
 
         Raises
         ------
         PlatformError
             LEDGER_BEHIND_AUDIT when outcomes are missing or were replaced.
         """
-        count = int(recorded.get("outcomes", 0))
+        count = int(recorded["outcomes"])
         if count == 0:
             return
         rows = self.rows()

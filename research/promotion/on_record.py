@@ -29,7 +29,7 @@ from hft_platform.config.promotion_folder import promotions_root, withdrawn_seqs
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_register import BegunSession, begun_sessions
 from hft_platform.services.session_summary import verify_summary
-from research.experiments import TrialLedger
+from research.experiments import OutcomeLog, TrialLedger
 from research.promotion import audit
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def record_verdict(ws: Path, alpha_key: str, verdict: Verdict, *, by: str, why: 
             "reasons": [item["name"] for item in verdict.reasons],
             "thresholds_sha256": verdict.thresholds_sha256,
             "code_sha256": verdict.code_sha256,
-            "ledger": TrialLedger(ws).head().as_dict(),
+            "ledger": TrialLedger(ws).head().as_dict() | OutcomeLog(ws).head(),
         },
     )
 
@@ -173,7 +173,9 @@ def require_ledger_on_record(ws: Path, entries: Sequence[audit.AuditEntry]) -> N
         if entry.record["kind"] == audit.EntryKind.VERDICT
     ]
     if heads:
-        TrialLedger(ws).require_superset(max(heads, key=lambda head: int(head["count"])))
+        # Both files only grow: whatever any entry counted, the largest of each holds.
+        for name in ("count", "outcomes"):
+            TrialLedger(ws).require_superset(max(heads, key=lambda head: int(head[name])))
 
 
 def require_sessions_kept(ws: Path, alpha: Alpha, stage: str) -> None:

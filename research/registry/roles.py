@@ -27,10 +27,17 @@ class SessionRoles:
 
     @property
     def window(self) -> str:
-        """First and last session that gate C may touch, for the trial ledger."""
-        if not self.judged:
-            return "none"
-        return f"{self.judged[0].session_id}..{self.judged[-1].session_id}"
+        """Sessions that gate C chooses by and judges on, for the trial ledger.
+
+        The cut between them is part of it: another split of the same days is another try.
+        """
+        return f"in sample {_span(self.in_sample)}, out of sample {_span(self.out_of_sample)}"
+
+
+def _span(sessions: Sequence[SessionRef]) -> str:
+    if not sessions:
+        return "none"
+    return f"{sessions[0].session_id}..{sessions[-1].session_id} ({len(sessions)})"
 
 
 def assign_roles(sessions: Sequence[SessionRef], roles: DataRoles) -> SessionRoles:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from research.experiments import Trial, TrialLedger
+from research.experiments import OutcomeLog, Trial, TrialLedger
 
 
 def trial(value: float, **changes: str) -> Trial:
@@ -51,7 +51,7 @@ def test_the_head_does_not_depend_on_the_order_of_declaration(tmp_path):
 def test_a_ledger_that_grew_still_covers_an_old_verdict(tmp_path):
     ledger = TrialLedger(tmp_path)
     ledger.declare([trial(1.0), trial(2.0)], alpha_id="a")
-    recorded = ledger.head().as_dict()
+    recorded = ledger.head().as_dict() | OutcomeLog(tmp_path).head()
     ledger.declare([trial(3.0)], alpha_id="b")
     ledger.require_superset(recorded)
 
@@ -59,7 +59,7 @@ def test_a_ledger_that_grew_still_covers_an_old_verdict(tmp_path):
 def test_a_deleted_ledger_is_caught(tmp_path):
     ledger = TrialLedger(tmp_path)
     ledger.declare([trial(1.0)], alpha_id="a")
-    recorded = ledger.head().as_dict()
+    recorded = ledger.head().as_dict() | OutcomeLog(tmp_path).head()
     ledger_file(tmp_path).unlink()
     with pytest.raises(PlatformError) as caught:
         ledger.require_superset(recorded)
@@ -69,7 +69,7 @@ def test_a_deleted_ledger_is_caught(tmp_path):
 def test_a_removed_line_is_caught_even_when_others_were_added(tmp_path):
     ledger = TrialLedger(tmp_path)
     ledger.declare([trial(1.0), trial(2.0)], alpha_id="a")
-    recorded = ledger.head().as_dict()
+    recorded = ledger.head().as_dict() | OutcomeLog(tmp_path).head()
     path = ledger_file(tmp_path)
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[1])
     ledger.declare([trial(3.0), trial(4.0)], alpha_id="b")

@@ -8,7 +8,7 @@ import pytest
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.errors import PlatformError, ReasonCode
 from research import registry
-from research.experiments import Trial, TrialLedger
+from research.experiments import OutcomeLog, Trial, TrialLedger
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import (
     GATES,
@@ -131,7 +131,10 @@ def test_a_verdict_of_other_thresholds_is_stale(tmp_path):
 def test_a_verdict_that_counted_trials_which_are_gone_is_refused(tmp_path):
     ledger = TrialLedger(tmp_path)
     ledger.declare([Trial("p", {"a": 1.0}, "d", "c", "w")], alpha_id="x")
-    made = verdict("gate_c", inputs={"upstream": {}, "ledger": ledger.head().as_dict()})
+    made = verdict(
+        "gate_c",
+        inputs={"upstream": {}, "ledger": ledger.head().as_dict() | OutcomeLog(tmp_path).head()},
+    )
     write_verdict(tmp_path, ALPHA, made)
     assert require_verdict(tmp_path, ALPHA, "gate_c") == made
     (tmp_path / "ledger" / "trials.jsonl").unlink()

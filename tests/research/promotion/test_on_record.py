@@ -14,7 +14,7 @@ import hft_platform
 from hft_platform.errors import PlatformError, ReasonCode
 from research import cli
 from research.commands import common
-from research.experiments import Trial, TrialLedger
+from research.experiments import Outcome, OutcomeLog, Trial, TrialLedger
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GATES, require_chain, write_verdict
 from research.promotion import audit, on_record
@@ -60,7 +60,9 @@ def test_every_verdict_is_on_record_with_who_why_and_the_ledgers_head(bench: Any
     assert first["who"]
     assert "gate_a says passed" in first["why"]
     assert second["facts"]["verdict_sha256"] == made["gate_b"].sha256
-    assert second["facts"]["ledger"] == TrialLedger(bench.ws).head().as_dict()
+    assert second["facts"]["ledger"] == (
+        TrialLedger(bench.ws).head().as_dict() | OutcomeLog(bench.ws).head()
+    )
     bench.write_gates(GATES[:2])
     assert len(entries(bench, "verdict")) == 2  # an equal verdict is no news
 
@@ -145,6 +147,23 @@ def test_a_ledger_that_lost_a_trial_is_found_without_any_verdict_file(bench: Any
     code = refused(on_record.require_gate_standing, bench.ws, hashes)
     assert code == ReasonCode.LEDGER_BEHIND_AUDIT
     TrialLedger(bench.ws).declare(trials, alpha_id="renamed")
+    on_record.require_gate_standing(bench.ws, hashes)
+
+
+def test_outcomes_that_are_gone_lower_nobodys_hurdle(bench: Any) -> None:
+    trials = [Trial("p", {"x": float(i)}, "d", "c", "w") for i in range(3)]
+    TrialLedger(bench.ws).declare(trials, alpha_id="x")
+    log = OutcomeLog(bench.ws)
+    log.record([Outcome(t.key, {20260105: 1}) for t in trials], alpha_id="x", declared=3)
+    bench.write_gates(GATES[:1])
+    shutil.rmtree(bench.ws / "verdicts")
+    kept = (bench.ws / "ledger" / "outcomes.jsonl").read_bytes()
+    hashes = load_thresholds(bench.config_dir).hashes()
+    for damaged in (b"", kept[: kept.index(b"\n") + 1]):
+        (bench.ws / "ledger" / "outcomes.jsonl").write_bytes(damaged)
+        code = refused(on_record.require_gate_standing, bench.ws, hashes)
+        assert code == ReasonCode.LEDGER_BEHIND_AUDIT
+    (bench.ws / "ledger" / "outcomes.jsonl").write_bytes(kept)
     on_record.require_gate_standing(bench.ws, hashes)
 
 

@@ -169,6 +169,18 @@ def test_roles_follow_each_other_in_time_and_cover_every_session(count, shares, 
     assert [s.start_ns for s in made.judged + made.frozen] == list(range(count))
 
 
+def test_another_split_of_the_same_days_is_another_trial():
+    splits = [(0.5, 0.25, 0.25), (0.25, 0.5, 0.25), (0.5, 0.5, 0.0)]
+    windows = {
+        registry.assign_roles(
+            sessions(20), DataRoles(in_sample=a, out_of_sample=b, frozen=c)
+        ).window
+        for a, b, c in splits
+    }
+    assert len(windows) == 3
+    assert "in sample s0..s9 (10), out of sample s10..s14 (5)" in windows
+
+
 def test_the_grid_is_the_product_of_all_grids_in_a_fixed_order(tmp_path):
     alpha = registry.load_alpha(
         edited(

@@ -212,6 +212,12 @@ def start_over_without_history(desk: Desk) -> Callable[[], Any]:
     return lambda: desk.gate("gate_a")
 
 
+def delete_the_outcomes(desk: Desk) -> Callable[[], Any]:
+    """What came of the trials removed, so that luck seems to spread less."""
+    (desk.ws / "ledger" / "outcomes.jsonl").unlink()
+    return lambda: desk.gate("gate_a", OTHER_ID)
+
+
 def rename_to_reset(desk: Desk) -> Callable[[], Any]:
     before = TrialLedger(desk.ws).head().count
     new = desk.alphas / "gen_fresh_taker"

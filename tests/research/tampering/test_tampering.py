@@ -122,6 +122,10 @@ CASES = {
         "the trial ledger and every verdict removed", "gate A", R.LEDGER_BEHIND_AUDIT,
         evidence.start_over_without_history,
     ),
+    "outcomes deleted": Case(
+        "what came of the trials removed", "gate A of another alpha", R.LEDGER_BEHIND_AUDIT,
+        evidence.delete_the_outcomes,
+    ),
     "alpha renamed": Case(
         "the alpha copied under a new name to start at zero trials (the count stays)",
         "a canary permit for the copy", R.UPSTREAM_VERDICT_MISSING, evidence.rename_to_reset,
