@@ -4,7 +4,8 @@ Why: a profit that was looked for long enough is always found.
 
 Invariants:
 1. The setting is chosen on in-sample sessions only; the verdict is taken out of sample, at every
-   stated corner of latency and queue model, and the worst corner decides.
+   stated corner of latency and queue model. It passes when it passes at all of them; the corner
+   that decides is the one with the worst verdict, among equals the one that earns least.
 2. The unit of evidence is the trading day. The effective number of trials and their spread come
    from the ledger.
 3. Missing evidence is `insufficient_evidence` with the days that would decide, never a pass.
@@ -30,6 +31,8 @@ from research.gates.verdict import Finding, GateVerdict, reason
 
 __all__ = ["choose", "evaluate"]
 
+_SEVERITY = (GateVerdict.FAILED, GateVerdict.INSUFFICIENT_EVIDENCE, GateVerdict.PASSED)
+
 
 def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding:
     """Judge backtest evidence.
@@ -54,11 +57,22 @@ def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding
     }
     costs = [cost_against_edge(point, thresholds) for point in evidence.grid]
     selection = selection_statistics(evidence, thresholds)
-    worst = min(corners, key=lambda name: (corners[name]["mean_daily_net"] or 0.0, name))
     placebos = {
         name: stats.newey_west_t([float(v) for v in days.values()])
         for name, days in evidence.placebos.items()
     }
+    decisions = {
+        name: _decide(corner, name, costs, selection, placebos, thresholds)
+        for name, corner in corners.items()
+    }
+    worst = min(
+        corners,
+        key=lambda name: (
+            _SEVERITY.index(decisions[name][0]),
+            corners[name]["mean_daily_net"] or 0.0,
+            name,
+        ),
+    )
     results = {
         "chosen_parameters": evidence.grid[evidence.chosen].parameters,
         "worst_corner": worst,
@@ -72,9 +86,7 @@ def evaluate(evidence: BacktestEvidence, thresholds: GateCThresholds) -> Finding
         "out_of_sample": [run.as_dict() for run in evidence.corners[worst]],
         "daily_net": _by_day(evidence.corners[worst]),
     }
-    verdict, reasons, decided = _decide(
-        corners[worst], worst, costs, selection, placebos, thresholds
-    )
+    verdict, reasons, decided = decisions[worst]
     return Finding(verdict, tuple(reasons), results | decided)
 
 

@@ -11,6 +11,8 @@ from hft_platform.errors import ReasonCode
 from research.gates.checks import Check, above, at_least, at_most
 from research.gates.thresholds import GateCThresholds
 
+PLACEBOS = ("days_shuffled", "sign_flipped", "time_shifted")
+"""Runs without the idea; one that was not made is missed."""
 POWER_CHECKS = frozenset({"newey_west_t", "deflated_sharpe", "min_track_record_days", "spa_p"})
 """Misses of these alone can mean too few days rather than no edge.
 
@@ -32,7 +34,7 @@ def checks_of(
     Parameters
     ----------
     corner : dict
-        Statistics of the worst corner.
+        Statistics of one corner.
     worst : str
         Its name.
     selection : dict
@@ -86,12 +88,14 @@ def checks_of(
                 "probability that the chosen setting loses out of sample (CSCV)",
             )
         )
-    for name, value in sorted(placebos.items()):
+    for name in PLACEBOS:
+        value = placebos.get(name)
         # A placebo whose profit never changes made nothing, which is what it should make.
+        made_nothing = value is None and name in placebos
         checks.append(
             at_most(
                 f"placebo_{name}",
-                0.0 if value is None else value,
+                0.0 if made_nothing else value,
                 t.placebo_t_max,
                 f"t value of the placebo {name.replace('_', ' ')}",
                 code=ReasonCode.PLACEBO_PASSED,

@@ -76,6 +76,34 @@ def evidence(
     return BacktestEvidence(grid, chosen, {"sampled/risk_adverse": out}, placebos, trials)
 
 
+def test_every_corner_has_to_pass_not_the_one_that_earns_least(thresholds):
+    made = evidence(1, edge=3.0, cost=1.0)
+    (name,), (runs,) = made.corners.keys(), made.corners.values()
+    mean = sum(run.net for run in runs) / len(runs)
+    wild = tuple(
+        dataclasses.replace(run, gross=run.gross + round((0.1 + (30.0, -30.0)[i % 2]) * mean))
+        for i, run in enumerate(runs)
+    )
+    both = dataclasses.replace(made, corners={name: runs, "p95/risk_adverse": wild})
+    found = gate_c.evaluate(both, thresholds)
+    corners = found.results["corners"]
+    assert corners["p95/risk_adverse"]["mean_daily_net"] > corners[name]["mean_daily_net"]
+    assert gate_c.evaluate(made, thresholds).verdict is GateVerdict.PASSED
+    assert found.verdict is GateVerdict.FAILED
+    assert found.results["worst_corner"] == "p95/risk_adverse"
+
+
+@pytest.mark.parametrize("name", ["sign_flipped", "days_shuffled", "time_shifted"])
+def test_a_placebo_that_was_not_run_is_missed(thresholds, name):
+    made = evidence(1, edge=3.0, cost=1.0)
+    rest = {k: v for k, v in made.placebos.items() if k != name}
+    found = gate_c.evaluate(dataclasses.replace(made, placebos=rest), thresholds)
+    assert found.verdict is GateVerdict.FAILED
+    assert [row["name"] for row in found.results["checks"] if not row["passed"]] == [
+        f"placebo_{name}"
+    ]
+
+
 def test_a_planted_edge_passes(thresholds):
     found = gate_c.evaluate(evidence(1, edge=3.0, cost=1.0), thresholds)
     assert found.verdict is GateVerdict.PASSED, found.reasons
