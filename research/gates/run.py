@@ -170,11 +170,15 @@ def find(context: GateContext, gate: str) -> Collected:
 
 
 def _admitted(context: GateContext, upstream: dict[str, str]) -> Verdict | None:
-    """Gate D's verdict when the alpha was admitted before and nothing about it changed.
+    """Gate D's verdict when the alpha trades by it and nothing about it changed.
 
-    The pool it was admitted to is part of that evidence; members that came later, itself among
-    them, do not open the question again. Otherwise a rerun would judge it against another pool.
+    The pool it was admitted to is part of that evidence; members that came later do not open the
+    question again. As long as it does not trade, it is judged against the pool as it is.
     """
+    if context.alpha.key not in collect_d.pool_members(
+        context.ws, pinned_keys=context.pinned_keys
+    ):
+        return None
     try:
         verdict = require_verdict(
             context.ws,
@@ -183,7 +187,7 @@ def _admitted(context: GateContext, upstream: dict[str, str]) -> Verdict | None:
             thresholds_sha256=context.thresholds.hashes()["gate_d"],
         )
     except PlatformError:
-        return None  # never admitted, or by other code, thresholds or trials: judged below
+        return None  # by other code, thresholds or trials: judged below
     return verdict if verdict.inputs.get("upstream") == upstream else None
 
 

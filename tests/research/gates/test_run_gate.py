@@ -134,9 +134,27 @@ def test_an_admitted_alpha_is_not_judged_against_members_that_came_later(planted
     """A rerun after promotions judged gate D against another pool and wrote another verdict."""
     ws, verdicts = planted
     before = files_of(ws)
-    monkeypatch.setattr(collect_d, "pool_members", lambda _, **__: [NULL.key])
+    monkeypatch.setattr(collect_d, "pool_members", lambda _, **__: [EDGE.key, NULL.key])
     assert run_gate(ws, EDGE, "gate_d").sha256 == verdicts["gate_d"].sha256
     assert files_of(ws) == before
+
+
+def test_an_alpha_that_does_not_trade_yet_is_judged_against_the_pool_as_it_is(
+    planted, tmp_path, monkeypatch
+):
+    """Two copies of one alpha were both admitted, each before the other traded."""
+    ws = tmp_path / "ws"
+    shutil.copytree(planted[0], ws)
+    copy = "gen_copy@0123456789ab"
+    monkeypatch.setattr(collect_d, "pool_members", lambda _, **__: [copy])
+    monkeypatch.setattr(
+        collect_d, "member_verdicts", lambda ws, keys: {keys[0]: collect_d.gate_c_of(ws, EDGE.key)}
+    )
+    verdict = run_gate(ws, EDGE, "gate_d")
+    assert verdict.verdict is GateVerdict.FAILED
+    missed = [row["name"] for row in verdict.results["checks"] if not row["passed"]]
+    assert f"correlation_{copy}" in missed
+    assert verdict.inputs["pool"] == {copy: planted[1]["gate_c"].sha256}
 
 
 def test_a_fresh_workspace_gives_the_same_bytes(planted, tmp_path):
