@@ -44,12 +44,13 @@ def purge(
     Returns
     -------
     tuple of SessionRun
-        All in-sample sessions when purging would leave none.
+        With the embargoed days when nothing else is left; never those of an out-of-sample day, so
+        it may be empty: then the first setting of the grid is taken.
     """
     judged = {run.trading_day for run in out_of_sample}
     days = sorted({run.trading_day for run in in_sample} - judged)
-    kept = set(days[: max(len(days) - embargo_days, 0)] if judged else days)
-    return tuple(run for run in in_sample if run.trading_day in kept) or tuple(in_sample)
+    kept = set(days[: max(len(days) - embargo_days, 0)] if judged else days) or set(days)
+    return tuple(run for run in in_sample if run.trading_day in kept)
 
 
 def choose(

@@ -278,6 +278,7 @@ def test_days_that_are_out_of_sample_too_do_not_choose():
     assert [run.session_id for run in kept] == [run.session_id for run in runs[:9]]
     assert len(purge(runs[:9], (runs[9],), embargo_days=2)) == 7
     assert purge(runs[:1], (runs[9],), embargo_days=2) == runs[:1], "something must choose"
+    assert purge(runs[9:], (runs[9],), embargo_days=0) == (), "but never what is judged"
 
 
 def test_the_choice_uses_in_sample_sessions_only():
