@@ -226,6 +226,8 @@ class _Run:
     def _shadow_sessions(self) -> None:
         frozen = self.context.judged.roles.frozen[:SHADOW_SESSIONS_MAX]
         permit = {gate: self.verdicts[gate] for gate in _GATES_OF_PERMIT}
+        if "chosen_parameters" in self.verdicts["gate_c"].results:
+            permit["gate_c"] = self.verdicts["gate_c"]
         for session in frozen:
             with step("shadow sessions"):
                 try:

@@ -133,7 +133,7 @@ def run_shadow(
     runtime : Path
         The desk's runtime workspace.
     verdicts : mapping of str to Verdict
-        Rehearsed ones of gates A and B: the permit names them.
+        Rehearsed ones of gates A and B, and of C when it chose: the permit names them.
     session : SessionRef
         A frozen one.
     config_dir : Path or None
