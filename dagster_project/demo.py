@@ -1,7 +1,7 @@
 """`make demo`: the whole loop once, through the asset graph, in one process, with progress.
 
 Every step materializes assets on a persistent Dagster instance inside the workspace, so that
-`make ui` shows afterwards what was done. A rerun in the same workspace changes no verdict.
+`make ui` shows afterwards what was done. A rerun in the same workspace changes no verdict of what trades.
 """
 
 from __future__ import annotations
@@ -32,13 +32,6 @@ run_coordinator:
 """
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ERRORS = PlatformError.__module__
-SHADOW = ("shadow_permit", "shadow_sessions")
-ALPHA_STEPS = (
-    ("gates A and B", ("gate_a_verdict", "gate_b_verdict")),
-    ("shadow permit and sessions", SHADOW),
-    ("gates C and D", ("gate_c_verdict", "gate_d_verdict")),
-    ("gate E and canary permit", ("gate_e_verdict", "promoted_config")),
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,9 +118,17 @@ class Demo:
     def walk(self, key: str) -> None:
         """One alpha from gate A to the end of its canary, as far as it gets."""
         alpha_id = key.split("@", maxsplit=1)[0]
-        for title, names in ALPHA_STEPS:
-            if not self.step(f"{alpha_id}: {title}", *names, partition=key) and names != SHADOW:
-                break
+
+        def step(title: str, *names: str) -> bool:
+            return self.step(f"{alpha_id}: {title}", *names, partition=key)
+
+        if not step("gates A and B", "gate_a_verdict", "gate_b_verdict"):
+            return
+        # A shadow permit needs no more; behind gate C it carries the setting that was chosen.
+        is_admitted = step("gates C and D", "gate_c_verdict", "gate_d_verdict")
+        step("shadow permit and sessions", "shadow_permit", "shadow_sessions")
+        if is_admitted:
+            step("gate E and canary permit", "gate_e_verdict", "promoted_config")
         while self.loop.canary_is_open(self.workspace, key):
             title = f"{alpha_id}: canary sessions and decision"
             if not self.step(title, "canary_sessions", "canary_state", partition=key):

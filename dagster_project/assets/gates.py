@@ -14,6 +14,10 @@ from dagster_project.resources import Workspace
 from research import loop, scorecard
 
 
+BEFORE_SESSIONS = {"dagster/priority": "1"}
+"""Gates run before whatever else could run: a shadow permit then carries what gate C chose."""
+
+
 def card_metadata(
     workspace: Workspace, key: str
 ) -> dict[str, Any]:  # Any: text, numbers and JSON, as Dagster takes them
@@ -33,6 +37,7 @@ def _gate_asset(
         partitions_def=ALPHAS,
         group_name="gates",
         kinds={"json"},
+        op_tags=BEFORE_SESSIONS,
         check_specs=[dg.AssetCheckSpec("passed", asset=name, blocking=blocking)],
         description=loop.GATE_DESCRIPTIONS[gate],
     )
