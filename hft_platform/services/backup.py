@@ -40,7 +40,8 @@ from hft_platform.services.core_calls import typed_errors
 LISTING = "backup.json"
 FOLDERS = ("ledger", "audit", "promotions", "verdicts", "state")
 """Folders of a workspace that are always taken; sessions and keys are treated for themselves."""
-FILES = ("alphas.json",)
+FILES = ("alphas.json", "datasets/ingestions.jsonl")
+"""Single files. The book of ingestions cannot be made again: it says what was first seen."""
 LOCKED = ("audit",)
 """Folders whose writer holds `.lock` while it changes more than one file."""
 COPY_TRIES_MAX = 4

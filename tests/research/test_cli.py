@@ -210,6 +210,32 @@ def test_why_names_the_nearest_missed_threshold_and_the_days_that_decide(
     assert (answer["nearest"]["name"], answer["days_missing"]) == ("newey_west_t", 12)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--sessions", "3"], "--sessions and --keep belong to --rehearse"),
+        (["--keep"], "--sessions and --keep belong to --rehearse"),
+        (["--gate", "gate_a", "--rehearse"], "--rehearse goes through every gate"),
+        (["--why", "--rehearse"], "--why explains verdicts that are there"),
+        (["--why", "--gate", "gate_a"], "--why explains verdicts that are there"),
+    ],
+)
+def test_options_of_gates_that_do_not_go_together_run_nothing(
+    options: list[str],
+    named: str,
+    place: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # `--sessions` without `--rehearse` used to run the real gates on everything.
+    assert cli.main(["gates", ALPHA_ID, *options, *place]) == 2
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err.startswith(named)
+    assert answer.err.endswith("; nothing was run\n")
+    assert not (tmp_path / "ws").exists()
+
+
 def test_a_key_is_made_where_it_is_asked_for_and_shown_as_a_pin(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
