@@ -7,7 +7,7 @@ from typing import Any
 from hft_platform import _core
 from hft_platform.generated.reason_codes import ReasonCode
 
-__all__ = ["PlatformError", "ReasonCode", "code_name"]
+__all__ = ["PlatformError", "ReasonCode", "code_line", "code_name"]
 
 _ROWS = {row[0]: row for row in _core.reason_codes()}
 _NAMES = {int(member): member.name for member in ReasonCode}
@@ -16,6 +16,11 @@ _NAMES = {int(member): member.name for member in ReasonCode}
 def code_name(code: int) -> str:
     """Return the constant name of a reason code, or ``CODE_<n>`` when this version lacks it."""
     return _NAMES.get(code, f"CODE_{code}")
+
+
+def code_line(code: int, text: str) -> str:
+    """One line of a list of problems: name and number of a code, and what it is about."""
+    return f"{code_name(code)} ({int(code)}): {text}"
 
 
 class PlatformError(Exception):
@@ -58,7 +63,7 @@ class PlatformError(Exception):
             f"    {line}\n" for line in str(self.facts.get("excerpt", "")).split("\n")
         )
         return (
-            f"error {code_name(self.code)} ({self.code}): {self.message}\n"
+            f"error {code_line(self.code, self.message)}\n"
             f"{excerpt if self.facts.get('excerpt') else ''}"
             f"  why:  {self.why}\n"
             f"  next: {self.next_step}"

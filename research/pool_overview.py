@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.settings import load_settings
-from hft_platform.errors import PlatformError, ReasonCode
 from research import pool, scorecard
 from research.gates.collect_d import member_verdicts, pool_alpha, pool_members
 from research.gates.gate_d import PoolAlpha, correlation_rows, weights_of
@@ -88,18 +87,7 @@ def compare(ws: Path, alphas: Sequence[Alpha], *, config_dir: Path | None = None
         alphas (key, verdicts, headline of the scorecard), pairs (correlation of profit and of
         positions of those that gate C has judged).
 
-    Raises
-    ------
-    PlatformError
-        MANIFEST_INVALID for fewer than two.
     """
-    if len({alpha.key for alpha in alphas}) < 2:
-        raise PlatformError(
-            ReasonCode.MANIFEST_INVALID,
-            f"{len(alphas)} alphas named, {len({a.key for a in alphas})} of them different; "
-            "a comparison needs two",
-            next_step="hft-research list shows them",
-        )
     cards = [scorecard.build(ws, alpha, config_dir=config_dir) for alpha in alphas]
     judged = {
         alpha.key: pool_alpha(verdict)

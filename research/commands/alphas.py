@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from research.commands.common import DONE, alpha_of, print_result, user_of, workspace_of
+from research.commands.common import DONE, USAGE, alpha_of, print_result, user_of, workspace_of
 from research.page import plain_number
 
 
@@ -82,6 +83,9 @@ def compare_alphas(arguments: argparse.Namespace) -> int:
     from research.registry import find_alpha
 
     found = [find_alpha(alpha_id, arguments.alphas) for alpha_id in arguments.alpha_ids]
+    if len({alpha.key for alpha in found}) < 2:
+        sys.stderr.write("compare needs two different ids; hft-research list shows them\n")
+        return USAGE
     facts = compare(workspace_of(arguments), found, config_dir=arguments.config_dir)
     print_result(arguments, facts, lambda: _compare_text(facts))
     return DONE

@@ -171,8 +171,7 @@ def trials(arguments: argparse.Namespace) -> int:
     try:
         rows = query(ws, arguments.sql or BY_ALPHA)
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return FAILED
+        return _refused_statement(arguments, str(error))
     if arguments.sql:
         rows = json.loads(json.dumps(rows, default=str))
         print_result(arguments, rows, lambda: "\n".join(map(_cells, rows)) or "no rows")
@@ -182,6 +181,15 @@ def trials(arguments: argparse.Namespace) -> int:
         arguments, {"alphas": rows, "all": facts.as_dict()}, lambda: _trials_text(rows, facts)
     )
     return DONE
+
+
+def _refused_statement(arguments: argparse.Namespace, text: str) -> int:
+    next_step = "views are trials, outcomes and results; hft-research trials --sql "
+    next_step += "'DESCRIBE results' lists the columns of one"
+    if arguments.json:
+        sys.stdout.write(json.dumps({"message": text, "next": next_step}, sort_keys=True) + "\n")
+    sys.stderr.write(f"{text}\n  next: {next_step}\n")
+    return FAILED
 
 
 def _cells(row: dict[str, Any]) -> str:
