@@ -34,6 +34,8 @@ class PlatformError(Exception):
         What is wrong, with the file, field, value and what is allowed.
     next_step : str, optional
         The next command; by default what the reason table says the operator does.
+    why : str, optional
+        Why it was refused, where the code's meaning in the reason table is too narrow.
     facts : dict, optional
         The same facts for scripts.
     """
@@ -44,18 +46,15 @@ class PlatformError(Exception):
         message: str,
         *,
         next_step: str | None = None,
+        why: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = int(code)
         self.message = message
         self.next_step = next_step or (_ROWS[self.code][4] if self.code in _ROWS else "")
+        self.why = why or (_ROWS[self.code][2] if self.code in _ROWS else "")
         self.facts = facts or {}
-
-    @property
-    def why(self) -> str:
-        """Meaning of the code, from the reason table."""
-        return _ROWS[self.code][2] if self.code in _ROWS else ""
 
     def render(self) -> str:
         """Three lines for a terminal: what, why, next; behind the first the place in a text."""

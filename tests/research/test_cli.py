@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -84,6 +85,21 @@ def test_a_refusal_exits_with_3_and_says_what_why_and_next(
     assert "\n  why:  " in error
     assert "\n  next: " in error
     assert "Traceback" not in error
+
+
+def test_an_empty_workspace_says_how_data_comes_in(
+    place: list[str], capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    # It used to say "ingest a recording of it first", which no command of hft-research does.
+    assert cli.main(["gates", ALPHA_ID, *place]) == 3
+    said, next_step = capsys.readouterr().err.split("  next: ")
+    assert "in no instruments file" not in said
+    assert "make demo " in next_step
+    command = "dagster asset materialize -m dagster_project.definitions"
+    selected = "--select recordings,datasets,alpha_registry"
+    assert f"{command} {selected}" in next_step
+    page = (repository / "docs" / "driving-the-loop.md").read_text()
+    assert re.search(rf"{command} \\\n\s+{selected}\n", page)
 
 
 def test_a_refusal_is_json_for_scripts(
