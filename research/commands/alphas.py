@@ -79,7 +79,7 @@ def _show_text(facts: dict[str, Any]) -> str:
 
 def compare_alphas(arguments: argparse.Namespace) -> int:
     """Alphas side by side."""
-    from research.pool_overview import compare
+    from research.pool.overview import compare
     from research.registry import find_alpha
 
     found = [find_alpha(alpha_id, arguments.alphas) for alpha_id in arguments.alpha_ids]
@@ -112,7 +112,7 @@ def _compare_text(facts: dict[str, Any]) -> str:
 
 def pool(arguments: argparse.Namespace) -> int:
     """The pool as it trades."""
-    from research.pool_overview import pool_overview
+    from research.pool.overview import pool_overview
 
     facts = pool_overview(workspace_of(arguments), config_dir=arguments.config_dir)
     print_result(arguments, facts, lambda: _pool_text(facts))
