@@ -38,7 +38,6 @@ __all__ = [
     "datasets",
     "description",
     "load_tape",
-    "open_dataset",
     "quality_report",
     "quality_rows",
     "session_of_tape",
@@ -119,25 +118,6 @@ def load_tape(session: RecordedSession) -> bytes:
 def datasets(ws: Path) -> list[Dataset]:
     """Complete datasets of a workspace, by id."""
     return [_open(folder) for folder in dataset_folders(ws)]
-
-
-def open_dataset(ws: Path, dataset_id: str) -> Dataset:
-    """Open a dataset by its id.
-
-    Raises
-    ------
-    PlatformError
-        FILE_DAMAGED when there is none; lists what there is.
-    """
-    for folder in dataset_folders(ws):
-        if folder.name == dataset_id:
-            return _open(folder)
-    held = ", ".join(folder.name for folder in dataset_folders(ws)) or "none"
-    raise PlatformError(
-        ReasonCode.FILE_DAMAGED,
-        f"no dataset {dataset_id} in {ws}; there are: {held}",
-        next_step="ingest the recordings first",
-    )
 
 
 def dataset_of(ws: Path, symbols: Iterable[str]) -> Dataset:
