@@ -31,8 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hft_platform import _core
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.file_lock import locked
 from hft_platform.config.keys import key_folder
-from hft_platform.config.promotion_folder import locked
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder.archive import archived_files
 from hft_platform.services.core_calls import typed_errors

@@ -5,8 +5,7 @@ Why: a choice is judged only on what it could not have seen, in many ways rather
 Invariants:
 1. No label of a training row overlaps the label of a test row.
 2. No training row begins within the embargo after a test label ended.
-3. No group crosses a segment (a session, a contract before its roll), nor does a label that keeps to
-   its own.
+3. No group crosses a segment (a session, a contract before its roll).
 
 Rows are ordered in time. Sources: Lopez de Prado, Advances in Financial Machine Learning (2018),
 chapters 7 and 12.
