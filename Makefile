@@ -71,7 +71,7 @@ drill: build ## rehearse every outage; DRILL=<name> SIZE=<n, 10> SEED=<n>
 	@$(BIN)/hft-live drill $(or $(DRILL),all) --size $(or $(SIZE),10) --seed $(or $(SEED),1)
 
 canary-study: build ## 1,000 canary lives a case, and the stop of a running session; writes docs/canary.md (LIVES=<n>)
-	@$(BIN)/python -m research.canary_results $(if $(LIVES),--lives $(LIVES) --out build/canary.json,)
+	@$(BIN)/python -m research.canary_study $(if $(LIVES),--lives $(LIVES) --out build/canary.json,)
 
 round-trip: build ## send one session through log, store and dataset and hash every stage; DATA=<folder>
 	@rm -rf build/round-trip && $(BIN)/python -m research.round_trip $(if $(DATA),--source "$(DATA)",)

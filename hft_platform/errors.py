@@ -7,7 +7,7 @@ from typing import Any
 from hft_platform import _core
 from hft_platform.generated.reason_codes import ReasonCode
 
-__all__ = ["PlatformError", "ReasonCode", "code_name"]
+__all__ = ["PlatformError", "ReasonCode", "code_line", "code_name"]
 
 _ROWS = {row[0]: row for row in _core.reason_codes()}
 _NAMES = {int(member): member.name for member in ReasonCode}
@@ -16,6 +16,11 @@ _NAMES = {int(member): member.name for member in ReasonCode}
 def code_name(code: int) -> str:
     """Return the constant name of a reason code, or ``CODE_<n>`` when this version lacks it."""
     return _NAMES.get(code, f"CODE_{code}")
+
+
+def code_line(code: int, text: str) -> str:
+    """One line of a list of problems: name and number of a code, and what it is about."""
+    return f"{code_name(code)} ({int(code)}): {text}"
 
 
 class PlatformError(Exception):
@@ -29,6 +34,8 @@ class PlatformError(Exception):
         What is wrong, with the file, field, value and what is allowed.
     next_step : str, optional
         The next command; by default what the reason table says the operator does.
+    why : str, optional
+        Why it was refused, where the code's meaning in the reason table is too narrow.
     facts : dict, optional
         The same facts for scripts.
     """
@@ -39,18 +46,15 @@ class PlatformError(Exception):
         message: str,
         *,
         next_step: str | None = None,
+        why: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = int(code)
         self.message = message
         self.next_step = next_step or (_ROWS[self.code][4] if self.code in _ROWS else "")
+        self.why = why or (_ROWS[self.code][2] if self.code in _ROWS else "")
         self.facts = facts or {}
-
-    @property
-    def why(self) -> str:
-        """Meaning of the code, from the reason table."""
-        return _ROWS[self.code][2] if self.code in _ROWS else ""
 
     def render(self) -> str:
         """Three lines for a terminal: what, why, next; behind the first the place in a text."""
@@ -58,7 +62,7 @@ class PlatformError(Exception):
             f"    {line}\n" for line in str(self.facts.get("excerpt", "")).split("\n")
         )
         return (
-            f"error {code_name(self.code)} ({self.code}): {self.message}\n"
+            f"error {code_line(self.code, self.message)}\n"
             f"{excerpt if self.facts.get('excerpt') else ''}"
             f"  why:  {self.why}\n"
             f"  next: {self.next_step}"

@@ -40,8 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="hft-research",
         description="From an idea to a signed permit. An alpha is a manifest; five gates judge it; "
         "only what passed is signed, and only what is signed trades.",
-        epilog="start: hft-research new ID; hft-research gates ID; hft-research promote ID; "
-        "hft-research list says where each stands",
+        epilog="data first: make demo makes generated markets, docs/driving-the-loop.md says how "
+        "recordings come in. start: hft-research new ID; hft-research gates ID; "
+        "hft-research promote ID; hft-research list says where each stands",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_alphas(commands)

@@ -158,15 +158,11 @@ def diagnose(ws: Path, key: str) -> dict[str, Any]:
     names = [f"{horizon:g}s" for horizon in curve.horizon_s]
     return {
         "sessions": len(signals),
-        "ic": dict(zip(names, map(_known, curve.mean), strict=True)),
-        "ic_standard_error": dict(zip(names, map(_known, curve.standard_error), strict=True)),
+        "ic": dict(zip(names, map(finite, curve.mean), strict=True)),
+        "ic_standard_error": dict(zip(names, map(finite, curve.standard_error), strict=True)),
         "standard_deviation_ticks": float(finite.std()) if finite.size else None,
         "share_not_computed": 1.0 - finite.size / values.size if values.size else None,
     }
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def moves_ticks(signal: SessionSignal, *, horizon_s: float) -> FloatArray:

@@ -50,6 +50,11 @@ def canonical_json(content: Any) -> bytes:  # Any: every JSON value
     return text.encode("utf-8")
 
 
+def finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
 def sha256_hex(data: bytes) -> str:
     """SHA-256 of bytes as lowercase hex."""
     return hashlib.sha256(data).hexdigest()

@@ -13,8 +13,6 @@ It does not decide which stage fits which mode (see `promoted`). Operator's page
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import stat
@@ -30,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from hft_platform.config.canonical import atomic_write, write_once
+from hft_platform.config.file_lock import locked
 from hft_platform.errors import PlatformError, ReasonCode
 
 Role = Literal["promotion", "approval", "session", "audit"]
@@ -140,7 +139,7 @@ def signing_key(ws: Path, role: Role) -> SigningKey:
     """
     folder = key_folder(ws)
     path = folder / f"{role}.key"
-    with _locked(folder):
+    with locked(folder, is_private=True):
         if not path.exists():
             if path.with_suffix(".pub").exists():
                 raise PlatformError(
@@ -425,15 +424,3 @@ def _read_text(path: Path, what: str, bytes_max: int) -> str:
 
 def _is_hex64(text: str) -> bool:
     return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # The lock file is never removed: unlinking it would let two holders in.
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

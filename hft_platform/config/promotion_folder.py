@@ -15,18 +15,15 @@ It verifies no signature (see `promoted`). Operator's page: `docs/formats.md`.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import json
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.file_lock import locked as locked  # what writes here asks for it here
 from hft_platform.config.keys import public_key, signing_key
 from hft_platform.errors import PlatformError, ReasonCode
 
@@ -275,29 +272,6 @@ def _read_record(path: Path, alpha_id: str, _ino: int, _size: int, _mtime_ns: in
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # torn or foreign: whoever promotes verifies the whole chain
     return _OnRecord(issued, frozenset(withdrawn), tuple(weights))
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock for a read-change-write; the lock file is never removed.
-
-    Parameters
-    ----------
-    folder : Path
-        Made when missing.
-
-    Yields
-    ------
-    None
-        While this process alone holds the lock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _seq_file(ws: Path) -> Path:

@@ -13,6 +13,7 @@ It keeps no defaults. Operator's page: `docs/settings.md`.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,6 +151,53 @@ def validated(
 def load_yaml(path: Path, model: type[Model], *, code: int = ReasonCode.SETTINGS_INVALID) -> Model:
     """Read a YAML file and check it against a model; see `read_yaml` and `validated`."""
     return validated(read_yaml(path, code=code), model, name=str(path), code=code)
+
+
+def load_or_packaged(file: str, model: type[Model], *, config_dir: Path | None = None) -> Model:
+    """Read a file of the config folder, or the packaged one where it has none.
+
+    Parameters
+    ----------
+    file : str
+        Name, the same in both places. The file replaces the packaged one as a whole: nothing is
+        merged, so nothing can be loosened by leaving it out.
+    model : type of BaseModel
+        Schema; its sequences are tuples.
+    config_dir : Path, optional
+        By default `config` in the working folder.
+
+    Returns
+    -------
+    BaseModel
+        An instance of `model`.
+
+    Raises
+    ------
+    PlatformError
+        SETTINGS_INVALID; names the file that was read, the field, its value and what is allowed.
+    """
+    path = (config_dir if config_dir is not None else Path("config")) / file
+    if path.exists():
+        name, content = str(path), read_yaml(path)
+    else:
+        packaged = resources.files("hft_platform") / "defaults" / file
+        name = f"packaged {file}"
+        content = parse_yaml(packaged.read_bytes(), name=name)
+    # What has one hash is one content: the order of a file's lines decides nothing.
+    return validated(as_tuples(_by_key(content)), model, name=name)
+
+
+def as_tuples(value: Any) -> Any:  # Any: plain YAML data; a strict model takes no list as a tuple
+    """Plain data with a tuple for every list."""
+    if isinstance(value, dict):
+        return {key: as_tuples(item) for key, item in value.items()}
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _by_key(value: Any) -> Any:  # Any: plain YAML data
+    if isinstance(value, dict):
+        return {key: _by_key(value[key]) for key in sorted(value, key=str)}
+    return [_by_key(item) for item in value] if isinstance(value, list) else value
 
 
 def _problem(row: Any) -> str:  # Any: pydantic's ErrorDetails

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256, sha256_hex
-from hft_platform.errors import ReasonCode, code_name
+from hft_platform.errors import ReasonCode, code_line
 from hft_platform.recorder.small_tables import insert_rows
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _new_chain(ws: Path, store: Store, report: GovernanceReport) -> list[dict[st
     rows: list[dict[str, Any]] = []
     if seq and _hash_at(lines, seq) != previous:
         text = f"the store holds audit entry {seq}, {previous[:12]}; the file does not"
-        report.problems.append(_problem(ReasonCode.AUDIT_BROKEN, text))
+        report.problems.append(code_line(ReasonCode.AUDIT_BROKEN, text))
         return rows
     for line in lines[seq:]:
         entry = _json(line)
@@ -85,7 +85,7 @@ def _new_chain(ws: Path, store: Store, report: GovernanceReport) -> list[dict[st
             break  # being written right now
         if entry is None or entry["seq"] != seq + 1 or entry["prev"] != previous:
             report.problems.append(
-                _problem(ReasonCode.AUDIT_BROKEN, f"audit entry {seq + 1} does not follow {seq}")
+                code_line(ReasonCode.AUDIT_BROKEN, f"audit entry {seq + 1} does not follow {seq}")
             )
             break
         record = entry["record"]
@@ -113,7 +113,7 @@ def _new_verdicts(ws: Path, store: Store, report: GovernanceReport) -> list[dict
             continue
         if content is None or not path.stem.endswith(f"-{sha256[:12]}"):
             report.problems.append(
-                _problem(ReasonCode.VERDICT_TAMPERED, f"{path.parent.name}/{path.name}")
+                code_line(ReasonCode.VERDICT_TAMPERED, f"{path.parent.name}/{path.name}")
             )
             continue
         rows.append(
@@ -183,7 +183,7 @@ def _summaries(
     for path in sorted((ws / "sessions").glob("*/summary.json")):
         content = _json(path.read_bytes())
         if content is None or canonical_sha256(content["evidence"]) != content["evidence_sha256"]:
-            report.problems.append(_problem(ReasonCode.SUMMARY_TAMPERED, path.parent.name))
+            report.problems.append(code_line(ReasonCode.SUMMARY_TAMPERED, path.parent.name))
             continue
         yield content["evidence"], content["evidence_sha256"], content.get("timings", {})
 
@@ -194,7 +194,3 @@ def _json(raw: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
-
-
-def _problem(code: int, text: str) -> str:
-    return f"{code_name(code)} ({int(code)}): {text}"

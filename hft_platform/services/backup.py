@@ -31,8 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hft_platform import _core
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.file_lock import locked
 from hft_platform.config.keys import key_folder
-from hft_platform.config.promotion_folder import locked
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.recorder.archive import archived_files
 from hft_platform.services.core_calls import typed_errors
@@ -40,7 +40,8 @@ from hft_platform.services.core_calls import typed_errors
 LISTING = "backup.json"
 FOLDERS = ("ledger", "audit", "promotions", "verdicts", "state")
 """Folders of a workspace that are always taken; sessions and keys are treated for themselves."""
-FILES = ("alphas.json",)
+FILES = ("alphas.json", "datasets/ingestions.jsonl")
+"""Single files. The book of ingestions cannot be made again: it says what was first seen."""
 LOCKED = ("audit",)
 """Folders whose writer holds `.lock` while it changes more than one file."""
 COPY_TRIES_MAX = 4

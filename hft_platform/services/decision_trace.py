@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from hft_platform import _core, records
-from hft_platform.config.canonical import canonical_json
+from hft_platform.config.canonical import canonical_json, finite
 from hft_platform.errors import code_name
 from hft_platform.kernels import kernels_of
 from hft_platform.services.core_calls import typed_errors
-from hft_platform.services.explain_text import finite, number, seconds, side_name, units, utc
+from hft_platform.services.explain_text import number, seconds, side_name, units, utc
 
 PLACE, CANCEL = 1, 2
 NEAR_LIMIT = 0.8

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from hft_platform import _core, records
-from hft_platform.config.canonical import canonical_json
+from hft_platform.config.canonical import canonical_json, finite
 from hft_platform.errors import PlatformError, ReasonCode, code_name
 from hft_platform.kernels import kernels_of
 from hft_platform.recorder import session_recovery
@@ -34,7 +34,7 @@ from hft_platform.services.decision_trace import (
     check_numbers,
     trace_decisions,
 )
-from hft_platform.services.explain_text import finite, number, side_name, units, utc
+from hft_platform.services.explain_text import number, side_name, units, utc
 from hft_platform.services.parity import SessionLogs, engine_config_of, read_session
 
 EVENT_NAMES = {

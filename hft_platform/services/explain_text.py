@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 
 from hft_platform import records
 
@@ -18,11 +17,6 @@ def units(value: int) -> str:
 def number(value: float | None) -> str:
     """A feature or signal for people; what is no number says so."""
     return "not a number" if value is None else f"{value:.6g}"
-
-
-def finite(value: float) -> float | None:
-    """The value, or None for NaN and infinity, which JSON does not have."""
-    return value if math.isfinite(value) else None
 
 
 def side_name(side: int) -> str:

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.canonical import canonical_json
+from hft_platform.config.file_lock import locked
 from hft_platform.config.keys import SigningKey, TrustedKey, public_key
-from hft_platform.config.promotion_folder import locked
 from hft_platform.errors import PlatformError, ReasonCode
 
 if TYPE_CHECKING:

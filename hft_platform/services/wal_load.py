@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hft_platform.errors import PlatformError, code_name
+from hft_platform.errors import PlatformError, code_line
 from hft_platform.services.wal_tools import WalReport
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def follow(
             failure = FAILURES.get(error.code)
             if failure is None or not failure.is_passing:
                 raise
-            problem = f"{code_name(error.code)} ({error.code}): {error.message}"
+            problem = code_line(error.code, error.message)
             yield WalReport("load", [{"tried_again_in_s": backoff}], [problem])
             sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_SECONDS[1])

@@ -27,7 +27,7 @@ import numpy as np
 
 from hft_platform import _core, records
 from hft_platform.config.canonical import atomic_write
-from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.errors import PlatformError, ReasonCode, code_line
 from hft_platform.recorder.archive import whole_log
 from hft_platform.services.core_calls import typed_errors
 
@@ -189,11 +189,12 @@ def _hole_text(hole: dict[str, Any]) -> str:
     code = ReasonCode.WAL_DAMAGED if hole["was_durable"] else ReasonCode.WAL_TORN_TAIL
     last = "an unknown end" if hole["last_seq"] is None else hole["last_seq"]
     after, before = hole["after_input_seq"], hole["before_input_seq"]
-    return (
-        f"{code_name(code)} ({code}): {hole['file_name']} bytes {hole['from_offset']} to"
+    text = (
+        f"{hole['file_name']} bytes {hole['from_offset']} to"
         f" {hole['to_offset']}: {hole['fault']}; records {hole['first_seq']} to {last} are missing,"
         f" between input_seq {after or 'the beginning'} and {before or 'the end'}"
     )
+    return code_line(code, text)
 
 
 def _missing_text(content: dict[str, Any]) -> str:

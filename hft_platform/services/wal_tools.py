@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform import _core
-from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.errors import PlatformError, ReasonCode, code_line
 from hft_platform.recorder import session_recovery
 from hft_platform.recorder.archive import archived_files, whole_log
 from hft_platform.services import wal_salvage
@@ -152,7 +152,7 @@ def _archived(log: Path) -> tuple[list[Path], list[str]]:
         # The log as a whole says what is wrong with its manifest.
         return [], []
     lost = [
-        _problem(
+        code_line(
             int(ReasonCode.SEGMENT_MISSING),
             f"{log.name}/{path.name}: the manifest says that it is at {path}, where it is not",
         )
@@ -191,7 +191,7 @@ def _below_watermark(report: WalReport, acknowledged: dict[Path, int]) -> list[s
         ]
         if last_seq < durable_seq and not others:
             text = f"{name}: records up to {durable_seq} were acknowledged, it holds {last_seq}"
-            problems.append(_problem(int(ReasonCode.WAL_DAMAGED), text))
+            problems.append(code_line(int(ReasonCode.WAL_DAMAGED), text))
     return problems
 
 
@@ -220,7 +220,7 @@ def _of_whole_logs(logs: list[Path], known: list[str]) -> list[str]:
             with typed_errors(f"log {log.name}"), whole_log(log) as folder:
                 _core.verify_log(str(folder))
         except PlatformError as error:
-            problems.append(_problem(error.code, error.message))
+            problems.append(code_line(error.code, error.message))
     return problems
 
 
@@ -231,7 +231,7 @@ def _recover(logs: list[Path]) -> WalReport:
             with typed_errors(f"log {log.name}"):
                 report = _core.recover_log(str(log))
         except PlatformError as error:
-            problems.append(_problem(error.code, error.message))
+            problems.append(code_line(error.code, error.message))
             continue
         rows.append({"log": log.name, **report})
     session_dir = logs[0].parent
@@ -239,7 +239,7 @@ def _recover(logs: list[Path]) -> WalReport:
         try:
             content = session_recovery.list_lost(session_dir)
         except PlatformError as error:
-            problems.append(_problem(error.code, error.message))
+            problems.append(code_line(error.code, error.message))
         else:
             rows += [] if content is None else _lost_rows(content)
     return WalReport("recover", rows, problems)
@@ -293,7 +293,7 @@ def _check(action: str, files: list[Path]) -> WalReport:
         row |= {"valid_frames": found["valid_frames"], "last_valid_seq": found["last_valid_seq"]}
         rows.append(row)
         if not found["is_valid"]:
-            problems.append(_problem(int(found["code"]), _damage(name, found)))
+            problems.append(code_line(int(found["code"]), _damage(name, found)))
     return WalReport(action, rows, problems)
 
 
@@ -306,10 +306,6 @@ def _damage(name: str, found: dict[str, Any]) -> str:
         f"{name}{place}: {text}; {found['valid_frames']} frames before it are valid,"
         f" {found['following_frames']} behind it"
     )
-
-
-def _problem(code: int, text: str) -> str:
-    return f"{code_name(code)} ({code}): {text}"
 
 
 def _find(workspace: Path, name: str) -> tuple[list[Path], list[Path]]:

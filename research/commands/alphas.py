@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from research.commands.common import DONE, alpha_of, print_result, user_of, workspace_of
+from research.commands.common import DONE, USAGE, alpha_of, print_result, user_of, workspace_of
 from research.page import plain_number
 
 
@@ -78,10 +79,13 @@ def _show_text(facts: dict[str, Any]) -> str:
 
 def compare_alphas(arguments: argparse.Namespace) -> int:
     """Alphas side by side."""
-    from research.pool_overview import compare
+    from research.pool.overview import compare
     from research.registry import find_alpha
 
     found = [find_alpha(alpha_id, arguments.alphas) for alpha_id in arguments.alpha_ids]
+    if len({alpha.key for alpha in found}) < 2:
+        sys.stderr.write("compare needs two different ids; hft-research list shows them\n")
+        return USAGE
     facts = compare(workspace_of(arguments), found, config_dir=arguments.config_dir)
     print_result(arguments, facts, lambda: _compare_text(facts))
     return DONE
@@ -108,7 +112,7 @@ def _compare_text(facts: dict[str, Any]) -> str:
 
 def pool(arguments: argparse.Namespace) -> int:
     """The pool as it trades."""
-    from research.pool_overview import pool_overview
+    from research.pool.overview import pool_overview
 
     facts = pool_overview(workspace_of(arguments), config_dir=arguments.config_dir)
     print_result(arguments, facts, lambda: _pool_text(facts))

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from hft_platform.errors import ReasonCode
 from research.commands import rehearsal
-from research.commands.common import DONE, FAILED, REFUSED, alpha_of, print_result, workspace_of
+from research.commands.common import (
+    DONE,
+    FAILED,
+    REFUSED,
+    USAGE,
+    alpha_of,
+    print_result,
+    workspace_of,
+)
 
 if TYPE_CHECKING:
     from research.experiments import TrialFacts
@@ -21,11 +29,14 @@ GATES_WITHOUT_SESSIONS = ("gate_a", "gate_b", "gate_c", "gate_d")
 
 def gates(arguments: argparse.Namespace) -> int:
     """Run gates, or explain their verdicts."""
+    if clash := _clash(arguments):
+        sys.stderr.write(f"{clash}; nothing was run\n")
+        return USAGE
     from research.promotion.overview import explain_gates
 
     ws, alpha = workspace_of(arguments), alpha_of(arguments)
     if arguments.why:
-        answer = explain_gates(ws, alpha)
+        answer = explain_gates(ws, alpha, config_dir=arguments.config_dir)
         print_result(arguments, answer, lambda: str(answer["text"]))
         return DONE
     if arguments.rehearse:
@@ -46,6 +57,17 @@ def gates(arguments: argparse.Namespace) -> int:
     elif rows[-1]["verdict"] != "passed":
         sys.stdout.write(f"next: hft-research gates {alpha.alpha_id} --why\n")
     return DONE if rows[-1]["verdict"] == "passed" else REFUSED
+
+
+def _clash(arguments: argparse.Namespace) -> str:
+    """Which options do not go together; empty when all do."""
+    if arguments.why and (arguments.rehearse or arguments.gate):
+        return "--why explains verdicts that are there; it takes neither --rehearse nor --gate"
+    if arguments.gate and arguments.rehearse:
+        return "--rehearse goes through every gate; it takes no --gate"
+    if (arguments.sessions or arguments.keep) and not arguments.rehearse:
+        return "--sessions and --keep belong to --rehearse"
+    return ""
 
 
 def _expression_place(row: dict[str, Any], alpha: Alpha) -> str:
@@ -149,8 +171,7 @@ def trials(arguments: argparse.Namespace) -> int:
     try:
         rows = query(ws, arguments.sql or BY_ALPHA)
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return FAILED
+        return _refused_statement(arguments, str(error))
     if arguments.sql:
         rows = json.loads(json.dumps(rows, default=str))
         print_result(arguments, rows, lambda: "\n".join(map(_cells, rows)) or "no rows")
@@ -160,6 +181,15 @@ def trials(arguments: argparse.Namespace) -> int:
         arguments, {"alphas": rows, "all": facts.as_dict()}, lambda: _trials_text(rows, facts)
     )
     return DONE
+
+
+def _refused_statement(arguments: argparse.Namespace, text: str) -> int:
+    next_step = "views are trials, outcomes and results; hft-research trials --sql "
+    next_step += "'DESCRIBE results' lists the columns of one"
+    if arguments.json:
+        sys.stdout.write(json.dumps({"message": text, "next": next_step}, sort_keys=True) + "\n")
+    sys.stderr.write(f"{text}\n  next: {next_step}\n")
+    return FAILED
 
 
 def _cells(row: dict[str, Any]) -> str:

@@ -38,13 +38,19 @@ __all__ = [
     "datasets",
     "description",
     "load_tape",
-    "open_dataset",
     "quality_report",
     "quality_rows",
     "session_of_tape",
     "tapes_kept",
 ]
 
+GET_DATA = (
+    "make demo makes generated markets, in the workspace build/demo/generator; recordings: "
+    "HFT_WORKSPACE=FOLDER HFT_SOURCE=RECORDINGS dagster asset materialize "
+    "-m dagster_project.definitions --select recordings,datasets,alpha_registry "
+    "(docs/driving-the-loop.md)"
+)
+"""How a workspace comes by data: no command of `hft-research` ingests."""
 TAPE_BYTES_KEPT_MAX = 256 << 20
 """Bytes of tapes held for one purpose: a dozen full sessions."""
 
@@ -114,25 +120,6 @@ def datasets(ws: Path) -> list[Dataset]:
     return [_open(folder) for folder in dataset_folders(ws)]
 
 
-def open_dataset(ws: Path, dataset_id: str) -> Dataset:
-    """Open a dataset by its id.
-
-    Raises
-    ------
-    PlatformError
-        FILE_DAMAGED when there is none; lists what there is.
-    """
-    for folder in dataset_folders(ws):
-        if folder.name == dataset_id:
-            return _open(folder)
-    held = ", ".join(folder.name for folder in dataset_folders(ws)) or "none"
-    raise PlatformError(
-        ReasonCode.FILE_DAMAGED,
-        f"no dataset {dataset_id} in {ws}; there are: {held}",
-        next_step="ingest the recordings first",
-    )
-
-
 def dataset_of(ws: Path, symbols: Iterable[str]) -> Dataset:
     """The one dataset that holds any of some symbols.
 
@@ -145,12 +132,13 @@ def dataset_of(ws: Path, symbols: Iterable[str]) -> Dataset:
     found = [dataset for dataset in datasets(ws) if wanted & set(dataset.symbols)]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(dataset.dataset_id for dataset in found)
+    names = ": " + ", ".join(dataset.dataset_id for dataset in found) if found else ""
     raise PlatformError(
         ReasonCode.UNKNOWN_INSTRUMENT,
-        f"{'several datasets hold' if found else 'no dataset holds'} "
-        f"{', '.join(sorted(wanted))}{': ' + names if names else ''}",
-        next_step="name the dataset" if found else "ingest a recording of it first",
+        f"{'several datasets' if found else 'no dataset'} in {ws} "
+        f"{'hold' if found else 'holds'} {', '.join(sorted(wanted))}{names}",
+        next_step="name the dataset" if found else GET_DATA,
+        why="an alpha is judged by the sessions of one dataset of its workspace",
     )
 
 

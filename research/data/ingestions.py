@@ -15,16 +15,15 @@ It judges nothing (see research/gates/data_audit.py). Operator's page: `docs/loo
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256, sync_folder
+from hft_platform.config.file_lock import locked
 from hft_platform.errors import PlatformError, ReasonCode
 
 BOOK_FILE = "ingestions.jsonl"
@@ -110,7 +109,7 @@ def enter(datasets_folder: Path, rows: list[Ingestion]) -> None:
     rows : list of Ingestion
         Sessions that were written.
     """
-    with _locked(datasets_folder):
+    with locked(datasets_folder, name=".ingestions.lock"):
         known = set(entries(datasets_folder))
         new = [row for row in rows if row not in known]
         if not new:
@@ -153,14 +152,3 @@ def first_tapes(rows: list[Ingestion]) -> dict[tuple[str, str, str], str]:
     for row in rows:
         found.setdefault((row.symbol, row.session_id, row.way), row.tape_sha256)
     return found
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # The lock file is never removed: unlinking it would let two holders in.
-    descriptor = os.open(folder / ".ingestions.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -14,16 +14,15 @@ It knows nothing of results (see `outcomes`). Operator's page: `docs/formats.md`
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256, sha256_hex
+from hft_platform.config.file_lock import locked
 from hft_platform.errors import PlatformError, ReasonCode
 
 LEDGER_FILE = "trials.jsonl"
@@ -110,7 +109,7 @@ class TrialLedger:
         int
             How many were new.
         """
-        with ledger_lock(self._folder):
+        with locked(self._folder):
             known = set(self._read(cut_torn_tail=True))
             new = b""
             added = 0
@@ -130,7 +129,7 @@ class TrialLedger:
 
     def keys(self) -> list[str]:
         """Keys in the order of declaration, each checked against its row."""
-        with ledger_lock(self._folder):
+        with locked(self._folder):
             return self._read(cut_torn_tail=False)
 
     def head(self, count: int | None = None) -> LedgerHead:
@@ -174,19 +173,6 @@ class TrialLedger:
             with self._path.open("rb+") as file:
                 file.truncate(len(complete))
         return [_checked_key(line, n) for n, line in enumerate(complete.splitlines(), 1)]
-
-
-@contextlib.contextmanager
-def ledger_lock(folder: Path) -> Iterator[None]:
-    """Hold the one lock over the files of a ledger folder."""
-    # The lock file is never removed: unlinking it would let two holders in.
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _head_of(keys: list[str]) -> LedgerHead:

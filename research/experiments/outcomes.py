@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.config.canonical import canonical_json, canonical_sha256, sha256_hex
+from hft_platform.config.file_lock import locked
 from hft_platform.errors import PlatformError, ReasonCode
-from research.experiments.ledger import ledger_lock
 
 OUTCOMES_FILE = "outcomes.jsonl"
 START = "0" * 64
@@ -115,7 +115,7 @@ class OutcomeLog:
         """
         contents = [o.content() for o in sorted(outcomes, key=lambda o: o.key)]
         batch = canonical_sha256([source, contents])
-        with ledger_lock(self._folder):
+        with locked(self._folder):
             rows = self._read(cut_torn_tail=True)
             found = [n for n, row in enumerate(rows) if row["batch"] == batch]
             if len(found) >= len(contents):
@@ -149,7 +149,7 @@ class OutcomeLog:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows in the order of recording, each checked against the one before it."""
-        with ledger_lock(self._folder):
+        with locked(self._folder):
             return self._read(cut_torn_tail=False)
 
     def head(self) -> dict[str, Any]:

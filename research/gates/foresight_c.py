@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hft_platform.config.canonical import finite
 from hft_platform.config.engine_config import AlphaSpec, build_engine_config
 from research.data.catalog import load_tape
 from research.gates.context import GateContext
@@ -69,9 +70,9 @@ def foresight_of(context: GateContext, parameters: dict[str, float]) -> dict[str
     ]
     return {
         "sessions": len(signals),
-        "ic": dict(zip(names, map(_known, curve.mean), strict=True)),
-        "standard_error": dict(zip(names, map(_known, curve.standard_error), strict=True)),
-        "icir": dict(zip(names, map(_known, icir), strict=True)),
+        "ic": dict(zip(names, map(finite, curve.mean), strict=True)),
+        "standard_error": dict(zip(names, map(finite, curve.standard_error), strict=True)),
+        "icir": dict(zip(names, map(finite, icir), strict=True)),
         "half_life_s": half_life(curve.horizon_s, curve.mean),
     }
 
@@ -99,7 +100,3 @@ def half_life(horizons_s: tuple[float, ...], values: tuple[float, ...]) -> float
         if horizon > peak_at and value * math.copysign(1.0, peak) <= abs(peak) / 2.0:
             return horizon
     return None
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

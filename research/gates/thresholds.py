@@ -10,15 +10,13 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from hft_platform.config.canonical import canonical_json, canonical_sha256
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.config.canonical import canonical_sha256
+from hft_platform.config.yaml_files import load_or_packaged
 
 _Count = Annotated[int, Field(ge=0)]
 _Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
@@ -172,23 +170,6 @@ def load_thresholds(config_dir: Path | None = None) -> GateThresholds:
     Raises
     ------
     PlatformError
-        SETTINGS_INVALID naming the field.
+        SETTINGS_INVALID naming the file that was read and the field.
     """
-    path = (config_dir if config_dir is not None else Path("config")) / "gates.yaml"
-    if path.exists():
-        name, raw = "config/gates.yaml", path.read_bytes()
-    else:
-        packaged = resources.files("hft_platform") / "defaults" / "gates.yaml"
-        name, raw = "packaged gates.yaml", packaged.read_bytes()
-    try:
-        return GateThresholds.model_validate_json(canonical_json(yaml.safe_load(raw)))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "file"
-        raise PlatformError(
-            ReasonCode.SETTINGS_INVALID,
-            f"{name}: {place}: {problem['msg']}, was {problem.get('input')!r:.80}",
-        ) from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} is not YAML: {text}") from error
+    return load_or_packaged("gates.yaml", GateThresholds, config_dir=config_dir)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hft_platform.config.promotion_folder import promotions_root, seq_floor
-from hft_platform.errors import PlatformError, ReasonCode, code_name
+from hft_platform.errors import PlatformError, ReasonCode, code_line
 from hft_platform.services.session_register import begun_sessions
 from research.promotion import audit, on_record
 from research.promotion.issue import require_issues_in_chain
@@ -37,7 +37,7 @@ def workspace_problems(ws: Path, entries: list[audit.AuditEntry]) -> list[str]:
     Returns
     -------
     list of str
-        Code and sentence; empty when everything holds.
+        Code, sentence and next step; empty when everything holds.
     """
     problems = [
         text
@@ -60,16 +60,16 @@ def _verdict_problems(ws: Path, entries: list[audit.AuditEntry]) -> Iterator[str
         sha256 = head.read_text().strip()
         if on_record.newest_verdicts(entries, key).get(gate) != sha256:
             text = f"verdict {gate} of {key}, {sha256[:12]}, is not the newest one on record"
-            yield _line(ReasonCode.VERDICT_NOT_RECORDED, text)
+            yield _line(PlatformError(ReasonCode.VERDICT_NOT_RECORDED, text))
 
 
 def _refusal(check: Callable[[], Any]) -> list[str]:
     try:
         check()
     except PlatformError as error:
-        return [_line(error.code, error.message)]
+        return [_line(error)]
     return []
 
 
-def _line(code: int, text: str) -> str:
-    return f"{code_name(code)} ({int(code)}): {text}"
+def _line(error: PlatformError) -> str:
+    return f"{code_line(error.code, error.message)}; next: {error.next_step}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from hft_platform.config.canonical import canonical_json, canonical_sha256
-from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.config.canonical import canonical_sha256
+from hft_platform.config.yaml_files import load_or_packaged
 from research.promotion.canary_model import TESTS, CanaryThresholds
 from research.promotion.canary_sequential import Bet
 
@@ -77,26 +75,13 @@ def load_canary_thresholds(config_dir: Path | None = None) -> tuple[CanaryThresh
     -------
     tuple of CanaryThresholds and str
         Thresholds, and the hash that goes into the audit chain.
+
+    Raises
+    ------
+    PlatformError
+        SETTINGS_INVALID naming the file that was read and the field.
     """
-    path = (config_dir if config_dir is not None else Path("config")) / "canary.yaml"
-    packaged = resources.files("hft_platform") / "defaults" / "canary.yaml"
-    name, raw = (
-        ("config/canary.yaml", path.read_bytes())
-        if path.exists()
-        else ("packaged canary.yaml", packaged.read_bytes())
-    )
-    try:
-        model = _ThresholdFile.model_validate_json(canonical_json(yaml.safe_load(raw)))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "file"
-        raise PlatformError(
-            ReasonCode.SETTINGS_INVALID,
-            f"{name}: {place}: {problem['msg']}, was {problem.get('input')!r:.80}",
-        ) from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise PlatformError(ReasonCode.SETTINGS_INVALID, f"{name} is not YAML: {text}") from error
+    model = load_or_packaged("canary.yaml", _ThresholdFile, config_dir=config_dir)
     content = model.model_dump() | {
         "edge_bets": tuple(Bet(*pair) for pair in model.edge_bets),
         "execution_bets": tuple(Bet(*pair) for pair in model.execution_bets),

@@ -103,8 +103,10 @@ def alpha_overview(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) ->
     }
 
 
-def explain_gates(ws: Path, alpha: Alpha) -> dict[str, Any]:
+def explain_gates(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> dict[str, Any]:
     """Name the first gate that is not passed, its nearest failing threshold and what would decide.
+
+    A verdict that does not hold any more comes first: what it said explains nothing.
 
     Parameters
     ----------
@@ -112,12 +114,23 @@ def explain_gates(ws: Path, alpha: Alpha) -> dict[str, Any]:
         Workspace.
     alpha : Alpha
         Which.
+    config_dir : Path, optional
+        Folder with an overriding `gates.yaml`.
 
     Returns
     -------
     dict
         gate, verdict, nearest (name, observed, limit, gap), days_missing, text.
     """
+    life = lifecycle_of(ws, alpha, config_dir=config_dir)
+    if life.stale:
+        return {
+            "gate": GATES[len(life.gates_passed)],
+            "verdict": "stale",
+            "nearest": None,
+            "days_missing": None,
+            "text": f"{alpha.key}: {life.stale}\nnext: hft-research gates {alpha.alpha_id}",
+        }
     for gate, verdict in _verdicts(ws, alpha).items():
         if verdict is None:
             return {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hft_platform.config.canonical import canonical_sha256
-from hft_platform.config.yaml_files import parse_yaml, validated
+from hft_platform.config.yaml_files import as_tuples, parse_yaml, validated
 from hft_platform.errors import PlatformError, ReasonCode
 from research.registry.kernel_part import KERNEL_FILE, kernel_identity, with_kernel
 from research.registry.manifest import AlphaManifest
@@ -120,13 +119,7 @@ def parse_manifest(raw: bytes, *, name: str) -> AlphaManifest:
             " by no gate",
             next_step="docs/python-strategies.md; write it as an expression or a kernel",
         )
-    return validated(_as_tuples(content), AlphaManifest, name=name, code=code)
-
-
-def _as_tuples(value: Any) -> Any:  # Any: plain YAML data; a strict model takes no list here
-    if isinstance(value, dict):
-        return {key: _as_tuples(item) for key, item in value.items()}
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+    return validated(as_tuples(content), AlphaManifest, name=name, code=code)
 
 
 def _read(path: Path) -> bytes:

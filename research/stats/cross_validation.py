@@ -5,7 +5,7 @@ Why: a choice is judged only on what it could not have seen, in many ways rather
 Invariants:
 1. No label of a training row overlaps the label of a test row.
 2. No training row begins within the embargo after a test label ended.
-3. No label and no group crosses a segment (a session, a contract before its roll).
+3. No group crosses a segment (a session, a contract before its roll).
 
 Rows are ordered in time. Sources: Lopez de Prado, Advances in Financial Machine Learning (2018),
 chapters 7 and 12.
@@ -52,33 +52,6 @@ class Split:
 
     train: IntArray
     test: IntArray
-
-
-def label_intervals(times: IntArray, *, horizon: int, segment: IntArray) -> Labels:
-    """Labels over ``[t, t + horizon]``, of the rows whose label ends within their own segment.
-
-    Parameters
-    ----------
-    times : ndarray of int64
-        Ascending.
-    horizon : int
-        In the unit of `times`; 0 or more.
-    segment : ndarray of int64
-        Session or contract of each row, ascending.
-
-    Returns
-    -------
-    Labels
-        A row whose label would reach beyond the last row of its segment is left out.
-    """
-    if horizon < 0:
-        raise ValueError(f"horizon was {horizon}, must be 0 or more")
-    if times.size and (np.any(np.diff(times) < 0) or np.any(np.diff(segment) < 0)):
-        raise ValueError("rows are not in the order of time and segment")
-    ends = times + horizon
-    last = times[np.searchsorted(segment, segment, side="right") - 1] if times.size else times
-    kept = np.flatnonzero(ends <= last)
-    return Labels(kept, times[kept], ends[kept], segment[kept])
 
 
 def cut_groups(segment: IntArray, count: int) -> IntArray:
@@ -197,11 +170,6 @@ def combinatorial_splits(
     for tested in itertools.combinations(range(groups), test_groups):
         is_test = np.isin(group, tested)
         yield Split(purged_train(labels, is_test, embargo=embargo), np.flatnonzero(is_test))
-
-
-def path_count(groups: int, test_groups: int) -> int:
-    """Number of whole out-of-sample paths, ``k/N C(N, k)``."""
-    return math.comb(groups, test_groups) * test_groups // groups
 
 
 def path_splits(groups: int, test_groups: int) -> IntArray:

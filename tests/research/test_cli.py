@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -86,6 +87,21 @@ def test_a_refusal_exits_with_3_and_says_what_why_and_next(
     assert "Traceback" not in error
 
 
+def test_an_empty_workspace_says_how_data_comes_in(
+    place: list[str], capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    # It used to say "ingest a recording of it first", which no command of hft-research does.
+    assert cli.main(["gates", ALPHA_ID, *place]) == 3
+    said, next_step = capsys.readouterr().err.split("  next: ")
+    assert "in no instruments file" not in said
+    assert "make demo " in next_step
+    command = "dagster asset materialize -m dagster_project.definitions"
+    selected = "--select recordings,datasets,alpha_registry"
+    assert f"{command} {selected}" in next_step
+    page = (repository / "docs" / "driving-the-loop.md").read_text()
+    assert re.search(rf"{command} \\\n\s+{selected}\n", page)
+
+
 def test_a_refusal_is_json_for_scripts(
     place: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,8 +177,10 @@ def test_retire_closes_an_alpha_and_says_so_ever_after(
 def test_compare_wants_two_and_shows_them_side_by_side(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["compare", ALPHA_ID, ALPHA_ID, *place]) == 3
-    assert "a comparison needs two" in capsys.readouterr().err
+    for ids in ([ALPHA_ID], [ALPHA_ID, ALPHA_ID]):
+        assert cli.main(["compare", *ids, *place]) == 2  # it used to blame the manifest
+        said = "compare needs two different ids; hft-research list shows them\n"
+        assert capsys.readouterr().err == said
     shutil.copytree(bundled_folder() / "gen_null_taker", tmp_path / "alphas" / "gen_null_taker")
     write_failed_gate(tmp_path)
     assert cli.main(["compare", ALPHA_ID, "gen_null_taker", *place]) == 0
@@ -208,6 +226,32 @@ def test_why_names_the_nearest_missed_threshold_and_the_days_that_decide(
     assert cli.main(["gates", ALPHA_ID, "--why", "--json", *place]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["nearest"]["name"], answer["days_missing"]) == ("newey_west_t", 12)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--sessions", "3"], "--sessions and --keep belong to --rehearse"),
+        (["--keep"], "--sessions and --keep belong to --rehearse"),
+        (["--gate", "gate_a", "--rehearse"], "--rehearse goes through every gate"),
+        (["--why", "--rehearse"], "--why explains verdicts that are there"),
+        (["--why", "--gate", "gate_a"], "--why explains verdicts that are there"),
+    ],
+)
+def test_options_of_gates_that_do_not_go_together_run_nothing(
+    options: list[str],
+    named: str,
+    place: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # `--sessions` without `--rehearse` used to run the real gates on everything.
+    assert cli.main(["gates", ALPHA_ID, *options, *place]) == 2
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err.startswith(named)
+    assert answer.err.endswith("; nothing was run\n")
+    assert not (tmp_path / "ws").exists()
 
 
 def test_a_key_is_made_where_it_is_asked_for_and_shown_as_a_pin(

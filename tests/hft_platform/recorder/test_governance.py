@@ -117,7 +117,7 @@ def test_governance_is_copied_once_and_new_entries_follow(ws: Path, store: Store
     _chain(ws, 8)
     assert load_governance(ws, store).rows["audit.chain"] == 4
     for view, seqs in (
-        ("gate_runs", [5]), ("thresholds", [6]), ("overrides", [7, 8]), ("promotions", [1, 3, 4]),
+        ("gate_runs", [5]), ("thresholds", [6]), ("decisions", [7, 8]), ("promotions", [1, 3, 4]),
     ):  # fmt: skip
         rows = store.rows(f"SELECT seq, who, why FROM audit.alpha_{view} ORDER BY seq")
         assert rows == [(seq, "a person", 'a "reason"') for seq in seqs], view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from hft_platform import _core, cli
 from hft_platform.config.canonical import atomic_write
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.feed.recording import dataset_folders
 from hft_platform.services.backup import LISTING, backup, restore
 from hft_platform.services.parity import replay_session
+from research.data import ingestions
 from research.promotion import audit
 from tests.hft_platform.services.live_workspace import Live
 
@@ -76,6 +79,21 @@ def test_a_file_that_is_replaced_meanwhile_is_taken_and_its_temporary_name_is_no
     backup(ws, tmp_path / "copy")
     taken = sorted(path.name for path in (tmp_path / "copy" / "ledger").iterdir())
     assert taken == ["direct_status.json"]
+
+
+def test_what_was_first_ingested_is_known_after_a_restore(tmp_path: Path) -> None:
+    """Without the book, a recording revised since would be taken for the first one."""
+    ws = tmp_path / "ws"
+    first = ingestions.Ingestion("TXFD6", "2026-04-10/day", "1" * 64, "a" * 64)
+    (ws / "datasets").mkdir(parents=True)
+    ingestions.enter(ws / "datasets", [first])
+    backup(ws, tmp_path / "copy")
+    restore(tmp_path / "copy", tmp_path / "back")
+    datasets = tmp_path / "back" / "datasets"
+    datasets.mkdir(exist_ok=True)
+    ingestions.enter(datasets, [replace(first, tape_sha256="b" * 64)])
+    assert set(ingestions.first_tapes(ingestions.entries(datasets)).values()) == {"a" * 64}
+    assert dataset_folders(tmp_path / "back") == []
 
 
 @pytest.mark.parametrize("name", ["ledger/ingest.jsonl", LISTING])

@@ -22,13 +22,11 @@ def test_datasets_and_sessions_are_found_by_what_they_hold(
     dataset = ingest(record(), tmp_path, instruments)
     (session,) = dataset.sessions
     assert catalog.datasets(tmp_path) == [dataset]
-    assert catalog.open_dataset(tmp_path, dataset.dataset_id) == dataset
     assert catalog.dataset_of(tmp_path, ["TXFD6", "OTHER"]) == dataset
     assert catalog.session_of_tape(tmp_path, session.tape_sha256) == session
     assert session.session_of(instruments.by_symbol("TXFD6")).session_id == "2026-04-09/day"
     for failing, code in (
         (lambda: catalog.dataset_of(tmp_path, ["OTHER"]), ReasonCode.UNKNOWN_INSTRUMENT),
-        (lambda: catalog.open_dataset(tmp_path, "x"), ReasonCode.FILE_DAMAGED),
         (lambda: catalog.session_of_tape(tmp_path, "0"), ReasonCode.VERDICT_STALE),
     ):
         with pytest.raises(PlatformError) as caught:

@@ -161,4 +161,14 @@ def test_the_command_shows_what_was_tried_and_answers_sql(tmp_path, capsys):
     assert cli.main(["trials", *at, "--json", "--sql", "SELECT sum(net) AS n FROM results"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["n"] is not None
     assert cli.main(["trials", *at, "--sql", "SELECT nothing"]) == 1
-    assert "refused" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "refused" in said
+    # It used to end with DuckDB's own words, and to print no JSON.
+    assert "next: views are trials, outcomes and results" in said
+    assert cli.main(["trials", *at, "--json", "--sql", "SELECT nothing"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert "refused" in answer["message"]
+    assert "'DESCRIBE results'" in answer["next"]
+    assert cli.main(["trials", *at, "--json", "--sql", "DESCRIBE results"]) == 0
+    named = {row["column_name"] for row in json.loads(capsys.readouterr().out)}
+    assert {"alpha_id", "days", "sharpe", "failure"} <= named

@@ -21,8 +21,8 @@ from research import page, registry, scorecard
 from research.gates import run_gate
 from research.gates import verdict as verdict_module
 from research.gates.verdict import GATES, read_verdict, verdict_folder
-from research.pool_overview import pool_overview
-from research.pool_weights import METHODS
+from research.pool.overview import pool_overview
+from research.pool.weights import METHODS
 from research.promotion import audit
 from research.promotion.promote import promote, withdraw
 

@@ -159,13 +159,13 @@ def a_stored_price_corrected(bench: Bench) -> Caught:
 def a_stored_price_and_its_hash_corrected(bench: Bench) -> Caught:
     """Somebody corrects a price in the stored file, and the hash of the tape beside it."""
     session = _correct(bench)
-    folder = catalog.open_dataset(bench.ws, session.path.parents[2].name).path
-    content = catalog.description(catalog.open_dataset(bench.ws, folder.name))
+    dataset = catalog.dataset_of(bench.ws, ["TXFD6"])
+    content = catalog.description(dataset)
     tape = tape_of(*(read_records(session.path, name) for name in ("Book", "Trade")))
     for row in content["sessions"]:
         if row["session_id"] == session.session_id:
             row["tape_sha256"] = tape_sha256(tape)
-    (folder / "dataset.json").write_bytes(canonical_json(content))
+    (dataset.path / "dataset.json").write_bytes(canonical_json(content))
     return refused("catalog", lambda: bench.gate("gate_a"))
 
 

@@ -10,12 +10,14 @@ import pytest
 
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.errors import PlatformError, ReasonCode
-from research import cli, pool, pool_overview, pool_weights
+from research import cli, pool
 from research.gates import collect_d
 from research.gates.gate_d import PoolEvidence, evaluate
 from research.gates.session_series import PARTS
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import GateVerdict, Verdict, write_verdict
+from research.pool import overview
+from research.pool.weights import METHODS
 from research.registry import Alpha, bundled_folder, load_alpha
 
 NAMES = ("gen_dying_taker", "gen_imbalance_taker", "gen_null_taker")
@@ -59,7 +61,7 @@ def alphas(tmp_path: Path) -> list[Alpha]:
 def members(alphas: list[Alpha], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All three hold a permit; who holds one is tested with real ones in `tests/research/gates`."""
     keys = sorted(alpha.key for alpha in alphas)
-    monkeypatch.setattr(pool_overview, "pool_members", lambda ws, **_: keys)
+    monkeypatch.setattr(overview, "pool_members", lambda ws, **_: keys)
     return keys
 
 
@@ -67,9 +69,9 @@ def test_weights_risk_and_margins_are_the_functions_of_gate_d(
     alphas: list[Alpha], members: list[str], tmp_path: Path
 ) -> None:
     ws = tmp_path / "ws"
-    facts = pool_overview.pool_overview(ws, config_dir=tmp_path)
+    facts = overview.pool_overview(ws, config_dir=tmp_path)
     assert [row["alpha"] for row in facts["members"]] == members
-    assert set(facts["weights"]) == set(pool_weights.METHODS)
+    assert set(facts["weights"]) == set(METHODS)
     for method, weights in facts["weights"].items():
         assert sum(weights.values()) == pytest.approx(1.0)
         assert sum(facts["risk_shares"][method].values()) == pytest.approx(1.0)
@@ -95,7 +97,7 @@ def test_weights_risk_and_margins_are_the_functions_of_gate_d(
 def test_the_margin_of_a_member_is_measured_without_itself(
     alphas: list[Alpha], members: list[str], tmp_path: Path
 ) -> None:
-    facts = pool_overview.pool_overview(tmp_path / "ws", config_dir=tmp_path)
+    facts = overview.pool_overview(tmp_path / "ws", config_dir=tmp_path)
     profits = [
         collect_d.pool_alpha(collect_d.gate_c_of(tmp_path / "ws", key)).daily_net for key in members
     ]
@@ -111,7 +113,7 @@ def test_pool_and_compare_print_what_the_functions_say(
              "--config-dir", str(tmp_path)]  # fmt: skip
     assert cli.main(["pool", *place]) == 0
     text = capsys.readouterr().out
-    facts = pool_overview.pool_overview(tmp_path / "ws", config_dir=tmp_path)
+    facts = overview.pool_overview(tmp_path / "ws", config_dir=tmp_path)
     for key in members:
         assert f"{facts['weights']['hrp'][key]:.1%}" in text
     assert text.count(" and ") == 3
@@ -127,5 +129,5 @@ def test_a_member_without_its_verdict_is_no_member_to_be_passed_over(
 ) -> None:
     shutil.rmtree(tmp_path / "ws" / "verdicts" / members[1])
     with pytest.raises(PlatformError) as refused:
-        pool_overview.pool_overview(tmp_path / "ws", config_dir=tmp_path)
+        overview.pool_overview(tmp_path / "ws", config_dir=tmp_path)
     assert refused.value.code == ReasonCode.UPSTREAM_VERDICT_MISSING

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from research import pool_weights
+from research.pool import weights as pool_weights
 
 HRP_2016 = [7.00, 7.59, 10.84, 19.03, 9.72, 10.19, 6.62, 9.10, 7.12, 12.79]
-IVP_2016 = [10.36, 10.28, 10.36, 10.25, 10.31, 9.74, 9.80, 9.65, 9.64, 9.61]
 VOLATILITY_2010 = np.array([0.10, 0.20, 0.30, 0.40])
 CORRELATION_2010 = np.array(
     [[1.0, 0.8, 0.0, 0.0], [0.8, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -0.5], [0.0, 0.0, -0.5, 1.0]]
@@ -29,11 +28,6 @@ def random_covariance(rng, count: int) -> np.ndarray:
 
 def test_hrp_weights_are_those_of_the_2016_paper():
     assert [round(100 * w, 2) for w in pool_weights.hrp_weights(paper_data())] == HRP_2016
-
-
-def test_inverse_variance_weights_are_those_of_the_2016_paper():
-    found = pool_weights.inverse_variance_weights(paper_data())
-    assert [round(100 * w, 2) for w in found] == IVP_2016
 
 
 def test_equal_risk_weights_are_those_of_the_2010_paper():

@@ -409,7 +409,7 @@ def test_every_roll_back_reason_has_been_seen(limits: CanaryThresholds) -> None:
     ("before", "after", "said"),
     [
         ("sessions_per_stage: 3\n", "", "sessions_per_stage"),
-        ("error_rate: 0.05", "error_rate: [", "YAML"),
+        ("error_rate: 0.05", "error_rate: [", "line 18, column 7"),
         ("[100000, 200000", "[200000, 100000", "ascend"),
         ("  slippage: 0.005\n", "", "error_rates are to name"),
         ("  edge: 0.03\n", "  edge: 0.3\n", "error_rates add up to"),

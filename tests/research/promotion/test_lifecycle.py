@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
+from importlib import resources
 
 import pytest
 
@@ -12,6 +14,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.verdict import GATES, verdict_folder
 from research.promotion import audit
 from research.promotion.lifecycle import NEXT_STEP, State, lifecycle_of
+from research.promotion.overview import explain_gates
 from research.promotion.promote import reduce_weight, withdraw
 from research.promotion.retire import retire
 
@@ -64,6 +67,20 @@ def test_verdicts_of_other_thresholds_or_edited_ones_do_not_count_and_are_named(
     found = life(bench)
     assert found.state is State.GATED_A
     assert "gate_b" in found.stale
+
+
+def test_why_says_first_that_verdicts_do_not_hold_any_more(bench):
+    bench.write_gates()
+    explain = partial(explain_gates, bench.ws, bench.alpha, config_dir=bench.config_dir)
+    assert explain()["verdict"] == "passed"
+    packaged = resources.files("hft_platform") / "defaults" / "gates.yaml"
+    changed = packaged.read_text().replace("fills_min: ", "fills_min: 1", 1)
+    (bench.config_dir / "gates.yaml").write_text(changed)
+    found = explain()
+    assert (found["gate"], found["verdict"]) == ("gate_e", "stale")
+    # It used to say that every gate passed, and to name the promotion as what comes next.
+    assert "other thresholds" in found["text"]
+    assert found["text"].endswith(f"next: hft-research gates {bench.alpha.alpha_id}")
 
 
 def test_shadow_canary_and_withdrawn_follow_from_the_audit_chain(bench):

@@ -352,6 +352,7 @@ def test_audit_verify_finds_it_before_anybody_asks(
     assert cli.main(command) == common.REFUSED
     found = json.loads(capsys.readouterr().out)["problems"]
     assert any(problem.startswith(code) for problem in found), found
+    assert all(re.search(r"; next: \w", problem) for problem in found), found
 
 
 def test_the_canary_whose_thresholds_changed_is_withdrawn(desk: Desk) -> None:

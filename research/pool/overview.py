@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.settings import load_settings
-from hft_platform.errors import PlatformError, ReasonCode
-from research import pool, scorecard
+from research import scorecard
 from research.gates.collect_d import member_verdicts, pool_alpha, pool_members
 from research.gates.gate_d import PoolAlpha, correlation_rows, weights_of
 from research.gates.thresholds import load_thresholds
 from research.gates.verdict import read_verdict
-from research.pool_weights import covariance_of, risk_shares
+from research.pool.margin import out_of_fold
+from research.pool.weights import covariance_of, risk_shares
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -62,7 +62,7 @@ def pool_overview(ws: Path, *, config_dir: Path | None = None) -> dict[str, Any]
         "risk_shares": {method: _risk(profits, row) for method, row in weights.items()},
         "pairs": pair_rows(members),
         "marginal": {
-            key: pool.out_of_fold(
+            key: out_of_fold(
                 days, [other for name, other in profits.items() if name != key], folds=folds
             ).as_dict()
             for key, days in sorted(profits.items())
@@ -88,18 +88,7 @@ def compare(ws: Path, alphas: Sequence[Alpha], *, config_dir: Path | None = None
         alphas (key, verdicts, headline of the scorecard), pairs (correlation of profit and of
         positions of those that gate C has judged).
 
-    Raises
-    ------
-    PlatformError
-        MANIFEST_INVALID for fewer than two.
     """
-    if len({alpha.key for alpha in alphas}) < 2:
-        raise PlatformError(
-            ReasonCode.MANIFEST_INVALID,
-            f"{len(alphas)} alphas named, {len({a.key for a in alphas})} of them different; "
-            "a comparison needs two",
-            next_step="hft-research list shows them",
-        )
     cards = [scorecard.build(ws, alpha, config_dir=config_dir) for alpha in alphas]
     judged = {
         alpha.key: pool_alpha(verdict)

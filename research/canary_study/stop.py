@@ -33,11 +33,11 @@ from hft_platform.services.parity import read_session
 from hft_platform.services.session_facts import APPROVED, PLACE
 from hft_platform.services.session_runner import RunRequest, run_session
 from research import loop
+from research.canary_study.sessions import ALPHA_ID
 from research.data.generator import spec_by_name
 from research.data.ingest import ingest
 from research.promotion import promote
 
-ALPHA_ID = "gen_imbalance_taker"
 ENTRY = 1
 """`IntentReason::Entry` in rust_core/src/record.rs: an order that opens a position."""
 AFTER_S = 1.5

@@ -9,20 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.canary_results import BEGIN, END, PAGE, PICTURE, RESULTS, markdown, with_results
-from research.canary_study import (
+from research.canary_study.lives import (
     CASES,
-    EXTRA_TICKS,
     HEALTHY,
-    SPOILED,
-    PooledSession,
     live,
     peeking_share,
-    pools,
     promise_from,
     study,
     upper_bound,
 )
+from research.canary_study.results import (
+    BEGIN,
+    END,
+    PAGE,
+    PICTURE,
+    RESULTS,
+    markdown,
+    with_results,
+)
+from research.canary_study.sessions import EXTRA_TICKS, SPOILED, PooledSession, pools
 from research.promotion.canary_thresholds import load_canary_thresholds
 
 LIMITS, _ = load_canary_thresholds(Path("none"))
@@ -107,7 +112,7 @@ def test_the_bound_of_a_share_is_clopper_pearsons() -> None:
 def test_the_page_shows_what_the_results_file_says() -> None:
     results = json.loads(RESULTS.read_bytes())
     page = PAGE.read_text()
-    assert with_results(page, results) == page, "run: python -m research.canary_results --render"
+    assert with_results(page, results) == page, "run: python -m research.canary_study --render"
     assert PICTURE.exists()
     assert page.index(BEGIN) < page.index(markdown(results)) < page.index(END)
     assert results["lives"] >= 1_000

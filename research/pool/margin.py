@@ -1,4 +1,4 @@
-"""Pool: correlation of profits and of positions, and what a new alpha adds to what trades.
+"""Correlation of profits and of positions, and what a new alpha adds to what trades.
 
 Why: a second alpha that is the first one again doubles the risk and adds nothing, and a regression
 over the days it was fitted on flatters whatever is regressed.
@@ -8,7 +8,7 @@ Invariants:
 2. A new alpha's share in the mix is never negative: it is not bought in order to be sold short.
 3. A number that does not exist for these days is None, never 0.
 
-Pure functions over series; files and verdicts are in `research.gates`, weights in `pool_weights`.
+Pure functions over series; files and verdicts are in `research.gates`, weights in `weights`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from research.pool_weights import hrp_weights
+from research.pool.weights import hrp_weights
 from research.stats import newey_west_lag, newey_west_t
 
 FOLDS_MIN = 2

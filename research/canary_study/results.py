@@ -1,17 +1,13 @@
-"""Run the canary study and write what it found: a JSON file, a picture, and the table in the docs.
+"""Run the canary study and show what it found: results for a file, a picture, the page's table.
 
-Operator's page: `docs/canary.md`; ``make canary-study`` runs it.
+Operator's page: `docs/canary.md`.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import os
 import platform
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,25 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from hft_platform.config.canonical import atomic_write
-from research.canary_stop import Stop, measure_stop, prepare_workspace
-from research.canary_study import (
+from research.canary_study.lives import (
     CASES,
     HEALTHY,
     LIVES,
     ONSET_MAX,
-    POOL,
     PROMISED_SESSIONS,
-    SEED,
     SESSIONS,
     peeking_share,
-    pool_facts,
-    pools,
     study,
 )
+from research.canary_study.sessions import POOL, SEED, pool_facts, pools
+from research.canary_study.stop import Stop, measure_stop, prepare_workspace
 from research.promotion.canary_thresholds import load_canary_thresholds
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "canary.json"
 PICTURE = ROOT / "docs" / "images" / "canary-lives.svg"
 PAGE = ROOT / "docs" / "canary.md"
@@ -213,28 +205,3 @@ def with_results(page: str, results: dict[str, Any]) -> str:
     head, rest = page.split(BEGIN)
     _, tail = rest.split(END)
     return f"{head}{BEGIN}\n{markdown(results)}\n{END}{tail}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``make canary-study``."""
-    parser = argparse.ArgumentParser(prog="canary-study", description=__doc__)
-    parser.add_argument("--lives", type=int, default=LIVES)
-    parser.add_argument("--pool", type=int, default=POOL)
-    parser.add_argument("--render", action="store_true", help="run nothing, write page and picture")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-    if not arguments.render:
-        with tempfile.TemporaryDirectory(prefix="canary-study-") as folder:
-            results = run(Path(folder), lives=arguments.lives, pool=arguments.pool)
-        atomic_write(arguments.out, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
-    results = json.loads(arguments.out.read_bytes())
-    if arguments.out == RESULTS:
-        PAGE.write_text(with_results(PAGE.read_text(), results))
-        PICTURE.parent.mkdir(parents=True, exist_ok=True)
-        PICTURE.write_bytes(picture(results))
-    sys.stdout.write(markdown(results) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
