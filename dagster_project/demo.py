@@ -1,7 +1,8 @@
 """`make demo`: the whole loop once, through the asset graph, in one process, with progress.
 
 Every step materializes assets on a persistent Dagster instance inside the workspace, so that
-`make ui` shows afterwards what was done. A rerun in the same workspace changes no verdict of what trades.
+`make ui` shows afterwards what was done. A rerun in the same workspace changes no verdict of an
+alpha that trades.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from dagster_project.partitions import ALPHAS
 from dagster_project.resources import Workspace
 from research import loop, scorecard
 
-
 BEFORE_SESSIONS = {"dagster/priority": "1"}
 """Gates run before whatever else could run: a shadow permit then carries what gate C chose."""
 

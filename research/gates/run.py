@@ -175,9 +175,7 @@ def _admitted(context: GateContext, upstream: dict[str, str]) -> Verdict | None:
     The pool it was admitted to is part of that evidence; members that came later do not open the
     question again. As long as it does not trade, it is judged against the pool as it is.
     """
-    if context.alpha.key not in collect_d.pool_members(
-        context.ws, pinned_keys=context.pinned_keys
-    ):
+    if context.alpha.key not in collect_d.pool_members(context.ws, pinned_keys=context.pinned_keys):
         return None
     try:
         verdict = require_verdict(
