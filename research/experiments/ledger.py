@@ -24,6 +24,7 @@ from typing import Any
 from hft_platform.config.canonical import canonical_json, canonical_sha256, sha256_hex
 from hft_platform.config.file_lock import locked
 from hft_platform.errors import PlatformError, ReasonCode
+from research.experiments.outcomes import OutcomeLog
 
 LEDGER_FILE = "trials.jsonl"
 
@@ -159,8 +160,6 @@ class TrialLedger:
                 "and its first ones are not the same",
                 next_step="restore ledger/trials.jsonl from a copy; the count cannot be reset",
             )
-        from research.experiments.outcomes import OutcomeLog  # it builds on this module
-
         OutcomeLog(self._ws).require_superset(recorded)
 
     def _read(self, *, cut_torn_tail: bool) -> list[str]:

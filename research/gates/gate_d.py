@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hft_platform.errors import ReasonCode
-from research import pool, pool_weights
+from research import pool
 from research.gates.checks import Check, above, at_least, at_most, finding
 from research.gates.session_series import aligned
 from research.gates.thresholds import GateDThresholds
 from research.gates.verdict import Finding, reason
+from research.pool.weights import METHODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ def weights_of(profits: Mapping[str, Mapping[int, int]]) -> dict[str, dict[str, 
     names = sorted(profits)
     shared = sorted(set.intersection(*(set(profits[name]) for name in names))) if names else []
     rows = [[float(profits[name][day]) for name in names] for day in shared]
-    found = {method: weigh(rows) for method, weigh in pool_weights.METHODS.items()}
+    found = {method: weigh(rows) for method, weigh in METHODS.items()}
     return {
         method: dict(zip(names, weights, strict=True))
         for method, weights in found.items()
