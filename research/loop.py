@@ -32,7 +32,7 @@ from research.data import catalog
 from research.data.ingest import ingest
 from research.gates import run_gate as _run_gate
 from research.gates.verdict import GATES, Verdict, read_verdict
-from research.promotion import audit, lineage, promote
+from research.promotion import audit, canary_life, promote
 from research.promotion import canary as canary_rules
 from research.promotion.evidence import session_summaries
 
@@ -181,7 +181,7 @@ def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
 
 
 def _issue_in_force(ws: Path, alpha_id: str) -> SignedIssue | None:
-    return lineage.newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
+    return canary_life.newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
 
 
 def run_shadow_sessions(ws: Path, key: str) -> list[dict[str, Any]]:
@@ -203,7 +203,7 @@ def frozen_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
 
 
 def _next_canary_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
-    thresholds, _ = lineage.load_canary_thresholds()
+    thresholds, _ = canary_life.load_canary_thresholds()
     done = {row["session_id"] for row in session_evidence(ws, key) if row["stage"] == "canary"}
     rest = [ref for ref in frozen_sessions(ws, key)[SHADOW_SESSIONS:] if ref.session_id not in done]
     return rest[: thresholds.sessions_per_stage]

@@ -24,6 +24,9 @@ def promote(arguments: argparse.Namespace) -> int:
         config_dir=arguments.config_dir,
     )
     facts = promotion.as_dict()
+    run = f"hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION"
+    if promotion.stage == "live":
+        run = f"hft-live run --mode live --alpha {promotion.alpha_id} --check"
     state = "signed" if promotion.is_new else "already in force"
     print_result(
         arguments,
@@ -32,7 +35,7 @@ def promote(arguments: argparse.Namespace) -> int:
             f"{state}: {promotion.alpha_key} {promotion.stage} "
             f"{promotion.weight_ppm / 1e4:g} % sequence {promotion.promotion_seq}\n"
             f"  {promotion.head}\n"
-            f"next: hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION"
+            f"next: {run}"
         ),
     )
     return DONE
@@ -42,7 +45,7 @@ def canary(arguments: argparse.Namespace) -> int:
     """Say, or carry out, what a canary's sessions lead to."""
     from hft_platform.config.settings import load_settings
     from research.gates.verdict import require_verdict
-    from research.promotion.lineage import evaluate_canary
+    from research.promotion.canary_life import evaluate_canary
     from research.promotion.promote import run_canary
 
     ws, alpha = workspace_of(arguments), alpha_of(arguments)
@@ -72,7 +75,7 @@ def canary(arguments: argparse.Namespace) -> int:
 
 def withdraw(arguments: argparse.Namespace) -> int:
     """Take a promotion back."""
-    from research.promotion.promote import withdraw
+    from research.promotion.withdrawal import withdraw
 
     done = withdraw(
         workspace_of(arguments), arguments.alpha_id, by=user_of(arguments), why=arguments.why
@@ -107,7 +110,7 @@ def retire(arguments: argparse.Namespace) -> int:
 
 def reduce(arguments: argparse.Namespace) -> int:
     """Lower a weight."""
-    from research.promotion.promote import reduce_weight
+    from research.promotion.withdrawal import reduce_weight
 
     done = reduce_weight(
         workspace_of(arguments),

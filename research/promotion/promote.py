@@ -22,28 +22,20 @@ from hft_platform.errors import PlatformError
 from research.gates.verdict import require_verdict
 from research.promotion import audit, on_record
 from research.promotion.canary import Action, CanaryDecision
+from research.promotion.canary_life import canary_history, evaluate_canary
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.issue import Promotion
-from research.promotion.lineage import canary_history, evaluate_canary
 from research.promotion.signer_process import run_signer as _run_signer
-from research.promotion.withdrawal import (
-    Withdrawal,
-    newest_unverified,
-    reduce_weight,
-    withdraw,
-)
+from research.promotion.withdrawal import newest_unverified, withdraw
 
 if TYPE_CHECKING:
     from research.registry import Alpha
 
 __all__ = [
     "Promotion",
-    "Withdrawal",
     "apply_decision",
     "promote",
-    "reduce_weight",
     "run_canary",
-    "withdraw",
 ]
 
 

@@ -19,7 +19,7 @@ from hft_platform.config.promotion_folder import issued_seqs, locked, promotions
 from hft_platform.errors import PlatformError
 from research.promotion import audit
 from research.promotion.lifecycle import lifecycle_of, retired_entry
-from research.promotion.promote import withdraw
+from research.promotion.withdrawal import withdraw
 
 if TYPE_CHECKING:
     from research.registry import Alpha

@@ -33,6 +33,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.promotion import audit, on_record
 from research.promotion.approve import approval_of
 from research.promotion.canary import Action, first_weight
+from research.promotion.canary_life import evaluate_canary, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import passed_verdicts, require_tapes_unchanged
 from research.promotion.issue import (
@@ -42,7 +43,6 @@ from research.promotion.issue import (
     write_issue,
 )
 from research.promotion.lifecycle import require_not_retired
-from research.promotion.lineage import evaluate_canary, newest_issue
 from research.promotion.permit import DAY_NS, permit_content
 from research.promotion.request import SignRequest, read_request
 from research.registry import Alpha, find_alpha

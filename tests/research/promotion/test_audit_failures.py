@@ -20,8 +20,9 @@ from hft_platform.services import latch
 from research.gates.verdict import GATES, GateVerdict, reason, verdict_folder
 from research.promotion import audit, on_record
 from research.promotion.approve import approval_path, approve
-from research.promotion.promote import reduce_weight, run_canary, withdraw
+from research.promotion.promote import run_canary
 from research.promotion.sign import SignerContext
+from research.promotion.withdrawal import reduce_weight, withdraw
 
 Broken = Callable[[Any], Any]
 

@@ -14,7 +14,7 @@ from hft_platform.errors import ReasonCode
 from research import loop
 from research.gates.promise import SessionExecution, promised_metrics
 from research.promotion.canary import Action, PromisedMetric
-from research.promotion.lineage import newest_issue, promise_of
+from research.promotion.canary_life import newest_issue, promise_of
 from research.promotion.promote import run_canary
 from tests.research.promotion.test_promote import (
     ALPHA_ID,

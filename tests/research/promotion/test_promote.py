@@ -18,9 +18,10 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.verdict import GATES, GateVerdict, Verdict
 from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
-from research.promotion.lineage import canary_history, evaluate_canary, newest_issue
-from research.promotion.promote import promote, reduce_weight, run_canary, withdraw
+from research.promotion.canary_life import canary_history, evaluate_canary, newest_issue
+from research.promotion.promote import promote, run_canary
 from research.promotion.sign import SignerContext, read_request, sign_request
+from research.promotion.withdrawal import reduce_weight, withdraw
 
 ALPHA_ID = "gen_imbalance_taker"
 FIRST_FROZEN = 10
