@@ -48,6 +48,7 @@ def promote(
     why: str,
     symbol: str | None = None,
     weight_ppm_max: int | None = None,
+    climbs_from: int | None = None,
     config_dir: Path | None = None,
 ) -> Promotion:
     """Request a promotion and let the signer decide.
@@ -69,6 +70,8 @@ def promote(
         One instrument of several.
     weight_ppm_max : int, optional
         Ask for less weight than the evidence carries.
+    climbs_from : int, optional
+        Sequence that must still be in force: a step up is about one issue.
     config_dir : Path, optional
         Folder with overriding settings, thresholds and instruments.
 
@@ -90,6 +93,7 @@ def promote(
         "weight_ppm_max": weight_ppm_max,
         "by": by,
         "why": why,
+        "climbs_from": climbs_from,
     }
     name = f"{alpha.alpha_id}-{canonical_sha256(request)[:12]}.json"
     path = promotions_root(ws) / "requests" / name
@@ -194,16 +198,16 @@ def apply_decision(
         audit.append(
             ws, kind=audit.EntryKind.CANARY_STEP, who=by, why=why, subject=alpha.key, facts=facts
         )
+        seq = issued_seqs(promotions_root(ws), alpha.alpha_id)[-1]
         promote(
-            ws, alpha, stage=_stage_in_force(ws, alpha.alpha_id), by=by, why=why,
-            config_dir=config_dir,
+            ws, alpha, stage=_stage_of(ws, alpha.alpha_id, seq), by=by, why=why,
+            climbs_from=seq, config_dir=config_dir,
         )  # fmt: skip
 
 
-def _stage_in_force(ws: Path, alpha_id: str) -> str:
+def _stage_of(ws: Path, alpha_id: str, seq: int) -> str:
     # Only what to ask for; the signer verifies the issue that it climbs from.
-    root = promotions_root(ws)
-    content = newest_unverified(root, alpha_id, issued_seqs(root, alpha_id)[-1])
+    content = newest_unverified(promotions_root(ws), alpha_id, seq)
     return content.stage if content is not None else "canary"
 
 

@@ -38,6 +38,7 @@ from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import passed_verdicts, require_tapes_unchanged
 from research.promotion.issue import (
     Promotion,
+    Standing,
     issue_in_force,
     require_issues_in_chain,
     write_issue,
@@ -107,6 +108,7 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
     ws = context.workspace
     alpha = find_alpha(request.alpha_key, context.alphas_folder)
     with locked(promotions_root(ws)):
+        standing = Standing.of(ws, alpha.alpha_id)
         key = _key_for(request.stage, context)
         entries = audit.verify_chain(ws)
         require_not_retired(entries, alpha)
@@ -117,6 +119,7 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}
         _require_not_rolled_back(ws, alpha, hashes, entries)
         current = newest_issue(ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path)
+        _require_climbs_from(request, current)
         if current is not None and _includes_shadow(current, alpha, request.stage):
             return issue_in_force(ws, alpha, current)
         if current is None or current.content.verdicts.get("gate_a") != hashes["gate_a"]:
@@ -138,7 +141,19 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
             content["approval"] = approval.model_dump()
         if current is not None and _says_the_same(current, content, key, context.settings):
             return issue_in_force(ws, alpha, current)
-        return write_issue(request, alpha, content, key, ws, audit.verify_chain(ws))
+        return write_issue(request, alpha, content, key, ws, audit.verify_chain(ws), standing)
+
+
+def _require_climbs_from(request: SignRequest, current: SignedIssue | None) -> None:
+    # A step up was decided about one issue; where that was taken back since, nothing is earned.
+    seq = current.content.promotion_seq if current is not None else 0
+    if request.climbs_from not in (None, seq):
+        raise PlatformError(
+            ReasonCode.PROMOTION_NOT_PERMITTED,
+            f"{request.alpha_key} was to climb from sequence {request.climbs_from}, which is not "
+            f"in force any more ({f'sequence {seq} is' if seq else 'it was withdrawn'})",
+            next_step="hft-research canary says what its sessions lead to now",
+        )
 
 
 def _key_for(stage: str, context: SignerContext) -> SigningKey:
