@@ -204,8 +204,16 @@ def frozen_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
 
 def _next_canary_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
     thresholds, _ = canary_life.load_canary_thresholds()
-    done = {row["session_id"] for row in session_evidence(ws, key) if row["stage"] == "canary"}
-    rest = [ref for ref in frozen_sessions(ws, key)[SHADOW_SESSIONS:] if ref.session_id not in done]
+    done = {
+        (row["symbol"], row["session_id"])
+        for row in session_evidence(ws, key)
+        if row["stage"] == "canary"
+    }
+    rest = [
+        ref
+        for ref in frozen_sessions(ws, key)[SHADOW_SESSIONS:]
+        if (ref.symbol, ref.session_id) not in done
+    ]
     return rest[: thresholds.sessions_per_stage]
 
 

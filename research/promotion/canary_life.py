@@ -187,6 +187,7 @@ def facts_of(evidence: SessionEvidence) -> SessionFacts:
         markout_ticks=dict(evidence.markout_ticks),
         halted_by=evidence.halted_by,
         shed_count=evidence.shed_count,
+        symbol=evidence.symbol,
     )
 
 
