@@ -4,7 +4,7 @@ Why: the sensor, the terminal and the signer must come to the same decision from
 
 Invariants:
 1. A life starts with the first canary config after the last withdrawal; older sessions are over.
-2. The promise comes from gate C's verified verdict, never from arguments.
+2. The promise comes from gate C's verified verdict, the one that was signed (see `canary_judge`).
 3. Evaluating twice gives the same decision; applying it twice changes nothing more.
 
 The rule itself is `canary.decide`. Operator's page: `docs/canary.md`.
@@ -27,6 +27,7 @@ from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.services.session_summary import SessionEvidence
 from research.promotion.canary import (
     CanaryDecision,
+    CanaryThresholds,
     Promise,
     PromisedMetric,
     SessionFacts,
@@ -37,8 +38,11 @@ from research.promotion.evidence import session_summaries
 
 __all__ = [
     "canary_history",
+    "capacity_of",
+    "decide_issue",
     "evaluate_canary",
     "facts_of",
+    "issue_of_canary",
     "load_canary_thresholds",
     "newest_issue",
     "promise_of",
@@ -113,25 +117,76 @@ def evaluate_canary(
     PlatformError
         CONFIG_NOT_FOUND when no canary or live config of this alpha is in force.
     """
-    issue = newest_issue(ws, alpha.alpha_id, pinned_file=pinned_file)
-    if (
-        issue is None
-        or issue.content.stage == "shadow"
-        or issue.content.alpha_hash != alpha.alpha_hash
-    ):
-        raise PlatformError(
-            ReasonCode.CONFIG_NOT_FOUND,
-            f"{alpha.key} has no canary in force",
-            next_step=f"hft-research promote {alpha.alpha_id} --stage canary",
-        )
+    issue = issue_of_canary(ws, alpha.alpha_id, pinned_file=pinned_file)
+    if issue.content.alpha_hash != alpha.alpha_hash:
+        raise _no_canary(alpha.alpha_id)
     thresholds, _ = load_canary_thresholds(config_dir)
+    return decide_issue(ws, alpha, issue, thresholds, gate_c=gate_c, gate_d=gate_d)
+
+
+def issue_of_canary(ws: Path, alpha_id: str, *, pinned_file: Path | None = None) -> SignedIssue:
+    """The canary or live config of an alpha that is in force.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha, in whatever version.
+    pinned_file : Path, optional
+        File of pinned promotion keys.
+
+    Returns
+    -------
+    SignedIssue
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_NOT_FOUND without one; otherwise as `read_signed`.
+    """
+    issue = newest_issue(ws, alpha_id, pinned_file=pinned_file)
+    if issue is None or issue.content.stage == "shadow":
+        raise _no_canary(alpha_id)
+    return issue
+
+
+def decide_issue(
+    ws: Path,
+    alpha: Alpha,
+    issue: SignedIssue,
+    thresholds: CanaryThresholds,
+    *,
+    gate_c: Verdict,
+    gate_d: Verdict,
+) -> CanaryDecision:
+    """Decide about one issue from the signed sessions of its life.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        The version that the issue is about.
+    issue : SignedIssue
+        Canary or live, in force.
+    thresholds : CanaryThresholds
+        Of the canary.
+    gate_c, gate_d : Verdict
+        Verified verdicts that hold the promise and the capacity.
+
+    Returns
+    -------
+    CanaryDecision
+        Never more weight than a person lowered it to.
+    """
     content = issue.content
     decision = decide(
         canary_history(ws, alpha),
         thresholds,
         promise_of(gate_c),
         weight_ppm=content.weight_ppm,
-        capacity_ppm=int(gate_d.results["capacity"]["weight_ppm_max"]),
+        capacity_ppm=capacity_of(gate_d),
     )
     in_force = reduced_weight(
         promotions_root(ws), alpha.alpha_id, content.promotion_seq, signed_ppm=content.weight_ppm
@@ -140,6 +195,19 @@ def evaluate_canary(
         # Someone lowered the weight: only a person raises it again, by promoting.
         return CanaryDecision(type(decision.action).HOLD, in_force, (), decision.facts)
     return decision
+
+
+def capacity_of(gate_d: Verdict) -> int:
+    """Largest weight that gate D found room for in the book."""
+    return int(gate_d.results["capacity"]["weight_ppm_max"])
+
+
+def _no_canary(alpha_id: str) -> PlatformError:
+    return PlatformError(
+        ReasonCode.CONFIG_NOT_FOUND,
+        f"{alpha_id} has no canary in force",
+        next_step=f"hft-research promote {alpha_id} --stage canary",
+    )
 
 
 def canary_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:

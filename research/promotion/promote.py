@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING
 
 from hft_platform.config.canonical import atomic_write, canonical_json, canonical_sha256
 from hft_platform.config.promotion_folder import issued_seqs, promotions_root
-from hft_platform.config.settings import load_settings
-from hft_platform.errors import PlatformError
-from research.gates.verdict import require_verdict
-from research.promotion import audit, on_record
+from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
-from research.promotion.canary_life import canary_history, evaluate_canary
+from research.promotion.canary_judge import UnjudgedCanaryError, judge_canary
+from research.promotion.canary_life import canary_history
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.issue import Promotion
 from research.promotion.signer_process import run_signer as _run_signer
@@ -128,30 +126,16 @@ def run_canary(
     Raises
     ------
     PlatformError
-        When a step up was refused. A verdict that no longer holds, and canary thresholds that
-        nobody recorded, roll back instead: a promise that cannot be read is not kept.
+        When a step up was refused, or no canary is in force.
+    UnjudgedCanaryError
+        When one is in force and cannot be judged. It was withdrawn: a promise that cannot be read
+        is not kept.
     """
-    _, thresholds_sha256 = load_canary_thresholds(config_dir)
     try:
-        gate_c, gate_d = (require_verdict(ws, alpha, gate) for gate in ("gate_c", "gate_d"))
-        on_record.require_thresholds_on_record(ws, {on_record.CANARY_FILE: thresholds_sha256})
-    except PlatformError as error:
-        withdraw(
-            ws,
-            alpha.alpha_id,
-            by=by,
-            why=f"the promise cannot be read or judged: {error.message}",
-            code=error.code,
-        )
+        decision = judge_canary(ws, alpha, config_dir=config_dir)
+    except UnjudgedCanaryError as error:
+        withdraw(ws, alpha.alpha_id, by=by, why=error.message, code=error.code)
         raise
-    decision = evaluate_canary(
-        ws,
-        alpha,
-        gate_c=gate_c,
-        gate_d=gate_d,
-        config_dir=config_dir,
-        pinned_file=load_settings(config_dir).pinned_keys_path,
-    )
     apply_decision(ws, alpha, decision, by=by, config_dir=config_dir)
     return decision
 
@@ -173,7 +157,7 @@ def apply_decision(
     alpha : Alpha
         Whose canary.
     decision : CanaryDecision
-        From `evaluate_canary`; the signer evaluates again before it signs more weight.
+        From `judge_canary`; the signer evaluates again before it signs more weight.
     by : str
         Who or what acts.
     config_dir : Path, optional

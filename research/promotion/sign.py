@@ -32,8 +32,9 @@ from hft_platform.config.promotion_folder import (
 from hft_platform.errors import PlatformError, ReasonCode
 from research.promotion import audit, on_record
 from research.promotion.approve import approval_of
-from research.promotion.canary import Action, first_weight
-from research.promotion.canary_life import evaluate_canary, newest_issue
+from research.promotion.canary import Action, CanaryDecision, first_weight
+from research.promotion.canary_judge import signed_verdict
+from research.promotion.canary_life import decide_issue, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import passed_verdicts, require_tapes_unchanged
 from research.promotion.issue import (
@@ -257,22 +258,34 @@ def _canary_weight(alpha: Alpha, verdicts: Mapping[str, Verdict], context: Signe
         or current.content.alpha_hash != alpha.alpha_hash
     ):
         return first_weight(thresholds, alpha.manifest.gate_weight_ppm)
-    decision = evaluate_canary(
-        context.workspace,
-        alpha,
-        gate_c=verdicts["gate_c"],
-        gate_d=verdicts["gate_d"],
-        config_dir=context.config_dir,
-        pinned_file=pinned,
+    return min(
+        decision.weight_ppm for decision in _canary_decisions(alpha, verdicts, context, current)
     )
-    if decision.action is Action.ROLL_BACK:
-        first = decision.reasons[0]
-        raise PlatformError(
-            first.code,
-            f"{alpha.key} fails its canary: {first.text}; nothing was signed",
-            next_step=f"hft-research canary {alpha.alpha_id} --apply rolls it back",
-        )
-    return decision.weight_ppm
+
+
+def _canary_decisions(
+    alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext, current: SignedIssue
+) -> list[CanaryDecision]:
+    """By the promise that was signed, and by the one to be signed: a new one excuses nothing."""
+    ws = context.workspace
+    thresholds, _ = load_canary_thresholds(context.config_dir)
+    entries = audit.verify_chain(ws)
+    signed = {
+        gate: signed_verdict(ws, alpha, gate, current, entries) for gate in ("gate_c", "gate_d")
+    }
+    decisions = [
+        decide_issue(ws, alpha, current, thresholds, gate_c=by["gate_c"], gate_d=by["gate_d"])
+        for by in (signed, verdicts)
+    ]
+    for decision in decisions:
+        if decision.action is Action.ROLL_BACK:
+            first = decision.reasons[0]
+            raise PlatformError(
+                first.code,
+                f"{alpha.key} fails its canary: {first.text}; nothing was signed",
+                next_step=f"hft-research canary {alpha.alpha_id} --apply rolls it back",
+            )
+    return decisions
 
 
 def _includes_shadow(current: SignedIssue, alpha: Alpha, stage: str) -> bool:
