@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from hft_platform.config.canonical import atomic_write, canonical_json, canonical_sha256
 from hft_platform.config.promotion_folder import issued_seqs, promotions_root
+from hft_platform.config.settings import load_settings
+from hft_platform.errors import PlatformError
 from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
 from research.promotion.canary_judge import UnjudgedCanaryError, judge_canary
-from research.promotion.canary_life import canary_history
+from research.promotion.canary_life import canary_history, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.issue import Promotion
 from research.promotion.signer_process import run_signer as _run_signer
@@ -34,6 +36,7 @@ __all__ = [
     "apply_decision",
     "promote",
     "run_canary",
+    "withdraw_without_alpha",
 ]
 
 
@@ -138,6 +141,30 @@ def run_canary(
         raise
     apply_decision(ws, alpha, decision, by=by, config_dir=config_dir)
     return decision
+
+
+def withdraw_without_alpha(ws: Path, key: str, *, by: str, error: PlatformError) -> None:
+    """Withdraw a canary or live config whose alpha was edited or is gone: nobody can judge it.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    key : str
+        ``<alpha_id>@<12 hex>`` of the version that cannot be found; a config of another version
+        stays.
+    by : str
+        Who or what acts.
+    error : PlatformError
+        What is wrong with the alpha.
+    """
+    alpha_id = key.partition("@")[0]
+    issue = newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
+    if issue is None or issue.content.stage == "shadow":
+        return
+    if key == f"{alpha_id}@{issue.content.alpha_hash[:12]}":
+        why = f"nobody can judge it any more: {error.message}"
+        withdraw(ws, alpha_id, by=by, why=why, code=error.code)
 
 
 def apply_decision(

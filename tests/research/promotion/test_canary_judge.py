@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
 
+from hft_platform.config.canonical import atomic_write, canonical_json
 from hft_platform.config.promotion_folder import promotions_root, withdrawn_seq
 from hft_platform.errors import PlatformError, ReasonCode
-from research import cli
+from research import cli, loop, registry
 from research.commands import common
 from research.gates.verdict import GATES, Verdict, read_verdict, verdict_folder
 from research.promotion import audit
@@ -151,3 +153,87 @@ def test_an_error_outside_the_canary_withdraws_nothing(bench: Any) -> None:
         assert caught.value.code == ReasonCode.CONFIG_NOT_FOUND
         assert not isinstance(caught.value, UnjudgedCanaryError)
     assert withdrawn_seq(promotions_root(bench.ws), ALPHA_ID) == 0
+
+
+def edit(bench: Any) -> None:
+    """Another version of the alpha lies in its folder."""
+    path = bench.alphas / ALPHA_ID / "manifest.yaml"
+    path.write_text(path.read_text().replace("ttl_ms: ", "ttl_ms: 1"))
+
+
+def in_alphas_of(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The asset graph looks for alphas in the bench's folder."""
+    monkeypatch.setattr(loop, "alpha_of", lambda key: registry.find_alpha(key, bench.alphas))
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("edited", ReasonCode.VERDICT_STALE), ("removed", ReasonCode.MANIFEST_INVALID)],
+)
+def test_a_canary_whose_alpha_is_not_the_one_that_was_signed_is_withdrawn_by_the_graph(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, how: str, code: int
+) -> None:
+    in_alphas_of(bench, monkeypatch)
+    bench.write_gates()
+    bench.sign("canary")
+    key = bench.alpha.key
+    if how == "edited":
+        edit(bench)
+        atomic_write(bench.ws / "alphas.json", canonical_json([bench.alpha.key]))
+    else:
+        shutil.rmtree(bench.alphas / ALPHA_ID)
+        atomic_write(bench.ws / "alphas.json", b"[]")
+    assert [pending for pending, _ in loop.pending_canaries(bench.ws)] == [key]
+    assert code_of(loop.decide_canary, bench.ws, key) == code
+    assert is_withdrawn(bench)
+    assert loop.pending_canaries(bench.ws) == []
+    record = audit.verify_chain(bench.ws)[-1].record
+    assert (record["kind"], record["facts"]["reason_code"]) == ("withdrawn", code)
+
+
+def test_another_version_that_is_gone_takes_nothing_back(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_alphas_of(bench, monkeypatch)
+    bench.write_gates()
+    bench.sign("canary")
+    code = code_of(loop.decide_canary, bench.ws, f"{ALPHA_ID}@{'0' * 12}")
+    assert code == ReasonCode.VERDICT_STALE
+    assert not is_withdrawn(bench)
+
+
+def test_an_edited_alpha_is_withdrawn_from_the_terminal_as_well(
+    bench: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.write_gates()
+    bench.sign("canary")
+    edit(bench)
+    command = ["canary", ALPHA_ID, *place(bench)]
+    assert cli.main(command) == common.REFUSED
+    assert "--apply would withdraw it" in capsys.readouterr().err
+    assert cli.main([*command, "--apply"]) == common.REFUSED
+    assert is_withdrawn(bench)
+
+
+def test_thresholds_that_do_not_load_withdraw_the_canary(bench: Any) -> None:
+    bench.write_gates()
+    bench.sign("canary")
+    (bench.config_dir / "canary.yaml").write_text("weight_stages_ppm: many\n")
+    code = code_of(run_canary, bench.ws, bench.alpha, by="s", config_dir=bench.config_dir)
+    assert code == ReasonCode.SETTINGS_INVALID
+    assert is_withdrawn(bench)
+
+
+def test_one_bad_config_does_not_hide_the_other_canaries(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_alphas_of(bench, monkeypatch)
+    bench.write_gates()
+    bench.sign("canary")
+    bench.run_session(FIRST_FROZEN)
+    bad = promotions_root(bench.ws) / "a_broken_one" / "000001-0123456789ab.yaml"
+    atomic_write(bad, b"no config")
+    pending = loop.pending_canaries(bench.ws)
+    assert [key for key, _ in pending] == ["a_broken_one", bench.alpha.key]
+    assert not loop.decide_canary(bench.ws, bench.alpha.key)["rolled_back"]
+    assert code_of(loop.decide_canary, bench.ws, "a_broken_one")
