@@ -53,6 +53,8 @@ __all__ = [
     "decide",
     "edge_log_evidence",
     "first_weight",
+    "last_weight",
+    "missing_quota",
     "promised_std",
 ]
 
@@ -110,6 +112,38 @@ def decide(
 def first_weight(thresholds: CanaryThresholds, gate_weight_ppm: int) -> int:
     """Weight of a new canary: the first stage, never above what the gates judged."""
     return min(thresholds.weight_stages_ppm[0], gate_weight_ppm)
+
+
+def last_weight(thresholds: CanaryThresholds, capacity_ppm: int) -> int:
+    """Weight that a canary can reach: the last stage, as far as there is room in the book."""
+    return min(thresholds.weight_stages_ppm[-1], capacity_ppm)
+
+
+def missing_quota(facts: Facts, limits: CanaryThresholds) -> list[str]:
+    """What the sessions at the current weight lack as evidence, in words; empty when enough.
+
+    Parameters
+    ----------
+    facts : dict
+        Of a decision.
+    limits : CanaryThresholds
+        Sessions, orders, fills and share that are asked for.
+
+    Returns
+    -------
+    list of str
+    """
+    quota = (
+        ("sessions_at_weight", limits.sessions_per_stage),
+        ("orders_at_weight", limits.stage_orders_min),
+        ("fills_at_weight", limits.stage_fills_min),
+        ("share_at_weight", limits.step_up_share),
+    )
+    return [
+        f"{name} {facts.get(name) or 0:.4g} of {least:g}"
+        for name, least in quota
+        if (facts.get(name) or 0) < least
+    ]
 
 
 def _missing(
@@ -288,14 +322,7 @@ def _climb(
 ) -> CanaryDecision:
     stages = [min(stage, capacity_ppm) for stage in limits.weight_stages_ppm]
     higher = [stage for stage in stages if stage > weight_ppm]
-    quota = (
-        ("sessions_at_weight", limits.sessions_per_stage),
-        ("orders_at_weight", limits.stage_orders_min),
-        ("fills_at_weight", limits.stage_fills_min),
-        ("share_at_weight", limits.step_up_share),
-    )
-    has_evidence = all((facts[name] or 0) >= least for name, least in quota)
-    if not higher or not has_evidence:
+    if not higher or missing_quota(facts, limits):
         return CanaryDecision(Action.HOLD, weight_ppm, (), facts)
     return CanaryDecision(Action.STEP_UP, higher[0], (), facts)
 

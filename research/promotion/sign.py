@@ -34,9 +34,10 @@ from research.promotion import audit, on_record
 from research.promotion.approve import approval_of
 from research.promotion.canary import Action, CanaryDecision, first_weight
 from research.promotion.canary_judge import signed_verdict
-from research.promotion.canary_life import decide_issue, newest_issue
+from research.promotion.canary_life import capacity_of, decide_issue, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import passed_verdicts, require_tapes_unchanged
+from research.promotion.graduation import require_canary_of, require_graduated
 from research.promotion.issue import (
     Promotion,
     Standing,
@@ -234,7 +235,7 @@ def _weight(
     if request.stage == "shadow":
         allowed = alpha.manifest.gate_weight_ppm
     else:
-        allowed = _canary_weight(alpha, verdicts, context)
+        allowed = _canary_weight(request.stage, alpha, verdicts, context)
     if approval is not None:
         allowed = min(allowed, approval.weight_ppm_max)
     if request.weight_ppm_max is None:
@@ -248,19 +249,27 @@ def _weight(
     return request.weight_ppm_max
 
 
-def _canary_weight(alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext) -> int:
+def _canary_weight(
+    stage: str, alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext
+) -> int:
     thresholds, _ = load_canary_thresholds(context.config_dir)
     pinned = context.settings.pinned_keys_path
     current = newest_issue(context.workspace, alpha.alpha_id, pinned_file=pinned)
-    if (
+    if stage == "live":
+        current = require_canary_of(alpha, current)
+    elif (
         current is None
         or current.content.stage == "shadow"
         or current.content.alpha_hash != alpha.alpha_hash
     ):
         return first_weight(thresholds, alpha.manifest.gate_weight_ppm)
-    return min(
-        decision.weight_ppm for decision in _canary_decisions(alpha, verdicts, context, current)
-    )
+    decisions = _canary_decisions(alpha, verdicts, context, current)
+    if stage == "live":
+        capacity_ppm = capacity_of(verdicts["gate_d"])
+        require_graduated(
+            context.workspace, alpha, current, decisions, thresholds, capacity_ppm=capacity_ppm
+        )
+    return min(decision.weight_ppm for decision in decisions)
 
 
 def _canary_decisions(

@@ -158,13 +158,13 @@ def test_a_graduated_alpha_keeps_its_guard(
     pinned(bench, tmp_path)
     monkeypatch.setenv("HFT_PINNED_KEYS_FILE", str(tmp_path / "pins"))
     registered(bench)
-    bench.write_gates()
+    bench.graduate()
     bench.sign("live")
-    bench.run_session(FIRST_FROZEN)
+    bench.run_session(FIRST_FROZEN + 3)
     ((key, _),) = loop.pending_canaries(bench.ws)
     assert key == bench.alpha.key
     bench.run_session(
-        FIRST_FROZEN + 1,
+        FIRST_FROZEN + 4,
         counts={"records": 5, "decisions": 10, "approved": 100, "refused_by_code": {},
                 "orders": 100, "broker_rejects": 40, "unknown": 0, "filled_orders": 50},
     )  # fmt: skip

@@ -306,12 +306,14 @@ def pinned(bench: Any, root: Path) -> None:
 
 
 def test_live_needs_a_key_made_by_hand_and_pinned(bench: Any, tmp_path: Path) -> None:
-    bench.write_gates()
+    bench.graduate()
     assert code_of(bench.sign, "live") == ReasonCode.KEY_ROLE_FORBIDDEN
     pinned(bench, tmp_path)
     done = bench.sign("live")
     keys = trusted_keys(bench.ws, pinned_file=tmp_path / "pins")
-    assert verified(bench, done.head, trusted_keys=keys, mode="live").stage == "live"
+    now_ns = bench.start_ns(FIRST_FROZEN + 3)
+    live = verified(bench, done.head, trusted_keys=keys, mode="live", now_ns=now_ns)
+    assert live.stage == "live"
     (tmp_path / "pins").write_text("")
     assert code_of(bench.sign, "live") == ReasonCode.KEY_ROLE_FORBIDDEN
 
