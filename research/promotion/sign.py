@@ -36,7 +36,11 @@ from research.promotion.canary import Action, CanaryDecision, first_weight
 from research.promotion.canary_judge import signed_verdict
 from research.promotion.canary_life import capacity_of, decide_issue, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
-from research.promotion.evidence import passed_verdicts, require_tapes_unchanged
+from research.promotion.evidence import (
+    passed_verdicts,
+    require_same_pool,
+    require_tapes_unchanged,
+)
 from research.promotion.graduation import require_canary_of, require_graduated
 from research.promotion.issue import (
     Promotion,
@@ -126,6 +130,9 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
             return issue_in_force(ws, alpha, current)
         if current is None or current.content.verdicts.get("gate_a") != hashes["gate_a"]:
             require_tapes_unchanged(ws, alpha, verdicts["gate_a"])
+        if request.stage != "shadow" and not _is_canary_of(current, alpha):
+            pinned = context.settings.pinned_keys_path
+            require_same_pool(ws, alpha, verdicts["gate_d"], pinned_file=pinned)
         approval = approval_of(
             ws, alpha, request, hashes, pinned_file=context.settings.pinned_keys_path
         )
@@ -257,11 +264,7 @@ def _canary_weight(
     current = newest_issue(context.workspace, alpha.alpha_id, pinned_file=pinned)
     if stage == "live":
         current = require_canary_of(alpha, current)
-    elif (
-        current is None
-        or current.content.stage == "shadow"
-        or current.content.alpha_hash != alpha.alpha_hash
-    ):
+    elif current is None or not _is_canary_of(current, alpha):
         return first_weight(thresholds, alpha.manifest.gate_weight_ppm)
     decisions = _canary_decisions(alpha, verdicts, context, current)
     if stage == "live":
@@ -295,6 +298,14 @@ def _canary_decisions(
                 next_step=f"hft-research canary {alpha.alpha_id} --apply rolls it back",
             )
     return decisions
+
+
+def _is_canary_of(current: SignedIssue | None, alpha: Alpha) -> bool:
+    return (
+        current is not None
+        and current.content.stage != "shadow"
+        and current.content.alpha_hash == alpha.alpha_hash
+    )
 
 
 def _includes_shadow(current: SignedIssue, alpha: Alpha, stage: str) -> bool:
