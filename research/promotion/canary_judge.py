@@ -82,10 +82,7 @@ def judge_canary(ws: Path, alpha: Alpha, *, config_dir: Path | None = None) -> C
         return decide_issue(ws, alpha, issue, thresholds, gate_c=gate_c, gate_d=gate_d)
     except PlatformError as error:
         raise UnjudgedCanaryError(
-            error.code,
-            f"the promise cannot be read or judged: {error.message}",
-            next_step=error.next_step,
-            facts=error.facts,
+            error.code, error.message, next_step=error.next_step, facts=error.facts
         ) from error
 
 
@@ -126,7 +123,8 @@ def signed_verdict(
     if newest is None or newest.sha256 == sha256:
         verdict = require_verdict(ws, alpha, gate)
     else:
-        verdict = _read_signed(ws, alpha, gate, sha256)
+        # The gate ran again; its file by hash is left alone.
+        verdict = read_by_hash(ws, alpha, gate, sha256)
     _require_recorded(entries, alpha, gate, sha256)
     return verdict
 
@@ -141,8 +139,30 @@ def _require_same_alpha(alpha: Alpha, issue: SignedIssue) -> None:
         )
 
 
-def _read_signed(ws: Path, alpha: Alpha, gate: str, sha256: str) -> Verdict:
-    """A verdict by its hash, from the file that a later run of its gate leaves alone."""
+def read_by_hash(ws: Path, alpha: Alpha, gate: str, sha256: str) -> Verdict:
+    """A verdict by its hash, from the file that a later run of its gate leaves alone.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Whose.
+    gate : str
+        ``gate_a`` to ``gate_e``.
+    sha256 : str
+        Of its bytes.
+
+    Returns
+    -------
+    Verdict
+        Whatever it says; whether it is on record is not looked at.
+
+    Raises
+    ------
+    PlatformError
+        VERDICT_TAMPERED when it is gone or was edited.
+    """
     path = verdict_folder(ws, alpha.key) / f"{gate}-{sha256[:12]}.json"
     try:
         raw = path.read_bytes()
@@ -158,8 +178,8 @@ def _read_signed(ws: Path, alpha: Alpha, gate: str, sha256: str) -> Verdict:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise PlatformError(
             ReasonCode.VERDICT_TAMPERED,
-            f"{gate} of {alpha.key} ran again, and the verdict that the canary was signed on, "
-            f"{sha256[:12]}, cannot be read: {error}",
+            f"verdict {sha256[:12]} of {gate} of {alpha.key} was signed on and cannot be read: "
+            f"{error}",
         ) from error
 
 

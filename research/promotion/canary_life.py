@@ -3,7 +3,8 @@
 Why: the sensor, the terminal and the signer must come to the same decision from the same files.
 
 Invariants:
-1. A life starts with the first canary config after the last withdrawal; older sessions are over.
+1. A life starts with the first canary config after the last withdrawal; older sessions are over,
+   and none of them may break the promise that the next life is signed on (see `earlier_lives`).
 2. The promise comes from gate C's verified verdict, the one that was signed (see `canary_judge`).
 3. Evaluating twice gives the same decision; applying it twice changes nothing more.
 
@@ -24,6 +25,7 @@ from hft_platform.config.promotion_folder import (
     withdrawn_seq,
 )
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.session_register import begun_sessions
 from hft_platform.services.session_summary import SessionEvidence
 from research.promotion.canary import (
     CanaryDecision,
@@ -40,6 +42,7 @@ __all__ = [
     "canary_history",
     "capacity_of",
     "decide_issue",
+    "earlier_history",
     "evaluate_canary",
     "facts_of",
     "issue_of_canary",
@@ -234,6 +237,35 @@ def canary_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
             history.append(SessionFacts.unreadable(row.run_id, row.problem))
         elif row.evidence.promotion_seq > floor:
             history.append(facts_of(row.evidence))
+    return history
+
+
+def earlier_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
+    """Sessions of the lives of this version that were withdrawn, oldest first.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Whose lives; sessions of another version are about another alpha.
+
+    Returns
+    -------
+    list of SessionFacts
+        Unreadable sessions included, where the register knows whose they were.
+    """
+    floor = withdrawn_seq(promotions_root(ws), alpha.alpha_id)
+    if floor == 0:
+        return []
+    mine = {row.run_id for row in begun_sessions(ws) if row.alpha_hash == alpha.alpha_hash}
+    history = []
+    for row in session_summaries(ws, alpha, stages=("canary", "live")):
+        if row.evidence is not None:
+            if row.evidence.promotion_seq <= floor:
+                history.append(facts_of(row.evidence))
+        elif row.run_id in mine and (row.promotion_seq or 0) <= floor:
+            history.append(SessionFacts.unreadable(row.run_id, row.problem))
     return history
 
 

@@ -137,7 +137,8 @@ def run_canary(
     try:
         decision = judge_canary(ws, alpha, config_dir=config_dir)
     except UnjudgedCanaryError as error:
-        withdraw(ws, alpha.alpha_id, by=by, why=error.message, code=error.code)
+        why = f"the promise cannot be read or judged: {error.message}"
+        withdraw(ws, alpha.alpha_id, by=by, why=why, code=error.code)
         raise
     apply_decision(ws, alpha, decision, by=by, config_dir=config_dir)
     return decision

@@ -15,7 +15,6 @@ It runs no gate and writes no file itself (see `issue`). Operator's page: `docs/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from hft_platform.config.keys import SigningKey, load_signing_key, signing_key, 
 from hft_platform.config.promotion_folder import (
     locked,
     promotions_root,
-    withdrawn_path,
-    withdrawn_seq,
 )
 from hft_platform.errors import PlatformError, ReasonCode
 from research.promotion import audit, on_record
@@ -36,6 +33,10 @@ from research.promotion.canary import Action, CanaryDecision, first_weight
 from research.promotion.canary_judge import signed_verdict
 from research.promotion.canary_life import capacity_of, decide_issue, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
+from research.promotion.earlier_lives import (
+    require_earlier_life_kept_promise,
+    require_not_refuted,
+)
 from research.promotion.evidence import (
     passed_verdicts,
     require_same_pool,
@@ -120,10 +121,10 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         require_not_retired(entries, alpha)
         require_issues_in_chain(ws, alpha.alpha_id, entries)
         verdicts = passed_verdicts(ws, alpha, request.stage, config_dir=context.config_dir)
-        _, canary_sha256 = load_canary_thresholds(context.config_dir)
+        thresholds, canary_sha256 = load_canary_thresholds(context.config_dir)
         on_record.require_thresholds_on_record(ws, {on_record.CANARY_FILE: canary_sha256})
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}
-        _require_not_rolled_back(ws, alpha, hashes, entries)
+        require_not_refuted(ws, alpha, verdicts, entries)
         current = newest_issue(ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path)
         _require_climbs_from(request, current)
         if current is not None and _includes_shadow(current, alpha, request.stage):
@@ -133,6 +134,7 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
         if request.stage != "shadow" and not _is_canary_of(current, alpha):
             pinned = context.settings.pinned_keys_path
             require_same_pool(ws, alpha, verdicts["gate_d"], pinned_file=pinned)
+            require_earlier_life_kept_promise(ws, alpha, verdicts["gate_c"], thresholds)
         approval = approval_of(
             ws, alpha, request, hashes, pinned_file=context.settings.pinned_keys_path
         )
@@ -190,46 +192,6 @@ def _key_for(stage: str, context: SignerContext) -> SigningKey:
             next_step=f"add the line 'promotion {key.trusted.public_hex}' to pinned_keys_file",
         )
     return key
-
-
-def _require_not_rolled_back(
-    ws: Path, alpha: Alpha, hashes: Mapping[str, str], entries: list[audit.AuditEntry]
-) -> None:
-    # The chain remembers it when the file was edited, the file when the chain could not be written.
-    for entry in entries:
-        facts = entry.record["facts"]
-        if (
-            entry.record["kind"] == audit.EntryKind.WITHDRAWN
-            and facts.get("alpha_id") == alpha.alpha_id
-            and facts.get("is_rolled_back")
-            and all(facts["verdicts"].get(gate) == sha for gate, sha in hashes.items())
-        ):
-            raise _rolled_back(alpha)
-    root = promotions_root(ws)
-    seq = withdrawn_seq(root, alpha.alpha_id)
-    if seq == 0:
-        return
-    path = withdrawn_path(root, alpha.alpha_id, seq)
-    try:
-        record = json.loads(path.read_bytes())
-        is_rolled_back = bool(record["is_rolled_back"])
-        is_same = all(record["verdicts"].get(gate) == sha for gate, sha in hashes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PlatformError(
-            ReasonCode.CONFIG_WITHDRAWN,
-            f"{alpha.key} was withdrawn up to sequence {seq}, and {path} does not say why",
-            next_step="hft-research audit verify; restore the file from a copy",
-        ) from error
-    if is_rolled_back and is_same:
-        raise _rolled_back(alpha)
-
-
-def _rolled_back(alpha: Alpha) -> PlatformError:
-    return PlatformError(
-        ReasonCode.CONFIG_WITHDRAWN,
-        f"{alpha.key} was rolled back on the evidence that it is to be promoted by again",
-        next_step="run the gates on newer data, or change the alpha",
-    )
 
 
 def _weight(

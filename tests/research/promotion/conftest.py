@@ -29,7 +29,14 @@ from hft_platform.market.latency import load_latency_profile
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research.data.datasets import content_sha256
 from research.gates.thresholds import load_thresholds
-from research.gates.verdict import GATES, GateVerdict, Verdict, reason, write_verdict
+from research.gates.verdict import (
+    GATES,
+    GateVerdict,
+    Verdict,
+    read_verdict,
+    reason,
+    write_verdict,
+)
 from research.promotion.sign import Promotion, SignerContext, SignRequest, sign_request
 from research.registry import Alpha, bundled_folder, load_alpha
 
@@ -162,6 +169,21 @@ class Bench:
         made = dataclasses.replace(verdict, **changes)
         write_verdict(self.ws, self.alpha, made)
         return made
+
+    def rewrite(self, gate: str, **changes: Any) -> None:
+        """A gate ran again with other inputs or results, and those after it on its verdict."""
+        upstream: dict[str, str] = {}
+        for name in GATES:
+            verdict = read_verdict(self.ws, self.alpha.key, name)
+            assert verdict is not None
+            inputs = verdict.inputs | {"upstream": dict(upstream)}
+            more = {"inputs": inputs}
+            if name == gate:
+                more = {
+                    "inputs": inputs | changes.get("inputs", {}),
+                    "results": verdict.results | changes.get("results", {}),
+                }
+            upstream[name] = self.write_verdict(verdict, **more).sha256
 
     def fail(self, gate: str, code: int = 701) -> None:
         """Make a gate's verdict a failure."""

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
-from research.gates.verdict import GATES, read_verdict
 from research.promotion.withdrawal import withdraw
 from tests.research.promotion.test_promote import FIRST_FROZEN
 
@@ -20,13 +19,7 @@ def refused(bench: Any) -> PlatformError:
 
 def judged_beside(bench: Any, *members: str) -> None:
     """Gate D ran beside these members, and gate E after it."""
-    gate_d = read_verdict(bench.ws, bench.alpha.key, "gate_d")
-    bench.write_gates(GATES[:4], inputs=gate_d.inputs | {"pool": dict.fromkeys(members, "5" * 64)})
-    gate_e = read_verdict(bench.ws, bench.alpha.key, "gate_e")
-    upstream = gate_e.inputs["upstream"] | {
-        "gate_d": read_verdict(bench.ws, bench.alpha.key, "gate_d").sha256
-    }
-    bench.write_verdict(gate_e, inputs=gate_e.inputs | {"upstream": upstream})
+    bench.rewrite("gate_d", inputs={"pool": dict.fromkeys(members, "5" * 64)})
 
 
 def test_a_member_that_came_since_gate_d_is_judged_beside_first(bench: Any) -> None:
