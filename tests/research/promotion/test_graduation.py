@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from hft_platform.errors import PlatformError, ReasonCode
+from research import cli
+from research.commands import common
 from research.promotion.withdrawal import reduce_weight, withdraw
-from tests.research.promotion.test_promote import ALPHA_ID, FIRST_FROZEN, pinned
+from tests.research.promotion.test_on_record import place
+from tests.research.promotion.test_promote import (
+    ALPHA_ID,
+    FIRST_FROZEN,
+    in_this_process,
+    pinned,
+)
 
 
 def refused(bench: Any) -> tuple[int, str]:
@@ -113,3 +121,17 @@ def test_what_graduated_is_live_at_its_weight_and_renewed_without_a_new_canary(
     renewed = bench.sign("live")
     assert renewed.is_new
     assert renewed.expires_ns > first.expires_ns
+
+
+def test_after_live_the_next_step_is_the_live_check(
+    bench: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    in_this_process(bench, monkeypatch)
+    bench.graduate()
+    pinned(bench, tmp_path)
+    command = ["promote", ALPHA_ID, "--why", "it graduated", *place(bench)]
+    assert cli.main([*command, "--stage", "live"]) == common.DONE
+    assert f"next: hft-live run --mode live --alpha {ALPHA_ID} --check" in capsys.readouterr().out
