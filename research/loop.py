@@ -22,6 +22,7 @@ from hft_platform.config.canonical import atomic_write, canonical_json, canonica
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.keys import public_key
 from hft_platform.config.promoted import SignedIssue, head_config
+from hft_platform.config.promotion_folder import issued_seqs, promotions_root
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
 from hft_platform.market.instruments import load_instruments
@@ -32,7 +33,7 @@ from research.data import catalog
 from research.data.ingest import ingest
 from research.gates import run_gate as _run_gate
 from research.gates.verdict import GATES, Verdict, read_verdict
-from research.promotion import audit, lineage, promote
+from research.promotion import audit, canary_life, promote
 from research.promotion import canary as canary_rules
 from research.promotion.evidence import session_summaries
 
@@ -118,17 +119,7 @@ def registered_alphas(ws: Path) -> list[str]:
 
 def alpha_of(key: str) -> registry.Alpha:
     """The bundled alpha with this key; an edited alpha has another key and is refused."""
-    alpha_id = key.split("@", maxsplit=1)[0]
-    for alpha in registry.bundled_alphas():
-        if alpha.alpha_id == alpha_id:
-            if alpha.key != key:
-                raise PlatformError(
-                    ReasonCode.VERDICT_STALE,
-                    f"{key} was edited: it is {alpha.key} now",
-                    next_step="materialize alpha_registry, then use the new partition",
-                )
-            return alpha
-    raise PlatformError(ReasonCode.MANIFEST_INVALID, f"no alpha {alpha_id} in research/alphas")
+    return registry.find_alpha(key)
 
 
 def run_gate(ws: Path, key: str, gate: str) -> Verdict:
@@ -181,7 +172,7 @@ def permit(ws: Path, key: str, stage: str) -> dict[str, Any]:
 
 
 def _issue_in_force(ws: Path, alpha_id: str) -> SignedIssue | None:
-    return lineage.newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
+    return canary_life.newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
 
 
 def run_shadow_sessions(ws: Path, key: str) -> list[dict[str, Any]]:
@@ -203,9 +194,17 @@ def frozen_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
 
 
 def _next_canary_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
-    thresholds, _ = lineage.load_canary_thresholds()
-    done = {row["session_id"] for row in session_evidence(ws, key) if row["stage"] == "canary"}
-    rest = [ref for ref in frozen_sessions(ws, key)[SHADOW_SESSIONS:] if ref.session_id not in done]
+    thresholds, _ = canary_life.load_canary_thresholds()
+    done = {
+        (row["symbol"], row["session_id"])
+        for row in session_evidence(ws, key)
+        if row["stage"] == "canary"
+    }
+    rest = [
+        ref
+        for ref in frozen_sessions(ws, key)[SHADOW_SESSIONS:]
+        if (ref.symbol, ref.session_id) not in done
+    ]
     return rest[: thresholds.sessions_per_stage]
 
 
@@ -332,8 +331,15 @@ def canary_is_open(ws: Path, key: str) -> bool:
 
 
 def decide_canary(ws: Path, key: str) -> dict[str, Any]:
-    """Judge the canary by its summaries and act: more size, hold, or withdraw."""
-    alpha = alpha_of(key)
+    """Judge the canary by its summaries and act: more size, hold, or withdraw.
+
+    One whose alpha was edited or removed cannot be judged: it is withdrawn, and the refusal raised.
+    """
+    try:
+        alpha = alpha_of(key)
+    except PlatformError as error:
+        promote.withdraw_without_alpha(ws, key, by="asset graph", error=error)
+        raise
     decision = promote.run_canary(ws, alpha, by="asset graph")
     return {
         "action": str(decision.action),
@@ -345,29 +351,41 @@ def decide_canary(ws: Path, key: str) -> dict[str, Any]:
 
 
 def pending_canaries(ws: Path) -> list[tuple[str, str]]:
-    """Alphas with canary or live sessions, and the hash of what is known of those: one run each.
+    """Canary and live configs in force that there is something to judge by, one run each.
 
-    A summary that is missing or does not verify is part of it: it is a reason to look, not to stop
-    looking. Graduation to live keeps the guard.
+    Walks what was issued, not what is registered: a canary whose alpha was edited or removed is in
+    force all the same. With the hash of what is known of its sessions; a summary that is missing or
+    does not verify is part of it: it is a reason to look, not to stop looking. A config that
+    cannot be read is pending too, so that its run fails where people look, and the others go on.
     """
-    pending = []
-    for key in registered_alphas(ws):
-        issue = _issue_in_force(ws, key.split("@", maxsplit=1)[0])
-        if issue is None or issue.content.stage not in ("canary", "live"):
-            continue
-        try:
-            alpha = alpha_of(key)
-        except PlatformError as error:
-            # An edited alpha cannot be judged: its run fails where people look, the others go on.
-            pending.append((key, canonical_sha256(error.message)))
-            continue
-        rows = [
-            [row.run_id, row.evidence.decisions_sha256 if row.evidence else row.problem]
-            for row in session_summaries(ws, alpha, stages=("canary", "live"))
-        ]
-        if rows:
-            pending.append((key, canonical_sha256(rows)))
-    return pending
+    root = promotions_root(ws)
+    ids = sorted(path.name for path in root.glob("*") if issued_seqs(root, path.name))
+    return [row for alpha_id in ids if (row := _pending(ws, alpha_id)) is not None]
+
+
+def _pending(ws: Path, alpha_id: str) -> tuple[str, str] | None:
+    try:
+        issue = _issue_in_force(ws, alpha_id)
+    except PlatformError as error:
+        return _registered_key(ws, alpha_id), canonical_sha256(error.message)
+    if issue is None or issue.content.stage not in ("canary", "live"):
+        return None
+    key = f"{alpha_id}@{issue.content.alpha_hash[:12]}"
+    try:
+        summaries = session_summaries(ws, alpha_of(key), stages=("canary", "live"))
+    except PlatformError as error:
+        return key, canonical_sha256(error.message)
+    rows = [
+        [row.run_id, row.evidence.decisions_sha256 if row.evidence else row.problem]
+        for row in summaries
+    ]
+    return (key, canonical_sha256(rows)) if rows else None
+
+
+def _registered_key(ws: Path, alpha_id: str) -> str:
+    # Nothing in the config can be believed; the id alone when the alpha was never registered.
+    keys = [key for key in registered_alphas(ws) if key.split("@", maxsplit=1)[0] == alpha_id]
+    return keys[0] if keys else alpha_id
 
 
 def load_wal(ws: Path) -> dict[str, Any]:

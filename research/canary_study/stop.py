@@ -4,7 +4,7 @@ Why: a decision stops nothing; what counts is the last order that opened a posit
 
 Invariants:
 1. The runtime is `session_runner.run_session` at a pace, with its own logs; the roll-back is
-   `promote.withdraw` from another thread, at a moment drawn from the seed. No Dagster runs.
+   `withdrawal.withdraw` from another thread, at a moment drawn from the seed. No Dagster runs.
 2. What is counted comes from the session's logs. A step's end is the wall time of what it logged,
    so milliseconds are an upper bound.
 
@@ -36,7 +36,7 @@ from research import loop
 from research.canary_study.sessions import ALPHA_ID
 from research.data.generator import spec_by_name
 from research.data.ingest import ingest
-from research.promotion import promote
+from research.promotion.withdrawal import withdraw
 
 ENTRY = 1
 """`IntentReason::Entry` in rust_core/src/record.rs: an order that opens a position."""
@@ -119,7 +119,7 @@ class _Watch:
     def roll_back(self) -> None:
         time.sleep(max(0.0, self.started + self.at_s - time.perf_counter()))
         self.decided = time.perf_counter()
-        promote.withdraw(
+        withdraw(
             self.ws, ALPHA_ID, by="canary study", why="the canary was rolled back",
             code=ReasonCode.CANARY_EXECUTION_DEGRADED,
         )  # fmt: skip

@@ -24,6 +24,9 @@ def promote(arguments: argparse.Namespace) -> int:
         config_dir=arguments.config_dir,
     )
     facts = promotion.as_dict()
+    run = f"hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION"
+    if promotion.stage == "live":
+        run = f"hft-live run --mode live --alpha {promotion.alpha_id} --check"
     state = "signed" if promotion.is_new else "already in force"
     print_result(
         arguments,
@@ -32,7 +35,7 @@ def promote(arguments: argparse.Namespace) -> int:
             f"{state}: {promotion.alpha_key} {promotion.stage} "
             f"{promotion.weight_ppm / 1e4:g} % sequence {promotion.promotion_seq}\n"
             f"  {promotion.head}\n"
-            f"next: hft-live run --mode paper --alpha {promotion.alpha_id} --session SESSION"
+            f"next: {run}"
         ),
     )
     return DONE
@@ -40,27 +43,28 @@ def promote(arguments: argparse.Namespace) -> int:
 
 def canary(arguments: argparse.Namespace) -> int:
     """Say, or carry out, what a canary's sessions lead to."""
-    from hft_platform.config.settings import load_settings
-    from research.gates.verdict import require_verdict
-    from research.promotion.lineage import evaluate_canary
+    from hft_platform.errors import PlatformError
+    from research.promotion.canary import Action
+    from research.promotion.canary_judge import UnjudgedCanaryError, judge_canary
     from research.promotion.promote import run_canary
 
     ws, alpha = workspace_of(arguments), alpha_of(arguments)
-    if arguments.apply:
-        decision = run_canary(ws, alpha, by=user_of(arguments), config_dir=arguments.config_dir)
-    else:
-        decision = evaluate_canary(
-            ws,
-            alpha,
-            gate_c=require_verdict(ws, alpha, "gate_c"),
-            gate_d=require_verdict(ws, alpha, "gate_d"),
-            config_dir=arguments.config_dir,
-            pinned_file=load_settings(arguments.config_dir).pinned_keys_path,
-        )
+    try:
+        if arguments.apply:
+            decision = run_canary(ws, alpha, by=user_of(arguments), config_dir=arguments.config_dir)
+        else:
+            decision = judge_canary(ws, alpha, config_dir=arguments.config_dir)
+    except UnjudgedCanaryError as error:
+        done = "it was withdrawn" if arguments.apply else "--apply would withdraw it"
+        raise PlatformError(
+            error.code, f"{error.message}; {done}", next_step=error.next_step, facts=error.facts
+        ) from error
     facts = decision.as_dict()
 
     def text() -> str:
         lines = [f"{decision.action} at {decision.weight_ppm / 1e4:g} %"]
+        if decision.action is Action.ROLL_BACK and not arguments.apply:
+            lines[0] += "; --apply would withdraw it"
         lines += [f"  {r['name']} ({r['code']}): {r['text']}, {r['observed']} against {r['limit']}"
                   for r in facts["reasons"]]  # fmt: skip
         lines += [f"  {name}: {value}" for name, value in sorted(decision.facts.items())]
@@ -72,7 +76,7 @@ def canary(arguments: argparse.Namespace) -> int:
 
 def withdraw(arguments: argparse.Namespace) -> int:
     """Take a promotion back."""
-    from research.promotion.promote import withdraw
+    from research.promotion.withdrawal import withdraw
 
     done = withdraw(
         workspace_of(arguments), arguments.alpha_id, by=user_of(arguments), why=arguments.why
@@ -107,7 +111,7 @@ def retire(arguments: argparse.Namespace) -> int:
 
 def reduce(arguments: argparse.Namespace) -> int:
     """Lower a weight."""
-    from research.promotion.promote import reduce_weight
+    from research.promotion.withdrawal import reduce_weight
 
     done = reduce_weight(
         workspace_of(arguments),

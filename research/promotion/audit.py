@@ -155,8 +155,12 @@ def append(
                     ReasonCode.INVARIANT_BROKEN,
                     f"audit entry of {len(raw)} bytes; at most {ENTRY_BYTES_MAX}",
                 )
-            _append_durably(chain_path(ws), raw)
-            _write_head(ws, key, seq, digest)
+            length = _append_durably(chain_path(ws), raw)
+            try:
+                _write_head(ws, key, seq, digest)
+            except OSError:
+                _take_off(ws, length, seq)
+                raise
     except OSError as error:
         raise PlatformError(
             ReasonCode.WAL_WRITE_FAILED,
@@ -299,7 +303,8 @@ def _heal(ws: Path, key: SigningKey) -> tuple[int, str]:
     return seq, digest
 
 
-def _append_durably(path: Path, raw: bytes) -> None:
+def _append_durably(path: Path, raw: bytes) -> int:
+    """Append, and return what the file was long before."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         length, written = os.fstat(descriptor).st_size, 0
@@ -314,6 +319,19 @@ def _append_durably(path: Path, raw: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
+    return length
+
+
+def _take_off(ws: Path, length: int, seq: int) -> None:
+    # The next append would adopt an entry that its caller was told is not there. Unless the head
+    # came into place before the error: then the entry is there, and taking it off breaks the chain.
+    with contextlib.suppress(OSError, PlatformError):
+        head = _read_head(ws)
+        if head is not None and head.get("seq") == seq:
+            return
+        with chain_path(ws).open("r+b") as file:
+            file.truncate(length)
+            os.fsync(file.fileno())
 
 
 def _write_head(ws: Path, key: SigningKey, seq: int, digest: str) -> None:

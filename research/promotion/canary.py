@@ -53,6 +53,8 @@ __all__ = [
     "decide",
     "edge_log_evidence",
     "first_weight",
+    "last_weight",
+    "missing_quota",
     "promised_std",
 ]
 
@@ -79,7 +81,7 @@ def decide(
     Parameters
     ----------
     history : sequence of SessionFacts
-        Every session since the canary's first config, in order.
+        Every run of a session since the canary's first config, in order.
     thresholds : CanaryThresholds
         Limits and error rates.
     promise : Promise
@@ -97,8 +99,7 @@ def decide(
     missing = _missing(history, thresholds, promise)
     if missing:
         return CanaryDecision(Action.ROLL_BACK, 0, missing, {"sessions": len(history)})
-    sessions = _once(history)
-    facts = _facts(sessions, thresholds, promise, weight_ppm=weight_ppm)
+    facts = _facts(history, thresholds, promise, weight_ppm=weight_ppm)
     reasons = [
         reason for _, check in _RULES if (reason := check(history, facts, thresholds)) is not None
     ]
@@ -111,6 +112,38 @@ def decide(
 def first_weight(thresholds: CanaryThresholds, gate_weight_ppm: int) -> int:
     """Weight of a new canary: the first stage, never above what the gates judged."""
     return min(thresholds.weight_stages_ppm[0], gate_weight_ppm)
+
+
+def last_weight(thresholds: CanaryThresholds, capacity_ppm: int) -> int:
+    """Weight that a canary can reach: the last stage, as far as there is room in the book."""
+    return min(thresholds.weight_stages_ppm[-1], capacity_ppm)
+
+
+def missing_quota(facts: Facts, limits: CanaryThresholds) -> list[str]:
+    """What the sessions at the current weight lack as evidence, in words; empty when enough.
+
+    Parameters
+    ----------
+    facts : dict
+        Of a decision.
+    limits : CanaryThresholds
+        Sessions, orders, fills and share that are asked for.
+
+    Returns
+    -------
+    list of str
+    """
+    quota = (
+        ("sessions_at_weight", limits.sessions_per_stage),
+        ("orders_at_weight", limits.stage_orders_min),
+        ("fills_at_weight", limits.stage_fills_min),
+        ("share_at_weight", limits.step_up_share),
+    )
+    return [
+        f"{name} {facts.get(name) or 0:.4g} of {least:g}"
+        for name, least in quota
+        if (facts.get(name) or 0) < least
+    ]
 
 
 def _missing(
@@ -127,7 +160,7 @@ def _missing(
             reasons.append(
                 _reason(
                     ReasonCode.CANARY_METRIC_MISSING,
-                    f"session {session.session_id}: {text}",
+                    f"session {session.name}: {text}",
                     None,
                     "every metric",
                 )
@@ -173,34 +206,34 @@ def _missing_names(session: SessionFacts, limits: CanaryThresholds) -> list[str]
 
 
 def _facts(
-    sessions: Sequence[SessionFacts],
+    runs: Sequence[SessionFacts],
     limits: CanaryThresholds,
     promise: Promise,
     *,
     weight_ppm: int,
 ) -> Facts:
+    sessions = _once(runs)
     here = _at_weight(sessions, weight_ppm)
     horizon = limits.markout_horizon
-    orders = sum(s.orders or 0 for s in sessions)
+    orders = sum(s.orders or 0 for s in runs)
     facts: Facts = {
         "sessions": len(sessions),
+        "runs": len(runs),
         "orders": orders,
-        "net_std": math.fsum(net_in_deviations(s, promise) for s in sessions),
+        "net_std": _net(runs, promise),
         "loss_budget_error_bound": loss_budget_error_bound(limits, promise),
-        "reject_rate": _share_of(sum(s.broker_rejects or 0 for s in sessions), orders),
-        "unknown_rate": _share_of(sum(s.unknown or 0 for s in sessions), orders),
-        "fill_ratio": _share_of(sum(s.filled_orders or 0 for s in sessions), orders),
-        "slippage_ticks": _by_fill(sessions, [s.slippage_ticks for s in sessions]),
-        f"markout_ticks_{horizon}": _by_fill(
-            sessions, [s.markout_ticks.get(horizon) for s in sessions]
-        ),
+        "reject_rate": _share_of(sum(s.broker_rejects or 0 for s in runs), orders),
+        "unknown_rate": _share_of(sum(s.unknown or 0 for s in runs), orders),
+        "fill_ratio": _share_of(sum(s.filled_orders or 0 for s in runs), orders),
+        "slippage_ticks": _by_fill(runs, [s.slippage_ticks for s in runs]),
+        f"markout_ticks_{horizon}": _by_fill(runs, [s.markout_ticks.get(horizon) for s in runs]),
         "sessions_at_weight": len(here),
         "orders_at_weight": sum(s.orders or 0 for s in here),
         "fills_at_weight": sum(s.fills or 0 for s in here),
         "share_at_weight": _share(here, promise),
     }
     for name, evidence in LOG_EVIDENCE.items():
-        facts[f"{name}_log_evidence"] = evidence(sessions, limits, promise)
+        facts[f"{name}_log_evidence"] = evidence(runs, limits, promise)
     return facts
 
 
@@ -214,7 +247,7 @@ def _parity(
         if session.parity_identical != session.parity_total:
             return _reason(
                 ReasonCode.CANARY_PARITY_BROKEN,
-                f"session {session.session_id}: a replay did not decide the same",
+                f"session {session.name}: a replay did not decide the same",
                 session.parity_identical,
                 session.parity_total,
             )
@@ -226,7 +259,7 @@ def _whole(history: Sequence[SessionFacts], _f: Facts, _t: CanaryThresholds) -> 
         if session.shed_count:
             return _reason(
                 ReasonCode.SESSION_SHED,
-                f"session {session.session_id}: its log lacks market records, so nothing shows"
+                f"session {session.name}: its log lacks market records, so nothing shows"
                 " that it decided the same",
                 session.shed_count,
                 0,
@@ -289,24 +322,28 @@ def _climb(
 ) -> CanaryDecision:
     stages = [min(stage, capacity_ppm) for stage in limits.weight_stages_ppm]
     higher = [stage for stage in stages if stage > weight_ppm]
-    quota = (
-        ("sessions_at_weight", limits.sessions_per_stage),
-        ("orders_at_weight", limits.stage_orders_min),
-        ("fills_at_weight", limits.stage_fills_min),
-        ("share_at_weight", limits.step_up_share),
-    )
-    has_evidence = all((facts[name] or 0) >= least for name, least in quota)
-    if not higher or not has_evidence:
+    if not higher or missing_quota(facts, limits):
         return CanaryDecision(Action.HOLD, weight_ppm, (), facts)
     return CanaryDecision(Action.STEP_UP, higher[0], (), facts)
 
 
 def _once(history: Sequence[SessionFacts]) -> list[SessionFacts]:
-    # The same session run again is no new evidence; the first run counts.
-    seen: dict[str, SessionFacts] = {}
+    # The same session run again is no new evidence to climb by; the first run counts.
+    seen: dict[tuple[str, str], SessionFacts] = {}
     for session in history:
-        seen.setdefault(session.session_id, session)
+        seen.setdefault((session.symbol, session.session_id), session)
     return list(seen.values())
+
+
+def _net(runs: Sequence[SessionFacts], promise: Promise) -> float:
+    # Running a good session once more does not earn a loss back; losing once more is a loss.
+    seen: set[tuple[str, str]] = set()
+    nets = []
+    for run in runs:
+        net, key = net_in_deviations(run, promise), (run.symbol, run.session_id)
+        nets.append(min(0.0, net) if key in seen else net)
+        seen.add(key)
+    return math.fsum(nets)
 
 
 def _at_weight(sessions: Sequence[SessionFacts], weight_ppm: int) -> list[SessionFacts]:

@@ -6,9 +6,10 @@ Invariants:
 1. Null of a test: the metric is at least as good as promised, less its band. A canary for which
    all of them hold is rolled back by any of them with probability at most the sum of their error
    rates, over its whole life.
-2. A session is the unit: fills of one session depend on each other, sessions are taken as
-   exchangeable. Orders are the unit of the two rates: each may fail with the stated probability
-   whatever happened before it.
+2. A run of a session is the unit: fills of one session depend on each other, runs are taken as
+   exchangeable; runs of one session, or of one day on several instruments, are less so. Orders
+   are the unit of the two rates: each may fail with the stated probability whatever happened
+   before it.
 3. A session in which a metric has nothing to measure (no order, no fill) is no evidence for or
    against.
 

@@ -104,12 +104,12 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """One canary session; None means the metric is missing.
+    """One run of a canary session; None means the metric is missing.
 
     Attributes
     ----------
     session_id : str
-        Which session; a session counts once.
+        Which session of `symbol`; more runs of it are evidence, and no more quota to climb by.
     weight_ppm : int
         Weight it ran at.
     net : int or None
@@ -128,6 +128,8 @@ class SessionFacts:
         Market records that its log lacks for want of space.
     problem : str
         Why the session could not be read at all; empty if it could.
+    symbol : str
+        Instrument it traded.
     """
 
     session_id: str
@@ -145,6 +147,7 @@ class SessionFacts:
     halted_by: int = 0
     problem: str = ""
     shed_count: int = 0
+    symbol: str = ""
 
     @classmethod
     def unreadable(cls, session_id: str, problem: str) -> SessionFacts:
@@ -152,6 +155,11 @@ class SessionFacts:
         return cls(
             session_id, 0, None, None, None, None, None, None, None, None, None, problem=problem
         )
+
+    @property
+    def name(self) -> str:
+        """For a person: instrument and session."""
+        return f"{self.symbol} {self.session_id}".strip()
 
     @property
     def fill_ratio(self) -> float | None:

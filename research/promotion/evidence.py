@@ -184,6 +184,47 @@ def require_tapes_unchanged(ws: Path, alpha: Alpha, verdict: Verdict) -> None:
         load_tape(session)
 
 
+def require_same_pool(
+    ws: Path, alpha: Alpha, gate_d: Verdict, *, pinned_file: Path | None = None
+) -> None:
+    """Refuse an alpha that gate D judged beside another pool than it would trade beside.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Before its first canary; later members do not open the question again.
+    gate_d : Verdict
+        Verified; names the members it was judged beside.
+    pinned_file : Path, optional
+        File of pinned promotion keys.
+
+    Raises
+    ------
+    PlatformError
+        VERDICT_STALE naming who came and who left.
+    """
+    # Loaded on first use: the gates load this module.
+    from research.gates.collect_d import pool_members
+
+    judged = set(gate_d.inputs.get("pool") or ())
+    now = {
+        key
+        for key in pool_members(ws, pinned_keys=pinned_file)
+        if not key.startswith(f"{alpha.alpha_id}@")
+    }
+    if now == judged:
+        return
+    came, left = ", ".join(sorted(now - judged)), ", ".join(sorted(judged - now))
+    raise PlatformError(
+        ReasonCode.VERDICT_STALE,
+        f"gate_d judged {alpha.key} beside another pool; "
+        f"since then came {came or 'nobody'} and left {left or 'nobody'}",
+        next_step=f"hft-research gates {alpha.alpha_id} --gate gate_d",
+    )
+
+
 def session_summaries(ws: Path, alpha: Alpha, *, stages: tuple[str, ...]) -> list[SessionSummary]:
     """Read and verify an alpha's session summaries of some stages, in the order of their days.
 

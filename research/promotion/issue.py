@@ -6,6 +6,8 @@ Invariants:
 1. Sequence numbers of an alpha only grow, also when files or the audit chain were cut.
 2. The audit entry is durable before the config exists.
 3. A config is written to its immutable name first, then made the head of its day.
+4. What was taken away while the signer worked stays away: it is looked at right before a config
+   is published and once more right after, and one that came between is taken back.
 
 What may be issued is the signer's to decide (see `sign`). Operator's page: `docs/promotion.md`.
 """
@@ -29,16 +31,79 @@ from hft_platform.config.promotion_folder import (
     issued_path,
     issued_seqs,
     promotions_root,
+    reduced_weight,
     seq_floor,
     withdrawn_seq,
 )
 from hft_platform.errors import PlatformError, ReasonCode
 from research.promotion import audit
+from research.promotion.withdrawal import take_back
 
 if TYPE_CHECKING:
     from hft_platform.config.keys import SigningKey
     from research.promotion.request import SignRequest
     from research.registry import Alpha
+
+
+FULL_PPM = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What had been taken away from an alpha at some moment.
+
+    Attributes
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Whose.
+    seq : int
+        Newest issue then, 0 without one.
+    withdrawn_seq : int
+        Withdrawn up to here.
+    weight_ppm : int
+        What a reduction of the newest issue leaves of full size.
+    """
+
+    ws: Path
+    alpha_id: str
+    seq: int
+    withdrawn_seq: int
+    weight_ppm: int
+
+    @classmethod
+    def of(cls, ws: Path, alpha_id: str, *, seq: int | None = None) -> Standing:
+        """As the files say now; of the newest issue, or of the one that is named."""
+        root = promotions_root(ws)
+        if seq is None:
+            seq = max([0, *issued_seqs(root, alpha_id)])
+        weight_ppm = reduced_weight(root, alpha_id, seq, signed_ppm=FULL_PPM)
+        return cls(ws, alpha_id, seq, withdrawn_seq(root, alpha_id), weight_ppm)
+
+    def require_unchanged(self) -> None:
+        """Refuse when something was taken away since.
+
+        Raises
+        ------
+        PlatformError
+            CONFIG_WITHDRAWN after a withdrawal, PROMOTION_NOT_PERMITTED after a reduction.
+        """
+        now = Standing.of(self.ws, self.alpha_id, seq=self.seq)
+        if now.withdrawn_seq != self.withdrawn_seq:
+            raise PlatformError(
+                ReasonCode.CONFIG_WITHDRAWN,
+                f"{self.alpha_id} was withdrawn up to sequence {now.withdrawn_seq} while the "
+                "signer worked; what it was to sign does not hold",
+                next_step=f"hft-research show {self.alpha_id} says why it was withdrawn",
+            )
+        if now.weight_ppm != self.weight_ppm:
+            raise PlatformError(
+                ReasonCode.PROMOTION_NOT_PERMITTED,
+                f"the weight of {self.alpha_id} was lowered to {now.weight_ppm} ppm while the "
+                "signer worked; what it was to sign does not hold",
+                next_step=f"hft-research show {self.alpha_id}; ask again for more weight",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +172,7 @@ def write_issue(
     key: SigningKey,
     ws: Path,
     entries: list[audit.AuditEntry],
+    standing: Standing,
 ) -> Promotion:
     """Number, record, sign and publish a config.
 
@@ -124,6 +190,8 @@ def write_issue(
         Workspace.
     entries : list of AuditEntry
         Of the verified chain.
+    standing : Standing
+        Of the moment at which the signer began to look.
 
     Returns
     -------
@@ -133,9 +201,11 @@ def write_issue(
     Raises
     ------
     PlatformError
-        AUDIT_BROKEN or WAL_WRITE_FAILED: then there is no config.
+        AUDIT_BROKEN or WAL_WRITE_FAILED: then there is no config. CONFIG_WITHDRAWN or
+        PROMOTION_NOT_PERMITTED when something was taken away meanwhile: then there is none in
+        force.
     """
-    root = promotions_root(ws)
+    standing.require_unchanged()
     content = content | {"promotion_seq": _next_seq(ws, alpha.alpha_id, entries)}
     checked = PromotedContent.model_validate(content)
     digest = canonical_sha256(content)
@@ -159,12 +229,37 @@ def write_issue(
             "approved_by": checked.approval.by if checked.approval else None,
         },
     )
+    try:
+        return _publish(alpha, checked, digest, raw, key, standing)
+    except PlatformError as error:
+        # Its entry is there and it may be on disk: it is taken back with the one before it.
+        take_back(
+            ws,
+            alpha.alpha_id,
+            checked.promotion_seq,
+            by=request.by,
+            why=f"not published: {error.message}",
+        )
+        raise
+
+
+def _publish(
+    alpha: Alpha,
+    checked: PromotedContent,
+    digest: str,
+    raw: bytes,
+    key: SigningKey,
+    standing: Standing,
+) -> Promotion:
+    root = promotions_root(standing.ws)
     path = issued_path(root, alpha.alpha_id, checked.promotion_seq, digest)
     head = head_path(root, alpha.alpha_id, checked.issued_trading_day)
+    standing.require_unchanged()
     write_once(path, raw)
     # Read back what a runtime would read, before it becomes the head.
     read_signed(path, trusted_keys={key.key_id: key.trusted})
     atomic_write(head, raw)
+    standing.require_unchanged()
     return _promotion(alpha, checked, digest, path, head, is_new=True)
 
 

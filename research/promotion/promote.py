@@ -19,31 +19,24 @@ from hft_platform.config.canonical import atomic_write, canonical_json, canonica
 from hft_platform.config.promotion_folder import issued_seqs, promotions_root
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError
-from research.gates.verdict import require_verdict
-from research.promotion import audit, on_record
+from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
+from research.promotion.canary_judge import UnjudgedCanaryError, judge_canary
+from research.promotion.canary_life import canary_history, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.issue import Promotion
-from research.promotion.lineage import canary_history, evaluate_canary
 from research.promotion.signer_process import run_signer as _run_signer
-from research.promotion.withdrawal import (
-    Withdrawal,
-    newest_unverified,
-    reduce_weight,
-    withdraw,
-)
+from research.promotion.withdrawal import newest_unverified, withdraw
 
 if TYPE_CHECKING:
     from research.registry import Alpha
 
 __all__ = [
     "Promotion",
-    "Withdrawal",
     "apply_decision",
     "promote",
-    "reduce_weight",
     "run_canary",
-    "withdraw",
+    "withdraw_without_alpha",
 ]
 
 
@@ -56,6 +49,7 @@ def promote(
     why: str,
     symbol: str | None = None,
     weight_ppm_max: int | None = None,
+    climbs_from: int | None = None,
     config_dir: Path | None = None,
 ) -> Promotion:
     """Request a promotion and let the signer decide.
@@ -77,6 +71,8 @@ def promote(
         One instrument of several.
     weight_ppm_max : int, optional
         Ask for less weight than the evidence carries.
+    climbs_from : int, optional
+        Sequence that must still be in force: a step up is about one issue.
     config_dir : Path, optional
         Folder with overriding settings, thresholds and instruments.
 
@@ -98,6 +94,7 @@ def promote(
         "weight_ppm_max": weight_ppm_max,
         "by": by,
         "why": why,
+        "climbs_from": climbs_from,
     }
     name = f"{alpha.alpha_id}-{canonical_sha256(request)[:12]}.json"
     path = promotions_root(ws) / "requests" / name
@@ -132,32 +129,43 @@ def run_canary(
     Raises
     ------
     PlatformError
-        When a step up was refused. A verdict that no longer holds, and canary thresholds that
-        nobody recorded, roll back instead: a promise that cannot be read is not kept.
+        When a step up was refused, or no canary is in force.
+    UnjudgedCanaryError
+        When one is in force and cannot be judged. It was withdrawn: a promise that cannot be read
+        is not kept.
     """
-    _, thresholds_sha256 = load_canary_thresholds(config_dir)
     try:
-        gate_c, gate_d = (require_verdict(ws, alpha, gate) for gate in ("gate_c", "gate_d"))
-        on_record.require_thresholds_on_record(ws, {on_record.CANARY_FILE: thresholds_sha256})
-    except PlatformError as error:
-        withdraw(
-            ws,
-            alpha.alpha_id,
-            by=by,
-            why=f"the promise cannot be read or judged: {error.message}",
-            code=error.code,
-        )
+        decision = judge_canary(ws, alpha, config_dir=config_dir)
+    except UnjudgedCanaryError as error:
+        why = f"the promise cannot be read or judged: {error.message}"
+        withdraw(ws, alpha.alpha_id, by=by, why=why, code=error.code)
         raise
-    decision = evaluate_canary(
-        ws,
-        alpha,
-        gate_c=gate_c,
-        gate_d=gate_d,
-        config_dir=config_dir,
-        pinned_file=load_settings(config_dir).pinned_keys_path,
-    )
     apply_decision(ws, alpha, decision, by=by, config_dir=config_dir)
     return decision
+
+
+def withdraw_without_alpha(ws: Path, key: str, *, by: str, error: PlatformError) -> None:
+    """Withdraw a canary or live config whose alpha was edited or is gone: nobody can judge it.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    key : str
+        ``<alpha_id>@<12 hex>`` of the version that cannot be found; a config of another version
+        stays.
+    by : str
+        Who or what acts.
+    error : PlatformError
+        What is wrong with the alpha.
+    """
+    alpha_id = key.partition("@")[0]
+    issue = newest_issue(ws, alpha_id, pinned_file=load_settings().pinned_keys_path)
+    if issue is None or issue.content.stage == "shadow":
+        return
+    if key == f"{alpha_id}@{issue.content.alpha_hash[:12]}":
+        why = f"nobody can judge it any more: {error.message}"
+        withdraw(ws, alpha_id, by=by, why=why, code=error.code)
 
 
 def apply_decision(
@@ -177,7 +185,7 @@ def apply_decision(
     alpha : Alpha
         Whose canary.
     decision : CanaryDecision
-        From `evaluate_canary`; the signer evaluates again before it signs more weight.
+        From `judge_canary`; the signer evaluates again before it signs more weight.
     by : str
         Who or what acts.
     config_dir : Path, optional
@@ -202,16 +210,16 @@ def apply_decision(
         audit.append(
             ws, kind=audit.EntryKind.CANARY_STEP, who=by, why=why, subject=alpha.key, facts=facts
         )
+        seq = issued_seqs(promotions_root(ws), alpha.alpha_id)[-1]
         promote(
-            ws, alpha, stage=_stage_in_force(ws, alpha.alpha_id), by=by, why=why,
-            config_dir=config_dir,
+            ws, alpha, stage=_stage_of(ws, alpha.alpha_id, seq), by=by, why=why,
+            climbs_from=seq, config_dir=config_dir,
         )  # fmt: skip
 
 
-def _stage_in_force(ws: Path, alpha_id: str) -> str:
+def _stage_of(ws: Path, alpha_id: str, seq: int) -> str:
     # Only what to ask for; the signer verifies the issue that it climbs from.
-    root = promotions_root(ws)
-    content = newest_unverified(root, alpha_id, issued_seqs(root, alpha_id)[-1])
+    content = newest_unverified(promotions_root(ws), alpha_id, seq)
     return content.stage if content is not None else "canary"
 
 

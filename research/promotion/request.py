@@ -31,6 +31,8 @@ class SignRequest(BaseModel):
     weight_ppm_max: Annotated[int, Field(gt=0, le=1_000_000)] | None
     by: Annotated[str, Field(min_length=1, max_length=200)]
     why: Annotated[str, Field(min_length=1, max_length=2000)]
+    climbs_from: Annotated[int, Field(gt=0)] | None = None
+    """Sequence that the canary's step up was decided about; nothing is signed on another."""
 
 
 def read_request(path: Path) -> SignRequest:

@@ -19,7 +19,7 @@ from hft_platform.config.promotion_folder import issued_seqs, locked, promotions
 from hft_platform.errors import PlatformError
 from research.promotion import audit
 from research.promotion.lifecycle import lifecycle_of, retired_entry
-from research.promotion.promote import withdraw
+from research.promotion.withdrawal import take_back
 
 if TYPE_CHECKING:
     from research.registry import Alpha
@@ -125,4 +125,4 @@ def _withdraw_all(ws: Path, root: Path, alpha_id: str, *, by: str, why: str) -> 
     seqs = issued_seqs(root, alpha_id)
     if not seqs:
         return 0
-    return withdraw(ws, alpha_id, by=by, why=f"retired: {why}").promotion_seq
+    return take_back(ws, alpha_id, seqs[-1], by=by, why=f"retired: {why}").promotion_seq

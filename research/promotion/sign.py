@@ -15,7 +15,6 @@ It runs no gate and writes no file itself (see `issue`). Operator's page: `docs/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,23 +25,32 @@ from hft_platform.config.keys import SigningKey, load_signing_key, signing_key, 
 from hft_platform.config.promotion_folder import (
     locked,
     promotions_root,
-    withdrawn_path,
-    withdrawn_seq,
 )
 from hft_platform.errors import PlatformError, ReasonCode
 from research.promotion import audit, on_record
 from research.promotion.approve import approval_of
-from research.promotion.canary import Action, first_weight
+from research.promotion.canary import Action, CanaryDecision, first_weight
+from research.promotion.canary_judge import signed_verdict
+from research.promotion.canary_life import capacity_of, decide_issue, newest_issue
 from research.promotion.canary_thresholds import load_canary_thresholds
-from research.promotion.evidence import passed_verdicts, require_tapes_unchanged
+from research.promotion.earlier_lives import (
+    require_earlier_life_kept_promise,
+    require_not_refuted,
+)
+from research.promotion.evidence import (
+    passed_verdicts,
+    require_same_pool,
+    require_tapes_unchanged,
+)
+from research.promotion.graduation import require_canary_of, require_graduated
 from research.promotion.issue import (
     Promotion,
+    Standing,
     issue_in_force,
     require_issues_in_chain,
     write_issue,
 )
 from research.promotion.lifecycle import require_not_retired
-from research.promotion.lineage import evaluate_canary, newest_issue
 from research.promotion.permit import DAY_NS, permit_content
 from research.promotion.request import SignRequest, read_request
 from research.registry import Alpha, find_alpha
@@ -107,20 +115,26 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
     ws = context.workspace
     alpha = find_alpha(request.alpha_key, context.alphas_folder)
     with locked(promotions_root(ws)):
+        standing = Standing.of(ws, alpha.alpha_id)
         key = _key_for(request.stage, context)
         entries = audit.verify_chain(ws)
         require_not_retired(entries, alpha)
         require_issues_in_chain(ws, alpha.alpha_id, entries)
         verdicts = passed_verdicts(ws, alpha, request.stage, config_dir=context.config_dir)
-        _, canary_sha256 = load_canary_thresholds(context.config_dir)
+        thresholds, canary_sha256 = load_canary_thresholds(context.config_dir)
         on_record.require_thresholds_on_record(ws, {on_record.CANARY_FILE: canary_sha256})
         hashes = {gate: verdict.sha256 for gate, verdict in verdicts.items()}
-        _require_not_rolled_back(ws, alpha, hashes, entries)
+        require_not_refuted(ws, alpha, verdicts, entries)
         current = newest_issue(ws, alpha.alpha_id, pinned_file=context.settings.pinned_keys_path)
+        _require_climbs_from(request, current)
         if current is not None and _includes_shadow(current, alpha, request.stage):
             return issue_in_force(ws, alpha, current)
         if current is None or current.content.verdicts.get("gate_a") != hashes["gate_a"]:
             require_tapes_unchanged(ws, alpha, verdicts["gate_a"])
+        if request.stage != "shadow" and not _is_canary_of(current, alpha):
+            pinned = context.settings.pinned_keys_path
+            require_same_pool(ws, alpha, verdicts["gate_d"], pinned_file=pinned)
+            require_earlier_life_kept_promise(ws, alpha, verdicts["gate_c"], thresholds)
         approval = approval_of(
             ws, alpha, request, hashes, pinned_file=context.settings.pinned_keys_path
         )
@@ -138,7 +152,19 @@ def sign_request(request: SignRequest, context: SignerContext) -> Promotion:
             content["approval"] = approval.model_dump()
         if current is not None and _says_the_same(current, content, key, context.settings):
             return issue_in_force(ws, alpha, current)
-        return write_issue(request, alpha, content, key, ws, audit.verify_chain(ws))
+        return write_issue(request, alpha, content, key, ws, audit.verify_chain(ws), standing)
+
+
+def _require_climbs_from(request: SignRequest, current: SignedIssue | None) -> None:
+    # A step up was decided about one issue; where that was taken back since, nothing is earned.
+    seq = current.content.promotion_seq if current is not None else 0
+    if request.climbs_from not in (None, seq):
+        raise PlatformError(
+            ReasonCode.PROMOTION_NOT_PERMITTED,
+            f"{request.alpha_key} was to climb from sequence {request.climbs_from}, which is not "
+            f"in force any more ({f'sequence {seq} is' if seq else 'it was withdrawn'})",
+            next_step="hft-research canary says what its sessions lead to now",
+        )
 
 
 def _key_for(stage: str, context: SignerContext) -> SigningKey:
@@ -168,46 +194,6 @@ def _key_for(stage: str, context: SignerContext) -> SigningKey:
     return key
 
 
-def _require_not_rolled_back(
-    ws: Path, alpha: Alpha, hashes: Mapping[str, str], entries: list[audit.AuditEntry]
-) -> None:
-    # The chain remembers it when the file was edited, the file when the chain could not be written.
-    for entry in entries:
-        facts = entry.record["facts"]
-        if (
-            entry.record["kind"] == audit.EntryKind.WITHDRAWN
-            and facts.get("alpha_id") == alpha.alpha_id
-            and facts.get("is_rolled_back")
-            and all(facts["verdicts"].get(gate) == sha for gate, sha in hashes.items())
-        ):
-            raise _rolled_back(alpha)
-    root = promotions_root(ws)
-    seq = withdrawn_seq(root, alpha.alpha_id)
-    if seq == 0:
-        return
-    path = withdrawn_path(root, alpha.alpha_id, seq)
-    try:
-        record = json.loads(path.read_bytes())
-        is_rolled_back = bool(record["is_rolled_back"])
-        is_same = all(record["verdicts"].get(gate) == sha for gate, sha in hashes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PlatformError(
-            ReasonCode.CONFIG_WITHDRAWN,
-            f"{alpha.key} was withdrawn up to sequence {seq}, and {path} does not say why",
-            next_step="hft-research audit verify; restore the file from a copy",
-        ) from error
-    if is_rolled_back and is_same:
-        raise _rolled_back(alpha)
-
-
-def _rolled_back(alpha: Alpha) -> PlatformError:
-    return PlatformError(
-        ReasonCode.CONFIG_WITHDRAWN,
-        f"{alpha.key} was rolled back on the evidence that it is to be promoted by again",
-        next_step="run the gates on newer data, or change the alpha",
-    )
-
-
 def _weight(
     request: SignRequest,
     alpha: Alpha,
@@ -218,7 +204,7 @@ def _weight(
     if request.stage == "shadow":
         allowed = alpha.manifest.gate_weight_ppm
     else:
-        allowed = _canary_weight(alpha, verdicts, context)
+        allowed = _canary_weight(request.stage, alpha, verdicts, context)
     if approval is not None:
         allowed = min(allowed, approval.weight_ppm_max)
     if request.weight_ppm_max is None:
@@ -232,32 +218,56 @@ def _weight(
     return request.weight_ppm_max
 
 
-def _canary_weight(alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext) -> int:
+def _canary_weight(
+    stage: str, alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext
+) -> int:
     thresholds, _ = load_canary_thresholds(context.config_dir)
     pinned = context.settings.pinned_keys_path
     current = newest_issue(context.workspace, alpha.alpha_id, pinned_file=pinned)
-    if (
-        current is None
-        or current.content.stage == "shadow"
-        or current.content.alpha_hash != alpha.alpha_hash
-    ):
+    if stage == "live":
+        current = require_canary_of(alpha, current)
+    elif current is None or not _is_canary_of(current, alpha):
         return first_weight(thresholds, alpha.manifest.gate_weight_ppm)
-    decision = evaluate_canary(
-        context.workspace,
-        alpha,
-        gate_c=verdicts["gate_c"],
-        gate_d=verdicts["gate_d"],
-        config_dir=context.config_dir,
-        pinned_file=pinned,
-    )
-    if decision.action is Action.ROLL_BACK:
-        first = decision.reasons[0]
-        raise PlatformError(
-            first.code,
-            f"{alpha.key} fails its canary: {first.text}; nothing was signed",
-            next_step=f"hft-research canary {alpha.alpha_id} --apply rolls it back",
+    decisions = _canary_decisions(alpha, verdicts, context, current)
+    if stage == "live":
+        capacity_ppm = capacity_of(verdicts["gate_d"])
+        require_graduated(
+            context.workspace, alpha, current, decisions, thresholds, capacity_ppm=capacity_ppm
         )
-    return decision.weight_ppm
+    return min(decision.weight_ppm for decision in decisions)
+
+
+def _canary_decisions(
+    alpha: Alpha, verdicts: Mapping[str, Verdict], context: SignerContext, current: SignedIssue
+) -> list[CanaryDecision]:
+    """By the promise that was signed, and by the one to be signed: a new one excuses nothing."""
+    ws = context.workspace
+    thresholds, _ = load_canary_thresholds(context.config_dir)
+    entries = audit.verify_chain(ws)
+    signed = {
+        gate: signed_verdict(ws, alpha, gate, current, entries) for gate in ("gate_c", "gate_d")
+    }
+    decisions = [
+        decide_issue(ws, alpha, current, thresholds, gate_c=by["gate_c"], gate_d=by["gate_d"])
+        for by in (signed, verdicts)
+    ]
+    for decision in decisions:
+        if decision.action is Action.ROLL_BACK:
+            first = decision.reasons[0]
+            raise PlatformError(
+                first.code,
+                f"{alpha.key} fails its canary: {first.text}; nothing was signed",
+                next_step=f"hft-research canary {alpha.alpha_id} --apply rolls it back",
+            )
+    return decisions
+
+
+def _is_canary_of(current: SignedIssue | None, alpha: Alpha) -> bool:
+    return (
+        current is not None
+        and current.content.stage != "shadow"
+        and current.content.alpha_hash == alpha.alpha_hash
+    )
 
 
 def _includes_shadow(current: SignedIssue, alpha: Alpha, stage: str) -> bool:

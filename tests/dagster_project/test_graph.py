@@ -126,6 +126,50 @@ def test_the_wal_sensor_asks_once_for_the_same_segments(tmp_path: Path) -> None:
         assert third.run_requests == []
 
 
+def test_a_failed_evaluation_is_repeated_and_a_good_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, outcome = Workspace(path=str(tmp_path)), {"fails": True}
+    pending = [("one@0123456789ab", "head"), ("two@0123456789ab", "head")]
+    monkeypatch.setattr(loop, "pending_canaries", lambda _: pending)
+
+    @dg.op
+    def evaluate() -> None:
+        if outcome["fails"]:
+            raise ValueError("no space")
+
+    @dg.job
+    def evaluation() -> None:
+        evaluate()
+
+    with dg.instance_for_test() as instance:
+
+        def tick() -> list[str]:
+            context = dg.build_sensor_context(instance=instance)
+            done = sensors.canary_sensor(context, workspace=workspace)
+            assert done.dynamic_partitions_requests[0].partition_keys == [key for key, _ in pending]
+            return [request.run_key for request in done.run_requests]
+
+        def run(run_key: str) -> None:
+            evaluation.execute_in_process(
+                instance=instance, tags={sensors.RUN_KEY_TAG: run_key}, raise_on_error=False
+            )
+
+        names = [f"{key}:{head}" for key, head in pending]
+        assert tick() == names
+        run(names[0])
+        assert tick() == [f"{names[0]}:1", names[1]]
+        assert tick() == [f"{names[0]}:1", names[1]]
+        outcome["fails"] = False
+        run(f"{names[0]}:1")
+        assert tick() == [f"{names[0]}:1", names[1]], "a key that ran well is not run again"
+        outcome["fails"] = True
+        monkeypatch.setattr(sensors, "ATTEMPTS_MAX", 2)
+        run(names[1])
+        run(f"{names[1]}:1")
+        assert tick() == [f"{names[0]}:1"], "not forever"
+
+
 @pytest.mark.parametrize("damage", ["none", "segment", "store"])
 def test_the_replay_contract_goes_red_for_a_refused_segment_and_for_a_lost_row(
     tmp_path: Path, damage: str

@@ -22,7 +22,7 @@ from hft_platform.execution.faults import FaultProfile
 from hft_platform.market.instruments import load_instruments
 from hft_platform.services.parity import read_session
 from hft_platform.services.session_runner import run_session
-from research.promotion.promote import withdraw
+from research.promotion.withdrawal import withdraw
 from tests.hft_platform.services.live_workspace import (
     ALPHA_ID,
     DAYS,

@@ -24,7 +24,8 @@ from research.gates.verdict import GATES, read_verdict, verdict_folder
 from research.pool.overview import pool_overview
 from research.pool.weights import METHODS
 from research.promotion import audit
-from research.promotion.promote import promote, withdraw
+from research.promotion.promote import promote
+from research.promotion.withdrawal import withdraw
 
 ALPHA = registry.find_alpha("gen_imbalance_taker")
 EVIL = "</script><script>alert(1)</script>"

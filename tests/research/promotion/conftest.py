@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from hft_platform import records
 from hft_platform.config.canonical import (
@@ -19,15 +21,22 @@ from hft_platform.config.canonical import (
 )
 from hft_platform.config.code_hash import code_sha256
 from hft_platform.config.keys import signing_key
-from hft_platform.config.promoted import read_unverified
-from hft_platform.config.promotion_folder import head_config
+from hft_platform.config.promoted import read_unverified, render_config, signed_message
+from hft_platform.config.promotion_folder import head_config, issued_path, promotions_root
 from hft_platform.config.settings import load_settings
 from hft_platform.feed.recording import FILES, Records, records_table, tape_of
 from hft_platform.market.latency import load_latency_profile
 from hft_platform.services.session_summary import sign_summary, write_summary
 from research.data.datasets import content_sha256
 from research.gates.thresholds import load_thresholds
-from research.gates.verdict import GATES, GateVerdict, Verdict, reason, write_verdict
+from research.gates.verdict import (
+    GATES,
+    GateVerdict,
+    Verdict,
+    read_verdict,
+    reason,
+    write_verdict,
+)
 from research.promotion.sign import Promotion, SignerContext, SignRequest, sign_request
 from research.registry import Alpha, bundled_folder, load_alpha
 
@@ -155,6 +164,27 @@ class Bench:
             made[gate] = verdict
         return made
 
+    def write_verdict(self, verdict: Verdict, **changes: Any) -> Verdict:
+        """A verdict with changes, on record and in place."""
+        made = dataclasses.replace(verdict, **changes)
+        write_verdict(self.ws, self.alpha, made)
+        return made
+
+    def rewrite(self, gate: str, **changes: Any) -> None:
+        """A gate ran again with other inputs or results, and those after it on its verdict."""
+        upstream: dict[str, str] = {}
+        for name in GATES:
+            verdict = read_verdict(self.ws, self.alpha.key, name)
+            assert verdict is not None
+            inputs = verdict.inputs | {"upstream": dict(upstream)}
+            more = {"inputs": inputs}
+            if name == gate:
+                more = {
+                    "inputs": inputs | changes.get("inputs", {}),
+                    "results": verdict.results | changes.get("results", {}),
+                }
+            upstream[name] = self.write_verdict(verdict, **more).sha256
+
     def fail(self, gate: str, code: int = 701) -> None:
         """Make a gate's verdict a failure."""
         self.write_gates(
@@ -203,6 +233,29 @@ class Bench:
         } | changes  # fmt: skip
         write_summary(path, sign_summary(evidence, {}, signing_key(self.ws, "session")))
         return path
+
+    def join_pool(self, alpha_id: str = "gen_other") -> str:
+        """Another alpha's canary in force, signed by hand; its key."""
+        content = yaml.safe_load(self.sign("shadow").path.read_bytes())
+        del content["signature"]
+        content |= {
+            "alpha_id": alpha_id, "stage": "canary", "promotion_seq": 1,
+            "verdicts": dict.fromkeys(GATES, "4" * 64),
+        }  # fmt: skip
+        key = signing_key(self.ws, "promotion")
+        raw = render_config(content, key_id=key.key_id, signature=key.sign(signed_message(content)))
+        path = issued_path(promotions_root(self.ws), alpha_id, 1, canonical_sha256(content))
+        atomic_write(path, raw)
+        return f"{alpha_id}@{content['alpha_hash'][:12]}"
+
+    def graduate(self) -> dict[str, Verdict]:
+        """A canary at its last stage with its quota: the book has room for the first one only."""
+        self.capacity_ppm = 100_000
+        made = self.write_gates()
+        self.sign("canary")
+        for index in range(JUDGED, JUDGED + 3):
+            self.run_session(index)
+        return made
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hft_platform.config.canonical import atomic_write
 from hft_platform.config.keys import make_key
 from hft_platform.config.promotion_folder import promotions_root, withdrawn_seq
 from hft_platform.config.settings import load_settings
@@ -20,8 +21,9 @@ from hft_platform.services import latch
 from research.gates.verdict import GATES, GateVerdict, reason, verdict_folder
 from research.promotion import audit, on_record
 from research.promotion.approve import approval_path, approve
-from research.promotion.promote import reduce_weight, run_canary, withdraw
+from research.promotion.promote import run_canary
 from research.promotion.sign import SignerContext
+from research.promotion.withdrawal import reduce_weight, withdraw
 
 Broken = Callable[[Any], Any]
 
@@ -81,7 +83,21 @@ def key_gone(bench: Any) -> Iterator[None]:
         path.chmod(0o600)
 
 
-FAILURES = pytest.mark.parametrize("broken", [quota_reached, read_only, sync_fails, key_gone])
+@contextmanager
+def head_fails(bench: Any) -> Iterator[None]:
+    """The entry is on disk; there is no space for the head."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "atomic_write", full)
+        yield
+
+
+FAILURES = pytest.mark.parametrize(
+    "broken", [quota_reached, read_only, sync_fails, key_gone, head_fails]
+)
 CODES = {ReasonCode.WAL_WRITE_FAILED, ReasonCode.KEY_MISSING}
 
 
@@ -181,6 +197,23 @@ def test_thresholds_and_approvals_wait_for_their_record(
         assert code in CODES
     assert not approval_path(bench.ws, bench.alpha.key, "canary").exists()
     assert code_of(bench.sign, "canary") == ReasonCode.PROMOTION_NOT_APPROVED
+
+
+def test_an_entry_whose_head_is_in_place_stays_whatever_fails_after_it(
+    canary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taking the entry off would leave a head that names nothing."""
+    before = len(audit.verify_chain(canary.ws))
+
+    def late(path: Path, content: bytes) -> None:
+        atomic_write(path, content)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "atomic_write", late)
+        code = code_of(on_record.record_override, canary.ws, subject="s", by="t", why="w", facts={})
+    assert code == ReasonCode.WAL_WRITE_FAILED
+    assert len(audit.verify_chain(canary.ws)) == before + 1
 
 
 def test_a_withdrawal_on_a_disk_without_a_byte_left_is_an_empty_file(

@@ -371,6 +371,37 @@ def test_repeated_halted_empty_foreign_or_poor_sessions_are_no_quota(
     assert decide(history, limits, promise(), weight_ppm=100_000).action is Action.HOLD
 
 
+def test_a_session_of_another_instrument_is_another_session(limits: CanaryThresholds) -> None:
+    """A permit of two instruments: both trade `2026-04-10/day`."""
+    good = [session(i, symbol="A") for i in range(3)]
+    lost = [session(i, -8 * UNIT, symbol="B") for i in range(3)]
+    decision = decide([*good, *lost], limits, promise(), weight_ppm=100_000)
+    assert ReasonCode.CANARY_LOSS_BUDGET in {reason.code for reason in decision.reasons}
+    both = [session(i, symbol=symbol) for i in range(2) for symbol in "AB"]
+    decision = decide(both, limits, promise(), weight_ppm=100_000)
+    assert (decision.action, decision.facts["sessions"]) == (Action.STEP_UP, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"result": -9 * UNIT}, ReasonCode.CANARY_LOSS_BUDGET),
+        ({"parity_identical": 9}, ReasonCode.CANARY_PARITY_BROKEN),
+        ({"broker_rejects": 60}, ReasonCode.CANARY_EXECUTION_DEGRADED),
+    ],
+)
+def test_a_session_that_is_run_again_counts_against_it_and_not_for_it(
+    limits: CanaryThresholds, changes: dict[str, Any], code: int
+) -> None:
+    good = [session(0), session(1)]
+    again = decide([*good, session(1)], limits, promise(), weight_ppm=100_000)
+    assert again.action is Action.HOLD
+    assert (again.facts["sessions"], again.facts["runs"]) == (2, 3)
+    assert again.facts["net_std"] == pytest.approx(2.0)
+    decision = decide([*good, session(1, **changes)], limits, promise(), weight_ppm=100_000)
+    assert code in {reason.code for reason in decision.reasons}
+
+
 def test_a_decision_is_pure_and_a_rejection_stays_one(limits: CanaryThresholds) -> None:
     nets = [-UNIT, -UNIT, -2 * UNIT, -2 * UNIT, -UNIT, *[3 * UNIT] * 20]
     history = [session(i, net) for i, net in enumerate(nets)]

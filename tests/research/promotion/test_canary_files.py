@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hft_platform.config.canonical import atomic_write, canonical_json
+from hft_platform.config.keys import signing_key
 from hft_platform.config.promotion_folder import promotions_root, withdrawn_path
 from hft_platform.errors import ReasonCode
+from hft_platform.services.session_summary import sign_summary, write_summary
 from research import loop
 from research.gates.promise import SessionExecution, promised_metrics
 from research.promotion.canary import Action, PromisedMetric
-from research.promotion.lineage import newest_issue, promise_of
+from research.promotion.canary_life import newest_issue, promise_of
 from research.promotion.promote import run_canary
 from tests.research.promotion.test_promote import (
     ALPHA_ID,
@@ -115,19 +118,53 @@ def test_the_sensor_looks_at_each_canary_once_for_what_is_known_of_it(bench: Any
     assert loop.pending_canaries(bench.ws) not in (first, tampered)
 
 
+def test_the_same_session_of_two_instruments_is_two_and_a_repeat_is_judged(bench: Any) -> None:
+    gates = bench.write_gates()
+    bench.sign("canary")
+    path = bench.run_session(FIRST_FROZEN)
+    first = json.loads(path.read_bytes())["evidence"]
+    for run_id, symbol in (
+        (path.parent.name + "-2", first["symbol"]),
+        (path.parent.name.replace(first["symbol"], "SIM_TWO"), "SIM_TWO"),
+    ):
+        evidence = first | {"run_id": run_id, "symbol": symbol}
+        write_summary(
+            bench.ws / "sessions" / run_id / "summary.json",
+            sign_summary(evidence, {}, signing_key(bench.ws, "session")),
+        )
+    facts = evaluated(bench, gates).facts
+    assert (facts["sessions"], facts["runs"], facts["orders"]) == (2, 3, 300)
+
+
+def test_the_next_canary_session_is_looked_for_by_instrument(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = SimpleNamespace
+    refs = [ref(symbol=symbol, session_id=f"{day}/day") for day in range(9) for symbol in "AB"]
+    rows = [
+        {"stage": "canary", "symbol": "A", "session_id": row.session_id}
+        for row in refs[loop.SHADOW_SESSIONS :]
+    ]
+    monkeypatch.setattr(loop, "frozen_sessions", lambda *_: refs)
+    monkeypatch.setattr(loop, "session_evidence", lambda *_: rows)
+    found = loop._next_canary_sessions(bench.ws, bench.alpha.key)
+    assert [row.symbol for row in found] == ["B"] * len(found)
+    assert found
+
+
 def test_a_graduated_alpha_keeps_its_guard(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned(bench, tmp_path)
     monkeypatch.setenv("HFT_PINNED_KEYS_FILE", str(tmp_path / "pins"))
     registered(bench)
-    bench.write_gates()
+    bench.graduate()
     bench.sign("live")
-    bench.run_session(FIRST_FROZEN)
+    bench.run_session(FIRST_FROZEN + 3)
     ((key, _),) = loop.pending_canaries(bench.ws)
     assert key == bench.alpha.key
     bench.run_session(
-        FIRST_FROZEN + 1,
+        FIRST_FROZEN + 4,
         counts={"records": 5, "decisions": 10, "approved": 100, "refused_by_code": {},
                 "orders": 100, "broker_rejects": 40, "unknown": 0, "filled_orders": 50},
     )  # fmt: skip

@@ -15,8 +15,8 @@ from research.gates.verdict import GATES, verdict_folder
 from research.promotion import audit
 from research.promotion.lifecycle import NEXT_STEP, State, lifecycle_of
 from research.promotion.overview import explain_gates
-from research.promotion.promote import reduce_weight, withdraw
 from research.promotion.retire import retire
+from research.promotion.withdrawal import reduce_weight, withdraw
 
 
 def state(bench) -> State:

@@ -18,9 +18,10 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.verdict import GATES, GateVerdict, Verdict
 from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
-from research.promotion.lineage import canary_history, evaluate_canary, newest_issue
-from research.promotion.promote import promote, reduce_weight, run_canary, withdraw
+from research.promotion.canary_life import canary_history, evaluate_canary, newest_issue
+from research.promotion.promote import promote, run_canary
 from research.promotion.sign import SignerContext, read_request, sign_request
+from research.promotion.withdrawal import reduce_weight, withdraw
 
 ALPHA_ID = "gen_imbalance_taker"
 FIRST_FROZEN = 10
@@ -305,12 +306,14 @@ def pinned(bench: Any, root: Path) -> None:
 
 
 def test_live_needs_a_key_made_by_hand_and_pinned(bench: Any, tmp_path: Path) -> None:
-    bench.write_gates()
+    bench.graduate()
     assert code_of(bench.sign, "live") == ReasonCode.KEY_ROLE_FORBIDDEN
     pinned(bench, tmp_path)
     done = bench.sign("live")
     keys = trusted_keys(bench.ws, pinned_file=tmp_path / "pins")
-    assert verified(bench, done.head, trusted_keys=keys, mode="live").stage == "live"
+    now_ns = bench.start_ns(FIRST_FROZEN + 3)
+    live = verified(bench, done.head, trusted_keys=keys, mode="live", now_ns=now_ns)
+    assert live.stage == "live"
     (tmp_path / "pins").write_text("")
     assert code_of(bench.sign, "live") == ReasonCode.KEY_ROLE_FORBIDDEN
 

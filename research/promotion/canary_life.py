@@ -3,8 +3,9 @@
 Why: the sensor, the terminal and the signer must come to the same decision from the same files.
 
 Invariants:
-1. A life starts with the first canary config after the last withdrawal; older sessions are over.
-2. The promise comes from gate C's verified verdict, never from arguments.
+1. A life starts with the first canary config after the last withdrawal; older sessions are over,
+   and none of them may break the promise that the next life is signed on (see `earlier_lives`).
+2. The promise comes from gate C's verified verdict, the one that was signed (see `canary_judge`).
 3. Evaluating twice gives the same decision; applying it twice changes nothing more.
 
 The rule itself is `canary.decide`. Operator's page: `docs/canary.md`.
@@ -24,9 +25,11 @@ from hft_platform.config.promotion_folder import (
     withdrawn_seq,
 )
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.session_register import begun_sessions
 from hft_platform.services.session_summary import SessionEvidence
 from research.promotion.canary import (
     CanaryDecision,
+    CanaryThresholds,
     Promise,
     PromisedMetric,
     SessionFacts,
@@ -37,8 +40,12 @@ from research.promotion.evidence import session_summaries
 
 __all__ = [
     "canary_history",
+    "capacity_of",
+    "decide_issue",
+    "earlier_history",
     "evaluate_canary",
     "facts_of",
+    "issue_of_canary",
     "load_canary_thresholds",
     "newest_issue",
     "promise_of",
@@ -113,25 +120,76 @@ def evaluate_canary(
     PlatformError
         CONFIG_NOT_FOUND when no canary or live config of this alpha is in force.
     """
-    issue = newest_issue(ws, alpha.alpha_id, pinned_file=pinned_file)
-    if (
-        issue is None
-        or issue.content.stage == "shadow"
-        or issue.content.alpha_hash != alpha.alpha_hash
-    ):
-        raise PlatformError(
-            ReasonCode.CONFIG_NOT_FOUND,
-            f"{alpha.key} has no canary in force",
-            next_step=f"hft-research promote {alpha.alpha_id} --stage canary",
-        )
+    issue = issue_of_canary(ws, alpha.alpha_id, pinned_file=pinned_file)
+    if issue.content.alpha_hash != alpha.alpha_hash:
+        raise _no_canary(alpha.alpha_id)
     thresholds, _ = load_canary_thresholds(config_dir)
+    return decide_issue(ws, alpha, issue, thresholds, gate_c=gate_c, gate_d=gate_d)
+
+
+def issue_of_canary(ws: Path, alpha_id: str, *, pinned_file: Path | None = None) -> SignedIssue:
+    """The canary or live config of an alpha that is in force.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha_id : str
+        Alpha, in whatever version.
+    pinned_file : Path, optional
+        File of pinned promotion keys.
+
+    Returns
+    -------
+    SignedIssue
+
+    Raises
+    ------
+    PlatformError
+        CONFIG_NOT_FOUND without one; otherwise as `read_signed`.
+    """
+    issue = newest_issue(ws, alpha_id, pinned_file=pinned_file)
+    if issue is None or issue.content.stage == "shadow":
+        raise _no_canary(alpha_id)
+    return issue
+
+
+def decide_issue(
+    ws: Path,
+    alpha: Alpha,
+    issue: SignedIssue,
+    thresholds: CanaryThresholds,
+    *,
+    gate_c: Verdict,
+    gate_d: Verdict,
+) -> CanaryDecision:
+    """Decide about one issue from the signed sessions of its life.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        The version that the issue is about.
+    issue : SignedIssue
+        Canary or live, in force.
+    thresholds : CanaryThresholds
+        Of the canary.
+    gate_c, gate_d : Verdict
+        Verified verdicts that hold the promise and the capacity.
+
+    Returns
+    -------
+    CanaryDecision
+        Never more weight than a person lowered it to.
+    """
     content = issue.content
     decision = decide(
         canary_history(ws, alpha),
         thresholds,
         promise_of(gate_c),
         weight_ppm=content.weight_ppm,
-        capacity_ppm=int(gate_d.results["capacity"]["weight_ppm_max"]),
+        capacity_ppm=capacity_of(gate_d),
     )
     in_force = reduced_weight(
         promotions_root(ws), alpha.alpha_id, content.promotion_seq, signed_ppm=content.weight_ppm
@@ -140,6 +198,19 @@ def evaluate_canary(
         # Someone lowered the weight: only a person raises it again, by promoting.
         return CanaryDecision(type(decision.action).HOLD, in_force, (), decision.facts)
     return decision
+
+
+def capacity_of(gate_d: Verdict) -> int:
+    """Largest weight that gate D found room for in the book."""
+    return int(gate_d.results["capacity"]["weight_ppm_max"])
+
+
+def _no_canary(alpha_id: str) -> PlatformError:
+    return PlatformError(
+        ReasonCode.CONFIG_NOT_FOUND,
+        f"{alpha_id} has no canary in force",
+        next_step=f"hft-research promote {alpha_id} --stage canary",
+    )
 
 
 def canary_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
@@ -169,6 +240,35 @@ def canary_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
     return history
 
 
+def earlier_history(ws: Path, alpha: Alpha) -> list[SessionFacts]:
+    """Sessions of the lives of this version that were withdrawn, oldest first.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace.
+    alpha : Alpha
+        Whose lives; sessions of another version are about another alpha.
+
+    Returns
+    -------
+    list of SessionFacts
+        Unreadable sessions included, where the register knows whose they were.
+    """
+    floor = withdrawn_seq(promotions_root(ws), alpha.alpha_id)
+    if floor == 0:
+        return []
+    mine = {row.run_id for row in begun_sessions(ws) if row.alpha_hash == alpha.alpha_hash}
+    history = []
+    for row in session_summaries(ws, alpha, stages=("canary", "live")):
+        if row.evidence is not None:
+            if row.evidence.promotion_seq <= floor:
+                history.append(facts_of(row.evidence))
+        elif row.run_id in mine and (row.promotion_seq or 0) <= floor:
+            history.append(SessionFacts.unreadable(row.run_id, row.problem))
+    return history
+
+
 def facts_of(evidence: SessionEvidence) -> SessionFacts:
     """What the canary needs of a session's evidence; absent parts stay absent."""
     account, parity, counts = evidence.account, evidence.parity, evidence.counts
@@ -187,6 +287,7 @@ def facts_of(evidence: SessionEvidence) -> SessionFacts:
         markout_ticks=dict(evidence.markout_ticks),
         halted_by=evidence.halted_by,
         shed_count=evidence.shed_count,
+        symbol=evidence.symbol,
     )
 
 
