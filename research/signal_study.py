@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from hft_platform.config.canonical import finite
 from hft_platform.config.settings import load_settings
 from hft_platform.market.instruments import load_instruments
 from hft_platform.market.sessions import SECOND_NS
@@ -154,14 +155,14 @@ def diagnose(ws: Path, key: str) -> dict[str, Any]:
     signals = session_signals(ws, key, role="out_of_sample", count=REPORT_SESSIONS_MAX)
     curve = foresight(signals)
     values = np.concatenate([signal.rows["signal"] for signal in signals] or [np.empty(0)])
-    finite = values[np.isfinite(values)]
+    computed = values[np.isfinite(values)]
     names = [f"{horizon:g}s" for horizon in curve.horizon_s]
     return {
         "sessions": len(signals),
         "ic": dict(zip(names, map(finite, curve.mean), strict=True)),
         "ic_standard_error": dict(zip(names, map(finite, curve.standard_error), strict=True)),
-        "standard_deviation_ticks": float(finite.std()) if finite.size else None,
-        "share_not_computed": 1.0 - finite.size / values.size if values.size else None,
+        "standard_deviation_ticks": float(computed.std()) if computed.size else None,
+        "share_not_computed": 1.0 - computed.size / values.size if values.size else None,
     }
 
 
