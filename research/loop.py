@@ -35,6 +35,7 @@ from research.gates import run_gate as _run_gate
 from research.gates.verdict import GATES, Verdict, read_verdict
 from research.promotion import audit, canary_life, promote
 from research.promotion import canary as canary_rules
+from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import session_summaries
 
 SHADOW_SESSIONS = 5
@@ -194,7 +195,7 @@ def frozen_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
 
 
 def _next_canary_sessions(ws: Path, key: str) -> list[catalog.SessionRef]:
-    thresholds, _ = canary_life.load_canary_thresholds()
+    thresholds, _ = load_canary_thresholds()
     done = {
         (row["symbol"], row["session_id"])
         for row in session_evidence(ws, key)

@@ -35,7 +35,6 @@ from research.promotion.canary import (
     SessionFacts,
     decide,
 )
-from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.evidence import session_summaries
 
 __all__ = [
@@ -43,10 +42,8 @@ __all__ = [
     "capacity_of",
     "decide_issue",
     "earlier_history",
-    "evaluate_canary",
     "facts_of",
     "issue_of_canary",
-    "load_canary_thresholds",
     "newest_issue",
     "promise_of",
 ]
@@ -84,47 +81,6 @@ def newest_issue(ws: Path, alpha_id: str, *, pinned_file: Path | None = None) ->
             f"sequence {seqs[-1]} of {alpha_id} was issued {len(paths)} times; it is unique",
         )
     return read_signed(paths[0], trusted_keys=trusted_keys(ws, pinned_file=pinned_file))
-
-
-def evaluate_canary(
-    ws: Path,
-    alpha: Alpha,
-    *,
-    gate_c: Verdict,
-    gate_d: Verdict,
-    config_dir: Path | None = None,
-    pinned_file: Path | None = None,
-) -> CanaryDecision:
-    """Decide about an alpha's canary from the files of a workspace.
-
-    Parameters
-    ----------
-    ws : Path
-        Workspace.
-    alpha : Alpha
-        With a canary or live config in force.
-    gate_c, gate_d : Verdict
-        Verified verdicts that hold the promise and the capacity.
-    config_dir : Path, optional
-        Folder with an overriding `canary.yaml`.
-    pinned_file : Path, optional
-        File of pinned promotion keys.
-
-    Returns
-    -------
-    CanaryDecision
-        The same for the same files.
-
-    Raises
-    ------
-    PlatformError
-        CONFIG_NOT_FOUND when no canary or live config of this alpha is in force.
-    """
-    issue = issue_of_canary(ws, alpha.alpha_id, pinned_file=pinned_file)
-    if issue.content.alpha_hash != alpha.alpha_hash:
-        raise _no_canary(alpha.alpha_id)
-    thresholds, _ = load_canary_thresholds(config_dir)
-    return decide_issue(ws, alpha, issue, thresholds, gate_c=gate_c, gate_d=gate_d)
 
 
 def issue_of_canary(ws: Path, alpha_id: str, *, pinned_file: Path | None = None) -> SignedIssue:

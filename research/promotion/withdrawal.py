@@ -15,8 +15,9 @@ Operator's page: `docs/promotion.md`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def withdraw(
     said = {"by": by, "why": why, "code": code, "is_rolled_back": is_rolled_back, "facts": facts}
     done = _take_back_newest(ws, alpha_id, said)
     # Under the signer's lock: what it signed while we came here is taken back as well.
-    with locked(root):
+    with _behind_signer(root):
         if done is None or issued_seqs(root, alpha_id)[-1] > done.promotion_seq:
             done = _take_back_newest(ws, alpha_id, said)
     if done is None:
@@ -186,6 +187,16 @@ def take_back(
         facts=dict(said) | {"decision": dict(facts or {})},
     )
     return Withdrawal(alpha_id, seq, 0, path, is_new, problem)
+
+
+@contextlib.contextmanager
+def _behind_signer(root: Path) -> Iterator[None]:
+    """Wait for a signer that is at work; who may not open its lock, goes on without it."""
+    with contextlib.ExitStack() as stack:
+        if root.is_dir():
+            with contextlib.suppress(OSError):
+                stack.enter_context(locked(root))
+        yield
 
 
 def _take_back_newest(ws: Path, alpha_id: str, said: Mapping[str, Any]) -> Withdrawal | None:
@@ -260,7 +271,7 @@ def reduce_weight(ws: Path, alpha_id: str, *, weight_ppm: int, by: str, why: str
         done, facts = _lower_newest(root, alpha_id, weight_ppm)
     problem = _record_reduction(ws, facts, by=by, why=why)
     # Under the signer's lock: what it signed while we came here is lowered as well.
-    with locked(root), locked(root / alpha_id):
+    with _behind_signer(root), locked(root / alpha_id):
         if not _is_lowered(root, alpha_id, weight_ppm):
             done, facts = _lower_newest(root, alpha_id, weight_ppm)
             problem = _record_reduction(ws, facts, by=by, why=why)

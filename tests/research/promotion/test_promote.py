@@ -18,7 +18,13 @@ from hft_platform.errors import PlatformError, ReasonCode
 from research.gates.verdict import GATES, GateVerdict, Verdict
 from research.promotion import audit
 from research.promotion.canary import Action, CanaryDecision
-from research.promotion.canary_life import canary_history, evaluate_canary, newest_issue
+from research.promotion.canary_life import (
+    canary_history,
+    decide_issue,
+    issue_of_canary,
+    newest_issue,
+)
+from research.promotion.canary_thresholds import load_canary_thresholds
 from research.promotion.promote import promote, run_canary
 from research.promotion.sign import SignerContext, read_request, sign_request
 from research.promotion.withdrawal import reduce_weight, withdraw
@@ -56,7 +62,11 @@ def in_this_process(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def evaluated(bench: Any, gates: dict[str, Verdict]) -> CanaryDecision:
     """What the canary's sessions lead to."""
-    return evaluate_canary(bench.ws, bench.alpha, gate_c=gates["gate_c"], gate_d=gates["gate_d"])
+    issue = issue_of_canary(bench.ws, ALPHA_ID)
+    thresholds, _ = load_canary_thresholds(bench.config_dir)
+    return decide_issue(
+        bench.ws, bench.alpha, issue, thresholds, gate_c=gates["gate_c"], gate_d=gates["gate_d"]
+    )
 
 
 def acts(bench: Any) -> list[str]:

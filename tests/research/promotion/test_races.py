@@ -187,6 +187,30 @@ def test_a_withdrawal_whose_record_failed_is_recorded_when_it_is_asked_for_again
     assert record["facts"]["is_rolled_back"]
 
 
+def test_who_may_not_open_the_signers_lock_stops_all_the_same(
+    climber: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock file is the signing user's; an operator is another one."""
+    root, real = promotions_root(climber.ws), withdrawal.locked
+
+    def refusing(folder: Any) -> Any:
+        if folder == root:
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(withdrawal, "locked", refusing)
+    lowered = reduce_weight(climber.ws, ALPHA_ID, weight_ppm=30_000, by="operator", why="w")
+    assert lowered.weight_ppm == 30_000
+    assert withdraw(climber.ws, ALPHA_ID, by="operator", why="w").is_new
+    assert newest_issue(climber.ws, ALPHA_ID) is None
+
+
+def test_a_stop_where_nothing_was_ever_issued_makes_nothing(bench: Any) -> None:
+    code = code_of(withdraw, bench.ws / "elsewhere", ALPHA_ID, by="operator", why="w")
+    assert code == ReasonCode.CONFIG_NOT_FOUND
+    assert not (bench.ws / "elsewhere").exists()
+
+
 def test_retiring_under_the_signers_lock_does_not_wait_for_itself(climber: Any) -> None:
     thread = threading.Thread(
         target=retire,
