@@ -97,7 +97,7 @@ generate: build ## regenerate docs made from code (reason codes, features)
 generate-check: build ## fail when a generated doc is out of date
 	@$(BIN)/python -m hft_platform.generate --check
 
-gate-study: build ## how often the gates are fooled (an hour, can be stopped); SIZE=small, DATA=<folder>, MINUTES=<n>
+gate-study: build ## how often the gates are fooled (up to two hours, can be stopped); SIZE=small, DATA=<folder>, MINUTES=<n>
 	@$(BIN)/python -m research.gate_study --size $(or $(SIZE),full) --minutes $(or $(MINUTES),120) $(if $(DATA),--data "$(DATA)",) $(if $(filter small,$(SIZE)),--folder build/gate_study_small,--write .)
 
 notebooks: build ## execute the notebooks

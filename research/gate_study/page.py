@@ -22,6 +22,8 @@ END = "<!-- end of gate study -->"
 RESULT = Path("docs/results/gate_study.json")
 POWER = Path("docs/images/gate-study-power.svg")
 PROMOTIONS = Path("docs/images/gate-study-nulls.svg")
+RATE_MAX, NULLS_MIN, INSUFFICIENT_MAX, POWER_MIN = 0.01, 500, 0.10, 0.80
+"""What is asked of the gates."""
 _MISTAKES = {
     "none": "none",
     "costs_off": "costs off: valued from mid to mid, no fees",
@@ -97,6 +99,8 @@ def tables(result: Row) -> str:
         f"{settings['seed']}, study `{result['study_sha256'][:12]}`, latency profile "
         f"`{result['latency_profile']}`, judging code `{result['judges_sha256'][:12]}`.",
         _unfinished(result),
+        "**What is asked of the gates:**",
+        _table(("asked", "measured", "met"), _bars(result)),
         "**Alphas without an edge**, judged after "
         f"{max(settings['days'])} out-of-sample days (recorded: "
         f"{settings['recorded_sessions'] - settings['recorded_in_sample']}), "
@@ -193,6 +197,41 @@ def _unfinished(result: Row) -> str:
     if not missing:
         return ""
     return f"**Cut short**; the command goes on with it. Done: {', '.join(missing)}."
+
+
+def _bars(result: Row) -> list[tuple[str, str, str]]:
+    """The promises of the gates, each beside what was measured; nothing measured meets nothing."""
+    real = [row for row in result["false_promotion"] if row["name"].endswith("real costs")]
+    shares = [row["insufficient_share"] for row in real]
+    power = result["power"]["at_margin"]
+    found = power and power["power"]
+    return [
+        (
+            f"false promotion through C, 95 % upper bound, at most {_percent(RATE_MAX)}",
+            ", ".join(_percent(row["rate_c_upper"]) for row in real),
+            _met(all(row["rate_c_upper"] <= RATE_MAX for row in real)),
+        ),
+        (
+            f"none of {NULLS_MIN} through D",
+            ", ".join(f"{row['through_d']} of {row['alphas']}" for row in real),
+            _met(all(row["alphas"] >= NULLS_MIN and not row["through_d"] for row in real)),
+        ),
+        (
+            f"insufficient evidence, at most {_percent(INSUFFICIENT_MAX)} of nulls",
+            ", ".join(_percent(share) for share in shares),
+            _met(all(share is not None and share <= INSUFFICIENT_MAX for share in shares)),
+        ),
+        (
+            f"power at {MARGIN} standard errors above the required Sharpe ratio, at least "
+            f"{_percent(POWER_MIN)}",
+            _percent(found),
+            _met(found is not None and found >= POWER_MIN),
+        ),
+    ]
+
+
+def _met(is_met: bool) -> str:
+    return "yes" if is_met else "**no**"
 
 
 def _margin(result: Row) -> str:

@@ -70,6 +70,11 @@ def promotions(result: Row) -> str:
         for key, name in (("null", "no edge"), ("eaten", "costly edge"))
         if row[key]["alphas"]
     ]
+    bars += [
+        (f"{'best' if row['name'] == 'honest' else 'mistake, best'} of a search: {shown}", row)
+        for row in result["searches"]
+        if row["alphas"] and (shown := row["name"].replace("_", " "))
+    ]
 
     def draw(axes: Any) -> None:
         for place, (name, row) in enumerate(reversed(bars)):
@@ -107,7 +112,7 @@ def _figure(title: str, draw: Callable[[Any], None]) -> str:
             "savefig.facecolor": "white",
         }
     ):
-        figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
         draw(axes)
         axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
