@@ -49,12 +49,12 @@ class State(StrEnum):
 NEXT_STEP: Mapping[State, str] = {
     State.DRAFT: "hft-research gates {id}",
     State.GATED_A: "hft-research gates {id}",
-    State.GATED_B: "hft-research promote {id} --stage shadow, hft-research gates {id}",
+    State.GATED_B: "hft-research gates {id}; hft-research promote {id} --stage shadow to watch it",
     State.GATED_C: "hft-research gates {id}",
     State.GATED_D: "hft-research promote {id} --stage shadow, then shadow sessions and gate E",
     State.GATED_E: "hft-research promote {id} --stage canary",
-    State.SHADOW: "hft-research gates {id}; after shadow sessions hft-research gates {id} "
-    "--gate gate_e",
+    State.SHADOW: "hft-research gates {id}; behind gate C hft-research promote {id} --stage shadow "
+    "(the setting it chose), its sessions, hft-research gates {id} --gate gate_e",
     State.CANARY: "hft-research canary {id}",
     State.LIVE: "hft-research canary {id}",
     State.WITHDRAWN: "hft-research show {id} says why; newer evidence or retire it",

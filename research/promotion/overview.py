@@ -202,6 +202,10 @@ def _explanation(alpha: Alpha, gate: str, verdict: Verdict) -> dict[str, Any]:
             f"{nearest['limit']:.6g}; it must change by {change:.6g} "
             f"({nearest['gap']:.1%} of the limit)"
         )
+    refused = verdict.results.get("refused")
+    if refused:
+        named = ", ".join(f"{count} for {why}" for why, count in sorted(refused.items()))
+        lines.append(f"sessions not counted: {named}")
     if days is not None:
         lines.append(f"decides: {days} more trading days like those judged")
     elif verdict.verdict is GateVerdict.INSUFFICIENT_EVIDENCE:

@@ -11,7 +11,7 @@ import pytest
 
 from hft_platform.config.promotion_folder import promotions_root, withdrawn_path
 from hft_platform.errors import PlatformError, ReasonCode
-from research.gates.verdict import GATES, verdict_folder
+from research.gates.verdict import GATES, GateVerdict, verdict_folder
 from research.promotion import audit
 from research.promotion.lifecycle import NEXT_STEP, State, lifecycle_of
 from research.promotion.overview import explain_gates
@@ -81,6 +81,15 @@ def test_why_says_first_that_verdicts_do_not_hold_any_more(bench):
     # It used to say that every gate passed, and to name the promotion as what comes next.
     assert "other thresholds" in found["text"]
     assert found["text"].endswith(f"next: hft-research gates {bench.alpha.alpha_id}")
+
+
+def test_why_names_the_sessions_that_gate_e_did_not_count(bench):
+    refused = {"other parameters than gate C chose": 5}
+    bench.write_gates(
+        verdict=GateVerdict.INSUFFICIENT_EVIDENCE, results={"checks": [], "refused": refused}
+    )
+    text = explain_gates(bench.ws, bench.alpha, config_dir=bench.config_dir)["text"]
+    assert "sessions not counted: 5 for other parameters than gate C chose" in text
 
 
 def test_shadow_canary_and_withdrawn_follow_from_the_audit_chain(bench):
