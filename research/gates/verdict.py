@@ -197,25 +197,50 @@ def read_verdict(ws: Path, alpha_key: str, gate: str) -> Verdict | None:
     PlatformError
         VERDICT_TAMPERED when the file is gone or does not match its hash.
     """
-    folder = verdict_folder(ws, alpha_key)
-    head = folder / f"{gate}.head"
+    head = verdict_folder(ws, alpha_key) / f"{gate}.head"
     if not head.exists():
         return None
-    expected = head.read_text().strip()
-    path = folder / f"{gate}-{expected[:12]}.json"
+    return read_by_hash(ws, alpha_key, gate, head.read_text().strip())
+
+
+def read_by_hash(ws: Path, alpha_key: str, gate: str, sha256: str) -> Verdict:
+    """Read the verdict of a gate that has a hash, also when the gate ran again since.
+
+    Parameters
+    ----------
+    ws : Path
+        Workspace folder.
+    alpha_key : str
+        ``<alpha_id>@<12 hex>``.
+    gate : str
+        ``gate_a`` to ``gate_e``.
+    sha256 : str
+        Of its bytes.
+
+    Returns
+    -------
+    Verdict
+        Whatever it says; whether it is on record is not looked at.
+
+    Raises
+    ------
+    PlatformError
+        VERDICT_TAMPERED when the file is gone or does not match its hash.
+    """
+    path = verdict_folder(ws, alpha_key) / f"{gate}-{sha256[:12]}.json"
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise PlatformError(
             ReasonCode.VERDICT_TAMPERED,
-            f"verdict {gate} of {alpha_key} is named by its head as {expected[:12]}, "
+            f"verdict {gate} of {alpha_key} is to have hash {sha256[:12]}, "
             f"but cannot be read: {error.strerror}",
         ) from error
-    if sha256_hex(raw) != expected:
+    if sha256_hex(raw) != sha256:
         raise PlatformError(
             ReasonCode.VERDICT_TAMPERED,
             f"verdict {gate} of {alpha_key} has hash {sha256_hex(raw)[:12]}, "
-            f"expected {expected[:12]}",
+            f"expected {sha256[:12]}",
         )
     return _parse(raw, alpha_key=alpha_key, gate=gate)
 

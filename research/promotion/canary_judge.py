@@ -15,21 +15,13 @@ It changes nothing (see `promote`). Operator's page: `docs/canary.md`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hft_platform.config.canonical import sha256_hex
 from hft_platform.config.settings import load_settings
 from hft_platform.errors import PlatformError, ReasonCode
-from research.gates.verdict import (
-    GateVerdict,
-    Verdict,
-    read_verdict,
-    require_verdict,
-    verdict_folder,
-)
+from research.gates.verdict import Verdict, read_by_hash, read_verdict, require_verdict
 from research.promotion import audit, on_record
 from research.promotion.canary_life import decide_issue, issue_of_canary
 from research.promotion.canary_thresholds import load_canary_thresholds
@@ -124,7 +116,7 @@ def signed_verdict(
         verdict = require_verdict(ws, alpha, gate)
     else:
         # The gate ran again; its file by hash is left alone.
-        verdict = read_by_hash(ws, alpha, gate, sha256)
+        verdict = read_by_hash(ws, alpha.key, gate, sha256)
     _require_recorded(entries, alpha, gate, sha256)
     return verdict
 
@@ -137,50 +129,6 @@ def _require_same_alpha(alpha: Alpha, issue: SignedIssue) -> None:
             f"{signed} is in force and the alpha was edited: it is {alpha.key} now",
             next_step="put the alpha back as it was signed, or gate and promote what it is now",
         )
-
-
-def read_by_hash(ws: Path, alpha: Alpha, gate: str, sha256: str) -> Verdict:
-    """A verdict by its hash, from the file that a later run of its gate leaves alone.
-
-    Parameters
-    ----------
-    ws : Path
-        Workspace.
-    alpha : Alpha
-        Whose.
-    gate : str
-        ``gate_a`` to ``gate_e``.
-    sha256 : str
-        Of its bytes.
-
-    Returns
-    -------
-    Verdict
-        Whatever it says; whether it is on record is not looked at.
-
-    Raises
-    ------
-    PlatformError
-        VERDICT_TAMPERED when it is gone or was edited.
-    """
-    path = verdict_folder(ws, alpha.key) / f"{gate}-{sha256[:12]}.json"
-    try:
-        raw = path.read_bytes()
-        if sha256_hex(raw) != sha256:
-            raise ValueError("it was edited")
-        content = json.loads(raw)
-        del content["schema"]
-        content |= {
-            "verdict": GateVerdict(content["verdict"]),
-            "reasons": tuple(content["reasons"]),
-        }
-        return Verdict(**content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PlatformError(
-            ReasonCode.VERDICT_TAMPERED,
-            f"verdict {sha256[:12]} of {gate} of {alpha.key} was signed on and cannot be read: "
-            f"{error}",
-        ) from error
 
 
 def _require_recorded(

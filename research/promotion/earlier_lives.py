@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from hft_platform.config.promotion_folder import promotions_root, withdrawn_path, withdrawn_seq
 from hft_platform.errors import PlatformError, ReasonCode
+from research.gates.verdict import read_by_hash
 from research.promotion import audit
 from research.promotion.canary import Action, decide
-from research.promotion.canary_judge import read_by_hash
 from research.promotion.canary_life import earlier_history, promise_of
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _is_same(
 ) -> bool:
     sha256 = str(record["verdicts"].get("gate_c") or _signed_gate_c(alpha, record, entries))
     try:
-        refuted = read_by_hash(ws, alpha, "gate_c", sha256)
+        refuted = read_by_hash(ws, alpha.key, "gate_c", sha256)
     except PlatformError:
         # Gone: of another version, unless the chain says that it was about this one.
         return any(

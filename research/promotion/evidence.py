@@ -41,6 +41,13 @@ STAGE_GATES: Mapping[str, tuple[str, ...]] = {
     "live": GATES,
 }
 """Gates that must have passed for a stage: shadow A and B, canary and live all five."""
+_NOT_PASSED = frozenset(
+    {
+        int(ReasonCode.UPSTREAM_VERDICT_MISSING),
+        int(ReasonCode.UPSTREAM_VERDICT_FAILED),
+        int(ReasonCode.VERDICT_STALE),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +108,16 @@ def passed_verdicts(
 
 
 def _holds(ws: Path, alpha: Alpha, gate: str, thresholds: Mapping[str, str]) -> bool:
-    """Whether a gate and those before it passed, and nothing changed since."""
+    """Whether a gate and those before it passed, and nothing changed since.
+
+    A verdict that was edited, or that no gate recorded, is refused as for any other stage.
+    """
     try:
         require_chain(ws, alpha, gate, thresholds=thresholds)
-    except PlatformError:
-        return False
+    except PlatformError as error:
+        if error.code in _NOT_PASSED:
+            return False
+        raise
     return True
 
 

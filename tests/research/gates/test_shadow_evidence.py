@@ -89,7 +89,7 @@ def test_a_bad_session_cannot_be_left_out(ws, spoil, text):
     spoiled(ws, text)
 
 
-def test_a_withdrawn_shadow_permit_starts_over_and_a_withdrawn_canary_does_not(ws):
+def test_a_withdrawn_shadow_permit_starts_over(ws):
     assert run_gate(ws, ALPHA, "gate_e").is_passed
     summaries(ws)[0].unlink()
     withdraw(ws, ALPHA.alpha_id, by="tester", why="a session is lost")

@@ -11,14 +11,18 @@ import pytest
 import yaml
 
 import hft_platform
+from hft_platform.config.keys import signing_key
 from hft_platform.errors import PlatformError, ReasonCode
+from hft_platform.services.session_register import BegunSession, begin_session
 from research import cli
 from research.commands import common
 from research.experiments import Outcome, OutcomeLog, Trial, TrialLedger
 from research.gates.thresholds import load_thresholds
-from research.gates.verdict import GATES, require_chain, write_verdict
+from research.gates.verdict import GATES, require_chain, verdict_folder, write_verdict
 from research.promotion import audit, on_record
+from research.promotion.issue import Promotion
 from research.promotion.promote import run_canary
+from research.promotion.withdrawal import withdraw
 
 DEFAULTS = Path(str(hft_platform.__file__)).parent / "defaults"
 
@@ -180,3 +184,39 @@ def test_an_override_is_recorded_and_opens_nothing(
         "an operator", "ledger", "restored from tape",
     )  # fmt: skip
     assert refused(bench.sign, "shadow") == ReasonCode.UPSTREAM_VERDICT_MISSING
+
+
+def test_shadow_carries_what_gate_c_chose_and_an_edited_choice_is_refused(bench: Any) -> None:
+    bench.write_gates(GATES[:2])
+    defaults = bench.alpha.manifest.defaults()
+    assert parameters_of(bench.sign("shadow")) == defaults
+    made = bench.write_gates()
+    chosen = dict(made["gate_c"].results["chosen_parameters"])
+    assert chosen != defaults
+    assert parameters_of(bench.sign("shadow")) == chosen
+    head = verdict_folder(bench.ws, bench.alpha.key) / "gate_c.head"
+    path = head.with_name(f"gate_c-{head.read_text()[:12]}.json")
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes() + b" ")
+    assert refused(bench.sign, "shadow") == ReasonCode.VERDICT_TAMPERED
+
+
+def parameters_of(done: Promotion) -> dict[str, float]:
+    """What a config trades with."""
+    return dict(yaml.safe_load(done.path.read_text())["parameters"])
+
+
+def test_a_withdrawn_canary_does_not_undo_what_was_shown_in_shadow(bench: Any) -> None:
+    bench.write_gates()
+    shadow = bench.sign("shadow")
+    begun = BegunSession(
+        "run", bench.alpha.alpha_id, bench.alpha.alpha_hash, "shadow", shadow.promotion_seq
+    )
+    begin_session(bench.ws, begun, signing_key(bench.ws, "session"))
+    bench.sign("canary")
+    withdraw(bench.ws, bench.alpha.alpha_id, by="tester", why="enough")
+    assert on_record.sessions_since(bench.ws, bench.alpha, "shadow") == [begun]
+    bench.write_gates(GATES[:2])
+    bench.sign("shadow")
+    withdraw(bench.ws, bench.alpha.alpha_id, by="tester", why="a session is lost")
+    assert on_record.sessions_since(bench.ws, bench.alpha, "shadow") == []
